@@ -1,0 +1,1 @@
+//! Which endpoint takes an attempt; knows no sockets.

@@ -1,0 +1,174 @@
+//! The one seam between a shard and the kernel: `trait Io`, implemented by the ring (`sys/ring.rs`) and the simulator.
+//!
+//! Two groups of verbs. *Submitted* ones queue work and end in completions that carry their token; *immediate* ones
+//! never block and answer at once. EINTR, EAGAIN, a provided-buffer ring that ran dry, and the kernel's varied answers
+//! to a cancel all end inside the backend.
+
+pub mod address;
+pub mod token;
+
+use crate::buf::{Chain, Class, Lease, Pool};
+pub use address::SocketAddress;
+use std::fmt;
+pub use token::{Kind, Token};
+
+/// A descriptor number. The one who holds it closes it, through [`Io::close`], once nothing is in flight on it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fd(pub i32);
+
+impl fmt::Debug for Fd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fd{}", self.0)
+    }
+}
+
+/// An errno of the kernel, positive. Constants are `libc`'s.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
+    }
+}
+
+/// Monotonic time in nanoseconds since some start; never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// `self + d`; never, where `d` is the `Duration::MAX` of a limit that is off.
+    #[must_use]
+    pub fn after(self, d: std::time::Duration) -> Self {
+        Self(u64::try_from(d.as_nanos()).map_or(u64::MAX, |n| self.0.saturating_add(n)))
+    }
+    /// Nanoseconds from `earlier` to `self`, 0 if it is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Both clocks, read once per turn (invariant 7).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clock {
+    pub mono: Mono,
+    /// Nanoseconds since 1970-01-01 UTC, for Date and the logs only; no deadline uses it.
+    pub wall: u64,
+}
+
+/// Whether data is likely to be there already when a recv is armed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Try at once (a fresh connection, a body in full flow).
+    Now,
+    /// Wait for readiness first; saves a failed attempt (IORING_RECVSEND_POLL_FIRST).
+    Later,
+}
+
+/// What one completion says.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A new descriptor (blocking mode, close-on-exec). `Completion::more` tells whether the accept goes on.
+    Accepted(Fd),
+    Connected,
+    /// One to `lease.len()` bytes. The receiver owns the lease.
+    Received(Lease),
+    /// The peer sent FIN (or the socket was shut down for reading).
+    Eof,
+    /// So many bytes of the chain were taken, at least 1; fewer than asked is normal: send the rest again.
+    Sent(u32),
+    /// The descriptor of a poll is readable.
+    Ready,
+    Closed,
+    /// Failed; ECANCELED after [`Io::cancel`].
+    Failed(Errno),
+}
+
+#[derive(Debug)]
+pub struct Completion {
+    pub token: Token,
+    pub outcome: Outcome,
+    /// True only for an accept that goes on: this was not its terminal completion.
+    pub more: bool,
+}
+
+/// Address family of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// Which directions to shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    Write,
+    Both,
+}
+
+/// Socket options a shard sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketOption {
+    /// SO_REUSEADDR and SO_REUSEPORT, before bind.
+    ReusePort,
+    /// IPV6_V6ONLY, before bind.
+    V6Only,
+    /// TCP_NODELAY; on a listener it is inherited by what is accepted.
+    NoDelay,
+    /// SO_KEEPALIVE.
+    KeepAlive,
+    /// IP_BIND_ADDRESS_NO_PORT, before bind to a source address with port 0: the port is chosen at connect, by four-tuple.
+    BindAddressNoPort,
+    /// SO_LINGER of zero: close sends RST.
+    ResetOnClose,
+}
+
+/// The kernel, as a shard sees it.
+///
+/// Contract: every submitted operation ends in exactly one terminal completion carrying its token. At most one recv,
+/// one send and one connect are in flight per descriptor, and [`Io::close`] is called only when none is. A submitted
+/// operation never fails by return value: what could not be started completes with `Failed`.
+pub trait Io {
+    /// Submits what is queued, waits until something completes or `until` is reached (not at all if it is past), moves
+    /// every completion that is there to the end of `out`, and reads the clock. Lends the kernel free buffers of `pool`.
+    fn turn(&mut self, pool: &mut Pool, until: Mono, out: &mut Vec<Completion>) -> Result<Clock, Errno>;
+
+    /// Accepts until it fails or is cancelled (multishot).
+    fn accept(&mut self, listener: Fd, token: Token);
+    /// Receives once. The backend picks a lease of `class` when bytes exist, or keeps the request waiting while none is
+    /// free ([`Io::starved`] counts those).
+    fn recv(&mut self, fd: Fd, class: Class, expect: Expect, token: Token);
+    /// Sends the front of `chain` (MSG_NOSIGNAL); one completion, perhaps short. The leases stay untouched until then.
+    fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token);
+    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token);
+    /// Waits once until `fd` is readable.
+    fn poll(&mut self, fd: Fd, token: Token);
+    /// Closes a descriptor with nothing in flight on it.
+    fn close(&mut self, fd: Fd, token: Token);
+    /// Asks to end the operation of `target`. Its own completion still comes, with ECANCELED or with what won the race.
+    fn cancel(&mut self, target: Token);
+
+    /// A TCP socket: blocking mode, close-on-exec.
+    fn socket(&mut self, family: Family) -> Result<Fd, Errno>;
+    fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno>;
+    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno>;
+    fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno>;
+    fn shutdown(&mut self, fd: Fd, how: Shutdown) -> Result<(), Errno>;
+    fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
+    fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
+    /// Empties an eventfd after its poll said [`Outcome::Ready`].
+    fn clear_event(&mut self, fd: Fd);
+
+    /// Receives that wait for a free lease.
+    fn starved(&self) -> usize;
+    /// Operations in flight, of all kinds; 0 means that the backend may be dropped (invariant 15).
+    fn in_flight(&self) -> usize;
+}

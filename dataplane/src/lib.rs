@@ -1,0 +1,20 @@
+//! ringway's data path: one shard per core, each with its own ring, buffers and connections.
+//!
+//! Layers, lowest first (a test checks the imports; docs/architecture.md draws them):
+//! `limits fault` · `spec io buf` · `sys stats proto` · `route cluster table` · `link` · `tunnel` ·
+//! `exchange` · `conn` · `listener` · `shard sim` · `plane`.
+
+pub mod buf;
+pub mod cluster;
+pub mod fault;
+pub mod io;
+pub mod limits;
+pub mod proto;
+pub mod route;
+pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod spec;
+pub mod stats;
+pub mod sys;
+pub mod table;

@@ -1,0 +1,162 @@
+//! Every bound of the data path, each with its reason. Configuration may lower or raise what says so, within these.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "constants; usize is 64 bits on every machine this runs on"
+)]
+
+use std::time::Duration;
+
+/// An inclusive range that a configuration key may take, and its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound<T> {
+    pub min: T,
+    pub default: T,
+    pub max: T,
+}
+
+const fn bound<T: Copy>(min: T, default: T, max: T) -> Bound<T> {
+    Bound { min, default, max }
+}
+
+const KIB: u64 = 1024;
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+// --- buffers (buf/) -------------------------------------------------------------------------------------------
+
+/// Bytes kept free in front of every lease, so that a chunk-size line can be written there without a copy.
+pub const LEASE_HEADROOM: usize = 16;
+/// Bytes kept free behind every lease: CRLF and the last chunk ("\r\n0\r\n\r\n", 7 bytes).
+pub const LEASE_TAILROOM: usize = 16;
+/// Smallest lease: what a partial head of a slow client holds, so that 100,000 of them cost 50 MB, not 400.
+pub const LEASE_TINY_BYTES: usize = 512;
+/// Ordinary lease: the head of nearly every request, and small bodies.
+pub const LEASE_SMALL_BYTES: usize = 4096;
+/// Large lease: the largest head, and bulk bodies.
+pub const LEASE_LARGE_BYTES: usize = 65536;
+/// Leases of each size in one shard's arena (address space; a page is touched only when first used).
+pub const POOL_TINY: u32 = 32768;
+pub const POOL_SMALL: u32 = 16384;
+pub const POOL_LARGE: u32 = 1024;
+/// Share of a class kept for heads and sends already begun when receiving would empty it (invariant 18): one eighth.
+pub const POOL_RESERVE_DIVISOR: u32 = 8;
+/// Leases queued for one direction of one connection; the sender of the other side waits beyond that.
+pub const CHAIN_LEASES: usize = 4;
+/// Buffers of each size that the kernel may hold at once for receiving.
+pub const RING_SMALL_BUFFERS: u16 = 512;
+pub const RING_LARGE_BUFFERS: u16 = 64;
+
+// --- the ring (sys/) ------------------------------------------------------------------------------------------
+
+/// Submission queue entries of a shard's ring; a fuller batch is submitted early.
+pub const RING_SUBMISSION_ENTRIES: u32 = 2048;
+/// Completion queue entries; operations in flight never exceed it (invariant 3).
+pub const RING_COMPLETION_ENTRIES: u32 = 65536;
+/// The longest a shard waits without a turn, so that a stall is told from idleness.
+pub const TURN_WAIT: Duration = ms(500);
+/// No turn for this long while the process ran ends the process (exit code 70).
+pub const SHARD_STALL: Duration = secs(2);
+/// Pause before accepting again after EMFILE, ENFILE, ENOBUFS or ENOMEM.
+pub const ACCEPT_BACKOFF: Duration = ms(100);
+/// Listen backlog; the kernel caps it at net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 65535;
+/// Descriptors the process keeps for itself (logs, listeners, rings, epoll, eventfds).
+pub const RESERVED_DESCRIPTORS: u64 = 128;
+
+// --- HTTP/1 ---------------------------------------------------------------------------------------------------
+
+/// Bytes of the request line without its CRLF. RFC 9112 section 3 recommends at least 8000.
+pub const REQUEST_LINE: Bound<u64> = bound(256, 8 * KIB, 16 * KIB);
+/// Bytes of all field lines with their CRLFs, without the empty line that ends them.
+pub const HEADER_BLOCK: Bound<u64> = bound(512, 16 * KIB, 40 * KIB);
+/// Field lines in one head.
+pub const HEADER_FIELDS: Bound<u64> = bound(8, 100, 256);
+/// Most fields any head may have, ours or an origin's: sizes the parser's table on the stack.
+pub const HEADER_FIELDS_MAX: usize = 256;
+/// Header block of an origin's response, bytes.
+pub const RESPONSE_HEADER_BLOCK: usize = 56 * 1024;
+/// What our own fields may add to a forwarded head (Via, X-Forwarded-*, framing, Date), bytes.
+pub const HEAD_ADDED_BYTES: usize = 6 * 1024;
+/// Body of one request, bytes; `u64::MAX` stands for "unlimited".
+pub const REQUEST_BODY: Bound<u64> = bound(0, u64::MAX, u64::MAX);
+/// Requests on one downstream connection; `u64::MAX` stands for "unlimited".
+pub const REQUESTS_PER_CONNECTION: Bound<u64> = bound(1, u64::MAX, u64::MAX);
+/// Requests that may wait unanswered on one connection, the running one included.
+pub const PIPELINED: Bound<u64> = bound(1, 16, 256);
+/// Empty lines ignored in front of a request line (RFC 9112 section 2.2 asks for at least one).
+pub const LEADING_EMPTY_LINES: usize = 2;
+/// Chunk extensions of one body, bytes in all; they are ignored and never forwarded.
+pub const CHUNK_EXTENSION_BYTES: u32 = 4096;
+/// Digits of a chunk size; sixteen hexadecimal digits hold any 64-bit length.
+pub const CHUNK_SIZE_DIGITS: u8 = 16;
+/// Trailer section: the same bounds as the default header block.
+pub const TRAILER_BYTES: u32 = 16384;
+pub const TRAILER_FIELDS: u32 = 100;
+/// Interim (1xx) responses of one exchange, count and bytes (threats U01).
+pub const INTERIM_RESPONSES: u32 = 16;
+pub const INTERIM_BYTES: u32 = 32 * 1024;
+/// Longest method we pass on.
+pub const METHOD_BYTES: usize = 32;
+/// Longest host we route by: a DNS name and its port.
+pub const HOST_BYTES: usize = 300;
+/// Bytes of a body by which an early answer still lets the rest be read and dropped, to keep the connection.
+pub const DRAIN_BYTES: u64 = 64 * KIB;
+/// A refusal's linger: read and discard this much, this long, before closing.
+pub const LINGER_BYTES: u32 = 64 * 1024;
+pub const LINGER: Duration = secs(2);
+/// Strings copied to the access log are cut here.
+pub const LOG_STRING_BYTES: usize = 2048;
+/// One shard's access-log ring, bytes; full means records are dropped and counted.
+pub const LOG_RING_BYTES: usize = 1 << 20;
+
+// --- timeouts -------------------------------------------------------------------------------------------------
+
+const MAX_WAIT: Duration = secs(24 * 3600);
+pub const REQUEST_HEADER_TIMEOUT: Bound<Duration> = bound(ms(10), secs(10), MAX_WAIT);
+pub const REQUEST_BODY_TIMEOUT: Bound<Duration> = bound(ms(10), secs(30), MAX_WAIT);
+/// Bytes per second that a body must keep, after the first `MIN_RATE_GRACE`; 0 is off.
+pub const MIN_RATE: Bound<u64> = bound(0, 500, 1 << 30);
+pub const MIN_RATE_GRACE: Duration = secs(10);
+pub const SEND_TIMEOUT: Bound<Duration> = bound(ms(10), secs(30), MAX_WAIT);
+pub const IDLE_TIMEOUT: Bound<Duration> = bound(ms(10), secs(60), MAX_WAIT);
+pub const TUNNEL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(10), secs(3600), secs(30 * 24 * 3600));
+/// `Duration::MAX` stands for "off".
+pub const MAX_LIFETIME: Bound<Duration> = bound(ms(10), Duration::MAX, Duration::MAX);
+pub const CONNECT_TIMEOUT: Bound<Duration> = bound(ms(1), secs(2), secs(300));
+pub const RESPONSE_HEADER_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WAIT);
+pub const RESPONSE_BODY_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WAIT);
+pub const POOL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(1), secs(30), MAX_WAIT);
+pub const DRAIN_TIMEOUT: Bound<Duration> = bound(ms(0), secs(30), MAX_WAIT);
+
+// --- the configuration's size ---------------------------------------------------------------------------------
+
+pub const SHARDS: Bound<u64> = bound(1, 1, 1024);
+pub const LISTENERS_MAX: usize = 1024;
+pub const LISTENER_ADDRESSES_MAX: usize = 64;
+pub const ROUTES_MAX: usize = 100_000;
+pub const CLUSTERS_MAX: usize = 10_000;
+pub const ENDPOINTS_MAX: usize = 10_000;
+pub const SOURCE_ADDRESSES_MAX: usize = 65_536;
+pub const ENDPOINT_WEIGHT: Bound<u64> = bound(0, 1, 256);
+/// Entries of a cluster's weighted round-robin cycle (the sum of weights after division by their divisor).
+pub const ROUND_ROBIN_CYCLE: usize = 1 << 20;
+/// Idle links kept to one cluster, over all shards.
+pub const POOL_IDLE: Bound<u64> = bound(0, 256, 1 << 20);
+/// Attempts of one request at connecting: the first and the next endpoints.
+pub const CONNECT_ATTEMPTS: u32 = 8;
+
+const _: () = assert!(
+    REQUEST_LINE.max as usize + HEADER_BLOCK.max as usize + HEAD_ADDED_BYTES + 64
+        <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM,
+    "the largest head, and what we add to it, fits one large lease"
+);
+const _: () = assert!(
+    RESPONSE_HEADER_BLOCK + HEAD_ADDED_BYTES + 1024 <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM
+);
+const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
+const _: () = assert!(RING_SUBMISSION_ENTRIES <= RING_COMPLETION_ENTRIES);

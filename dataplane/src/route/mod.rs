@@ -1,0 +1,1 @@
+//! Which route takes a request: the built tables and their lookup.

@@ -1,0 +1,111 @@
+//! A listener: bound addresses, limits, timeouts, and whose forwarding fields it believes.
+
+use super::{ClusterId, ListenerId};
+use crate::io::SocketAddress;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub id: ListenerId,
+    pub name: Arc<str>,
+    pub addresses: Vec<ListenAddress>,
+    /// Connections open at once, over all shards.
+    pub max_connections: u32,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub forwarded: Forwarded,
+    /// Takes a request that no route takes.
+    pub cluster: Option<ClusterId>,
+    /// Whether any access log wants this listener's records.
+    pub access_log: bool,
+}
+
+/// One address to bind. IPv6 is bound IPv6-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenAddress(pub SocketAddress);
+
+/// `[listener.limits]`; units in docs/config.md. `u64::MAX` is "unlimited" where that is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub request_line: u32,
+    pub header_block: u32,
+    pub header_fields: u32,
+    pub request_body: u64,
+    pub requests_per_connection: u64,
+    pub pipelined: u32,
+}
+
+/// `[listener.timeouts]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub request_header: Duration,
+    pub request_body: Duration,
+    /// Bytes per second; 0 is off.
+    pub min_rate: u64,
+    pub send: Duration,
+    pub idle: Duration,
+    pub tunnel_idle: Duration,
+    /// `Duration::MAX` is off.
+    pub max_lifetime: Duration,
+}
+
+/// `[listener.forwarded]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    pub mode: ForwardedMode,
+    pub trusted: Vec<Network>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedMode {
+    /// Drop what the client sent; set our own.
+    Replace,
+    /// From a trusted peer append to what it sent; from others as `Replace`.
+    Append,
+    /// Add nothing; drop what the client sent unless it is trusted.
+    Off,
+}
+
+/// An address range, "10.0.0.0/8".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether `ip` is in the range. IPv4-mapped IPv6 addresses count as IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                u32::from(net).checked_shr(shift).unwrap_or(0)
+                    == u32::from(ip).checked_shr(shift).unwrap_or(0)
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                u128::from(net).checked_shr(shift).unwrap_or(0)
+                    == u128::from(ip).checked_shr(shift).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        let net = |a: &str, prefix| Network { address: a.parse().unwrap(), prefix };
+        assert!(net("10.0.0.0", 8).contains("10.9.8.7".parse().unwrap()));
+        assert!(!net("10.0.0.0", 8).contains("11.0.0.1".parse().unwrap()));
+        assert!(net("0.0.0.0", 0).contains("1.2.3.4".parse().unwrap()));
+        assert!(net("10.0.0.0", 8).contains("::ffff:10.1.1.1".parse().unwrap()));
+        assert!(!net("10.0.0.0", 8).contains("::1".parse().unwrap()));
+        assert!(net("2001:db8::", 32).contains("2001:db8::1".parse().unwrap()));
+    }
+}

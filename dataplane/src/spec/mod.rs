@@ -1,0 +1,57 @@
+//! The whole configuration as the shards use it: checked, with defaults applied, immutable (invariant 11).
+//!
+//! control builds it; nothing here knows TOML or serde. Every object is an `Arc`, so that what a reload did not change
+//! is pointer-equal in the next snapshot.
+
+pub mod cluster;
+pub mod listener;
+pub mod route;
+
+pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SourceAddresses};
+pub use listener::{Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Timeouts};
+pub use route::{
+    Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
+};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Small ids given by control, never reused while anything refers to them. Each indexes the snapshot's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u16);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(pub u32);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub u16);
+/// An endpoint's place in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub u16);
+
+/// What concerns the process as a whole.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Shards to start: one pinned thread each.
+    pub shards: u16,
+    /// This process's pseudonym in Via, and the front of every request id.
+    pub node: Arc<str>,
+    pub drain_timeout: Duration,
+}
+
+/// The whole configuration. Tables are indexed by the ids above; a hole is an object that is gone.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub runtime: Runtime,
+    pub listeners: Vec<Option<Arc<Listener>>>,
+    /// In file order: the first whose match holds takes the request.
+    pub routes: Vec<Arc<Route>>,
+    pub clusters: Vec<Option<Arc<Cluster>>>,
+}
+
+impl Snapshot {
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        self.listeners.get(usize::from(id.0)).and_then(Option::as_ref)
+    }
+    pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
+        self.clusters.get(usize::from(id.0)).and_then(Option::as_ref)
+    }
+}

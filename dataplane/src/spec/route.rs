@@ -1,0 +1,140 @@
+//! A route: a match and what is done with the requests it takes.
+
+use super::{ClusterId, ListenerId, Network, RouteId};
+use regex::bytes::Regex;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub id: RouteId,
+    pub name: Arc<str>,
+    /// Empty = every http listener.
+    pub listeners: Vec<ListenerId>,
+    pub matcher: Match,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Forward; what is set overrides the cluster's timeouts.
+    Forward {
+        cluster: ClusterId,
+        response_header: Option<Duration>,
+        response_body: Option<Duration>,
+        send: Option<Duration>,
+        connect: Option<Duration>,
+    },
+    Respond(Arc<Reply>),
+    Redirect(Arc<Redirect>),
+}
+
+/// All present parts must hold; each list means any of. Empty lists and `None` do not constrain.
+#[derive(Debug, Clone, Default)]
+pub struct Match {
+    /// Lower case, without port and trailing dot: `app.example.com`, or `*.example.com` (one or more labels).
+    pub host: Vec<Arc<str>>,
+    pub host_prefix: Vec<Arc<str>>,
+    /// The whole path.
+    pub path: Vec<Arc<str>>,
+    /// Whole segments: "/v1" takes "/v1" and "/v1/x".
+    pub path_prefix: Vec<Arc<str>>,
+    /// Bytes (HAProxy's path_beg).
+    pub path_begins: Vec<Arc<str>>,
+    pub path_suffix: Vec<Arc<str>>,
+    /// Searched in the path, not anchored; linear time.
+    pub path_regex: Vec<Regex>,
+    /// Path matches ignore ASCII case (control compiled the regexes accordingly and lowered the texts).
+    pub ignore_case: bool,
+    pub method: Vec<Arc<str>>,
+    pub header: Vec<FieldMatch>,
+    pub cookie: Vec<FieldMatch>,
+    pub query: Vec<FieldMatch>,
+    pub source: Vec<Network>,
+    /// None of these may hold.
+    pub not: Option<Box<Self>>,
+}
+
+/// A named field, cookie or query key. Field names are lower case; cookie and query names are compared as they are.
+#[derive(Debug, Clone)]
+pub struct FieldMatch {
+    pub name: Arc<str>,
+    pub text: TextMatch,
+}
+
+#[derive(Debug, Clone)]
+pub enum TextMatch {
+    Present,
+    Absent,
+    AnyOf(Vec<Arc<str>>),
+    Prefix(Arc<str>),
+    Regex(Regex),
+}
+
+/// Our own answer, with variables.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Template,
+    /// Lower-case names, checked.
+    pub headers: Vec<(Arc<str>, Template)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    pub to: Template,
+}
+
+/// A text with variables in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(pub Vec<TemplatePart>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplatePart {
+    Text(Arc<str>),
+    Variable(Variable),
+}
+
+/// `${remote_addr}` and its siblings. An absent value is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variable {
+    RemoteAddr,
+    RemotePort,
+    ServerAddr,
+    ServerPort,
+    Host,
+    Method,
+    /// The normal form, without the query.
+    Path,
+    /// Without its "?".
+    Query,
+    /// Path, and "?" and query where there is one.
+    PathAndQuery,
+    Scheme,
+    RequestId,
+    Node,
+    Listener,
+    Route,
+}
+
+impl Variable {
+    /// Each variable by the name a configuration uses.
+    pub const NAMES: &[(&str, Self)] = &[
+        ("remote_addr", Self::RemoteAddr),
+        ("remote_port", Self::RemotePort),
+        ("server_addr", Self::ServerAddr),
+        ("server_port", Self::ServerPort),
+        ("host", Self::Host),
+        ("method", Self::Method),
+        ("path", Self::Path),
+        ("query", Self::Query),
+        ("path_and_query", Self::PathAndQuery),
+        ("scheme", Self::Scheme),
+        ("request_id", Self::RequestId),
+        ("node", Self::Node),
+        ("listener", Self::Listener),
+        ("route", Self::Route),
+    ];
+}

@@ -1,0 +1,1 @@
+//! What a shard counts and records for control: counters, close reasons, access-log records.

@@ -1,0 +1,1 @@
+//! The kernel: the ring, its operations, sockets, pinning. The other home of `unsafe`.
