@@ -9,6 +9,7 @@ pub enum Refusal {
     // the client's request line and framing
     BadRequestLine,
     BadMethod,
+    MethodTooLong,
     BadVersion,
     UnsupportedVersion,
     BadTarget,
@@ -56,7 +57,6 @@ pub enum Refusal {
     // our limits
     ListenerFull,
     BuffersExhausted,
-    Draining,
     // routing and clusters
     NoRoute,
     NoEndpoint,
@@ -71,6 +71,7 @@ pub enum Refusal {
     OriginClosedAfterWrite,
     OriginSendTimeout,
     ResponseHeaderTimeout,
+    ResponseBodyTimeout,
     ResponseInvalid,
     ResponseFramingInvalid,
     ResponseHeaderTooLarge,
@@ -101,7 +102,8 @@ pub const REFUSALS: &[RefusalRow] = &[
         "bad_request_line",
         "the first line is not `METHOD SP TARGET SP VERSION`",
     ),
-    row(Refusal::BadMethod, 400, "bad_method", "the method is not a token, or longer than 32 bytes"),
+    row(Refusal::BadMethod, 400, "bad_method", "the method is not a token, or a known one in other case"),
+    row(Refusal::MethodTooLong, 501, "method_too_long", "the method is longer than 32 bytes (RFC 9112 3)"),
     row(Refusal::BadVersion, 400, "bad_version", "the version is not written `HTTP/1.x`"),
     row(
         Refusal::UnsupportedVersion,
@@ -119,7 +121,7 @@ pub const REFUSALS: &[RefusalRow] = &[
         Refusal::BadPath,
         400,
         "bad_path",
-        "an encoded slash, backslash or NUL, a bad escape, or a path above the root",
+        "an encoded slash, backslash or NUL, a bad or overlong escape, a dot segment with parameters, or a path above the root",
     ),
     row(Refusal::FragmentInTarget, 400, "fragment_in_target", "a `#` in the target"),
     row(
@@ -252,7 +254,6 @@ pub const REFUSALS: &[RefusalRow] = &[
     ),
     row(Refusal::ListenerFull, 503, "listener_full", "`listener.max_connections` are open"),
     row(Refusal::BuffersExhausted, 503, "buffers_exhausted", "the shard's buffers are all in use"),
-    row(Refusal::Draining, 503, "draining", "this process is going away"),
     row(Refusal::NoRoute, 404, "no_route", "no route takes the request and the listener has no cluster"),
     row(Refusal::NoEndpoint, 503, "no_endpoint", "the cluster has no endpoint that may be used"),
     row(
@@ -299,6 +300,12 @@ pub const REFUSALS: &[RefusalRow] = &[
         504,
         "response_header_timeout",
         "no response head within `cluster.timeouts.response_header`",
+    ),
+    row(
+        Refusal::ResponseBodyTimeout,
+        504,
+        "response_body_timeout",
+        "no piece of the response's body for `cluster.timeouts.response_body`; the client's connection is cut",
     ),
     row(Refusal::ResponseInvalid, 502, "response_invalid", "the origin's response head is malformed"),
     row(

@@ -47,9 +47,13 @@ pub const POOL_LARGE: u32 = 1024;
 pub const POOL_RESERVE_DIVISOR: u32 = 8;
 /// Leases queued for one direction of one connection; the sender of the other side waits beyond that.
 pub const CHAIN_LEASES: usize = 4;
+/// Leases queued towards a slow side before the fast side is no longer read (back-pressure).
+pub const QUEUE_HIGH: usize = 2;
 /// Buffers of each size that the kernel may hold at once for receiving.
 pub const RING_SMALL_BUFFERS: u16 = 512;
 pub const RING_LARGE_BUFFERS: u16 = 64;
+/// Buffers of a size that the kernel is lent first; doubled each time it ran out, up to the bounds above.
+pub const RING_BUFFERS_FIRST: u16 = 8;
 
 // --- the ring (sys/) ------------------------------------------------------------------------------------------
 
@@ -57,15 +61,23 @@ pub const RING_LARGE_BUFFERS: u16 = 64;
 pub const RING_SUBMISSION_ENTRIES: u32 = 2048;
 /// Completion queue entries; operations in flight never exceed it (invariant 3).
 pub const RING_COMPLETION_ENTRIES: u32 = 65536;
+/// A ring is not made smaller than this when the kernel is short of memory; it is an error instead.
+pub const RING_ENTRIES_MIN: u32 = 64;
+/// Message headers and addresses queued and not yet submitted; a fuller batch is submitted early.
+pub const RING_SCRATCH_SLOTS: usize = 256;
 /// The longest a shard waits without a turn, so that a stall is told from idleness.
 pub const TURN_WAIT: Duration = ms(500);
 /// No turn for this long while the process ran ends the process (exit code 70).
 pub const SHARD_STALL: Duration = secs(2);
 /// Pause before accepting again after EMFILE, ENFILE, ENOBUFS or ENOMEM.
 pub const ACCEPT_BACKOFF: Duration = ms(100);
+/// Commands that wait for one shard; control sends a handful in a life, and a full mailbox is a shard that is stuck.
+pub const MAILBOX_COMMANDS: usize = 64;
 /// Listen backlog; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 65535;
-/// Descriptors the process keeps for itself (logs, listeners, rings, epoll, eventfds).
+/// Descriptors without which nothing starts.
+pub const DESCRIPTORS_MIN: u64 = 32;
+/// Descriptors the process keeps for itself (logs, listeners, rings, epoll, eventfds), or a quarter of what it has.
 pub const RESERVED_DESCRIPTORS: u64 = 128;
 
 // --- HTTP/1 ---------------------------------------------------------------------------------------------------
@@ -100,15 +112,29 @@ pub const TRAILER_FIELDS: u32 = 100;
 /// Interim (1xx) responses of one exchange, count and bytes (threats U01).
 pub const INTERIM_RESPONSES: u32 = 16;
 pub const INTERIM_BYTES: u32 = 32 * 1024;
+/// Options named by the Connection fields of one head: each is looked for among all its fields.
+pub const CONNECTION_OPTIONS: u32 = 100;
+/// An origin's status line without its CRLF, bytes.
+pub const STATUS_LINE_BYTES: usize = 1022;
 /// Longest method we pass on.
 pub const METHOD_BYTES: usize = 32;
 /// Longest host we route by: a DNS name and its port.
 pub const HOST_BYTES: usize = 300;
+/// Tables of ended heads kept for the next ones; an idle shard keeps no more than this many of its busiest hour.
+pub const SPARE_HEADS: usize = 256;
+/// Idle links closed at once, for each cluster, when descriptors have run out.
+pub const RELIEF_LINKS: usize = 4;
 /// Bytes of a body by which an early answer still lets the rest be read and dropped, to keep the connection.
 pub const DRAIN_BYTES: u64 = 64 * KIB;
 /// A refusal's linger: read and discard this much, this long, before closing.
 pub const LINGER_BYTES: u32 = 64 * 1024;
 pub const LINGER: Duration = secs(2);
+/// The same where the refusal says that descriptors or places have run out: lingering holds one more.
+pub const LINGER_HURRIED: Duration = ms(200);
+/// A client that finished sending gets its answer if that comes within this; later it counts as gone.
+pub const CLIENT_GONE_GRACE: Duration = secs(1);
+/// Body of a `respond` route, bytes.
+pub const RESPOND_BODY: usize = 128 * 1024;
 /// Strings copied to the access log are cut here.
 pub const LOG_STRING_BYTES: usize = 2048;
 /// One shard's access-log ring, bytes; full means records are dropped and counted.
@@ -143,6 +169,29 @@ pub const CLUSTERS_MAX: usize = 10_000;
 pub const ENDPOINTS_MAX: usize = 10_000;
 pub const SOURCE_ADDRESSES_MAX: usize = 65_536;
 pub const ENDPOINT_WEIGHT: Bound<u64> = bound(0, 1, 256);
+/// Open links and running requests of one endpoint; `u64::MAX` stands for "unlimited".
+pub const ENDPOINT_CONNECTIONS: Bound<u64> = bound(1, u64::MAX, u64::MAX);
+pub const ENDPOINT_REQUESTS: Bound<u64> = bound(1, u64::MAX, u64::MAX);
+/// Connections open on one listener, over all shards; the default is what descriptors allow.
+pub const LISTENER_CONNECTIONS: Bound<u64> = bound(1, 1 << 20, 1 << 24);
+/// Bytes that the variables of one answer may come to: a redirect to the longest request line, every byte of it
+/// percent-encoded, and as much again.
+pub const RESPOND_VALUES: usize = 64 * 1024;
+/// Fields of a `respond`, and bytes of their names and values with colon, space and CRLF.
+pub const RESPOND_FIELDS: usize = 32;
+pub const RESPOND_FIELD_BYTES: usize = 4096;
+/// Bytes of a redirect's target before its variables are put in.
+pub const REDIRECT_BYTES: usize = 4096;
+/// Texts in one list of a match.
+pub const MATCH_LIST_MAX: usize = 10_000;
+/// Memory of one compiled regular expression, bytes.
+pub const REGEX_BYTES: usize = 1 << 20;
+/// A configuration file, bytes.
+pub const CONFIG_FILE_BYTES: u64 = 10 << 20;
+/// Statuses of a `respond`.
+pub const RESPOND_STATUS: Bound<u64> = bound(200, 200, 599);
+/// Statuses of a `redirect`; 304 to 306 are not redirects and refused by control.
+pub const REDIRECT_STATUS: Bound<u64> = bound(301, 308, 308);
 /// Entries of a cluster's weighted round-robin cycle (the sum of weights after division by their divisor).
 pub const ROUND_ROBIN_CYCLE: usize = 1 << 20;
 /// Idle links kept to one cluster, over all shards.
@@ -156,7 +205,8 @@ const _: () = assert!(
     "the largest head, and what we add to it, fits one large lease"
 );
 const _: () = assert!(
-    RESPONSE_HEADER_BLOCK + HEAD_ADDED_BYTES + 1024 <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM
+    RESPONSE_HEADER_BLOCK + HEAD_ADDED_BYTES + STATUS_LINE_BYTES + 2
+        <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM
 );
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
 const _: () = assert!(RING_SUBMISSION_ENTRIES <= RING_COMPLETION_ENTRIES);

@@ -36,6 +36,8 @@ impl Class {
     }
 }
 
+/// No more than malloc gives by itself: asked for more, it would zero (and so touch) every page at once.
+const ALIGNMENT: usize = 16;
 const INDEX_BITS: u32 = 30;
 
 /// The right to one buffer, and the range of it that is filled. Linear: give it back to its pool.
@@ -115,7 +117,7 @@ impl Arena {
     pub(super) fn new(class: Class, buffers: u32) -> Self {
         let stride = class.stride();
         let bytes = stride * buffers.max(1) as usize;
-        let Ok(layout) = Layout::from_size_align(bytes, 4096) else {
+        let Ok(layout) = Layout::from_size_align(bytes, ALIGNMENT) else {
             unreachable!("sizes are constants of limits.rs")
         };
         // SAFETY: the layout has a non-zero size.
@@ -138,7 +140,31 @@ impl Arena {
         // because the lease (one owner, invariant 9) is borrowed with it and the kernel has no loan of this buffer.
         unsafe { std::slice::from_raw_parts(start, to - from) }
     }
+    /// The bytes of one buffer to read and of another to write, of this arena and of `target` (perhaps the same arena).
+    /// The two buffers differ by assertion: a lease is linear, so two leases never name one buffer.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the two buffers are distinct, and the caller's lease is the exclusive right to one"
+    )]
+    pub(super) fn pair<'a>(
+        &'a self,
+        source: (u32, usize, usize),
+        target: (&'a Self, u32, usize, usize),
+    ) -> (&'a [u8], &'a mut [u8]) {
+        let (into, index, from, to) = target;
+        assert!(source.0 != index || !std::ptr::eq(self, into), "two leases name one buffer");
+        assert!(from <= to && to <= into.stride, "range outside a buffer");
+        let start = into.address(index, from);
+        // SAFETY: in bounds by the assertion; exclusive, because the caller holds both leases mutably borrowed through the
+        // pool, and the source is another buffer by the assertion above.
+        let write = unsafe { std::slice::from_raw_parts_mut(start, to - from) };
+        (self.slice(source.0, source.1, source.2), write)
+    }
     /// As [`Arena::slice`], to write to.
+    #[allow(
+        clippy::needless_pass_by_ref_mut,
+        reason = "exclusive use of the arena is what makes writing sound"
+    )]
     pub(super) fn slice_mut(&mut self, index: u32, from: usize, to: usize) -> &mut [u8] {
         assert!(from <= to && to <= self.stride, "range outside a buffer");
         let start = self.address(index, from);

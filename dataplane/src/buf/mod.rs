@@ -8,4 +8,6 @@ mod pool;
 
 pub use arena::{Class, Lease};
 pub use chain::Chain;
+#[cfg(feature = "sim")]
+pub use pool::Sight;
 pub use pool::{Loan, Pool, PoolSize};

@@ -1,7 +1,12 @@
 //! Leases: take, give back, lend to the kernel; and exact counts of where every buffer is.
 
+#[cfg(feature = "sim")]
+mod sight;
+
 use super::arena::{Arena, Class, Lease};
 use crate::limits::{LEASE_HEADROOM, POOL_LARGE, POOL_RESERVE_DIVISOR, POOL_SMALL, POOL_TINY};
+#[cfg(feature = "sim")]
+pub use sight::Sight;
 
 /// How many buffers of each class a pool has.
 #[derive(Debug, Clone, Copy)]
@@ -136,33 +141,35 @@ impl Pool {
     }
     /// Copies the bytes of `from` behind those of `to`.
     pub fn append_lease(&mut self, to: &mut Lease, from: &Lease) {
-        let (from_start, from_end) = from.range();
-        let n = from_end - from_start;
+        let n = from.len();
         assert!(n <= to.spare(), "append past the end of a lease");
-        let (_, at) = to.range();
-        let (to_class, to_index) = (to.class(), to.index());
-        if from.class() == to_class {
-            let source_base = from.index() as usize * to_class.stride();
-            let target_base = to_index as usize * to_class.stride();
-            debug_assert_ne!(source_base, target_base);
-        }
-        // Two leases never share a buffer, so a copy through a short stack block needs no second borrow.
-        let mut done = 0;
-        let mut block = [0u8; 1024];
-        while done < n {
-            let step = block.len().min(n - done);
-            block[..step].copy_from_slice(self.shelf(from.class()).arena.slice(
-                from.index(),
-                from_start + done,
-                from_start + done + step,
-            ));
-            self.shelf_mut(to_class)
-                .arena
-                .slice_mut(to_index, at + done, at + done + step)
-                .copy_from_slice(&block[..step]);
-            done += step;
-        }
+        let (source, target) = self.pair(from, to);
+        target[..n].copy_from_slice(source);
         to.extend(n);
+    }
+    /// The filled bytes of `from` and the room behind those of `to`, at once: to encode one from the other. Then
+    /// [`Lease::extend`].
+    #[allow(
+        clippy::needless_pass_by_ref_mut,
+        reason = "exclusive use of the lease is what makes writing sound"
+    )]
+    pub fn pair<'a>(&'a mut self, from: &'a Lease, to: &'a mut Lease) -> (&'a [u8], &'a mut [u8]) {
+        let (from_start, from_end) = from.range();
+        let (_, at) = to.range();
+        let target = &self.shelf(to.class()).arena;
+        let source = &self.shelf(from.class()).arena;
+        source.pair((from.index(), from_start, from_end), (target, to.index(), at, at + to.spare()))
+    }
+    /// Moves the bytes from `at` on to a lease of their own, as small as holds them; `None` when no lease is free, and
+    /// then nothing has changed.
+    pub fn split_off(&mut self, lease: &mut Lease, at: usize) -> Option<Lease> {
+        let n = lease.len() - at;
+        let mut tail = self.take(Class::for_bytes(n)?)?;
+        let (source, target) = self.pair(lease, &mut tail);
+        target[..n].copy_from_slice(&source[at..]);
+        tail.extend(n);
+        lease.truncate(at);
+        Some(tail)
     }
     /// Address and length of the filled bytes, for an operation of the kernel that ends before the lease does.
     pub fn address(&self, lease: &Lease) -> (*const u8, usize) {

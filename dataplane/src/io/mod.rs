@@ -123,8 +123,6 @@ pub enum SocketOption {
     V6Only,
     /// TCP_NODELAY; on a listener it is inherited by what is accepted.
     NoDelay,
-    /// SO_KEEPALIVE.
-    KeepAlive,
     /// IP_BIND_ADDRESS_NO_PORT, before bind to a source address with port 0: the port is chosen at connect, by four-tuple.
     BindAddressNoPort,
     /// SO_LINGER of zero: close sends RST.
@@ -135,7 +133,9 @@ pub enum SocketOption {
 ///
 /// Contract: every submitted operation ends in exactly one terminal completion carrying its token. At most one recv,
 /// one send and one connect are in flight per descriptor, and [`Io::close`] is called only when none is. A submitted
-/// operation never fails by return value: what could not be started completes with `Failed`.
+/// operation never fails by return value: what could not be started completes with `Failed` (EBUSY: as many operations
+/// are in flight as the backend can hold completions, invariant 3; a close is never refused). The slots of tokens are
+/// small dense numbers: a backend may keep an array by them.
 pub trait Io {
     /// Submits what is queued, waits until something completes or `until` is reached (not at all if it is past), moves
     /// every completion that is there to the end of `out`, and reads the clock. Lends the kernel free buffers of `pool`.
@@ -144,7 +144,7 @@ pub trait Io {
     /// Accepts until it fails or is cancelled (multishot).
     fn accept(&mut self, listener: Fd, token: Token);
     /// Receives once. The backend picks a lease of `class` when bytes exist, or keeps the request waiting while none is
-    /// free ([`Io::starved`] counts those).
+    /// free ([`Io::starved`] counts those); where none of a large class is left it may be a smaller one.
     fn recv(&mut self, fd: Fd, class: Class, expect: Expect, token: Token);
     /// Sends the front of `chain` (MSG_NOSIGNAL); one completion, perhaps short. The leases stay untouched until then.
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token);
@@ -161,9 +161,14 @@ pub trait Io {
     fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno>;
     fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno>;
     fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno>;
+    /// `Both` ends a recv that waits for bytes, or for a buffer, with [`Outcome::Eof`].
     fn shutdown(&mut self, fd: Fd, how: Shutdown) -> Result<(), Errno>;
     fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
+    /// Bytes given to a socket that its peer's kernel has not acknowledged yet (SIOCOUTQ): what a slow peer is held to.
+    fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno>;
+    /// Closes at once a descriptor on which nothing was ever submitted.
+    fn discard(&mut self, fd: Fd);
     /// Empties an eventfd after its poll said [`Outcome::Ready`].
     fn clear_event(&mut self, fd: Fd);
 

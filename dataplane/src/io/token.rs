@@ -16,10 +16,14 @@ pub enum Kind {
     LinkSend,
     LinkClose,
     Mailbox,
+    /// Keys of the timer wheel; no operation carries them.
+    ConnTimer,
+    LinkTimer,
+    AcceptTimer,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Backend,
         Self::Accept,
         Self::ListenerClose,
@@ -31,6 +35,9 @@ impl Kind {
         Self::LinkSend,
         Self::LinkClose,
         Self::Mailbox,
+        Self::ConnTimer,
+        Self::LinkTimer,
+        Self::AcceptTimer,
     ];
 }
 

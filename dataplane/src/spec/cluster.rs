@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub id: EndpointId,
     pub name: Arc<str>,
     pub address: SocketAddress,
+    /// `address` as a Host, for `HostPolicy::Endpoint`.
+    pub authority: Arc<str>,
     /// 0 takes nothing.
     pub weight: u32,
     /// Open links, idle ones included, over all shards; `u32::MAX` is none.

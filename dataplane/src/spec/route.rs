@@ -47,11 +47,12 @@ pub struct Match {
     /// Path matches ignore ASCII case (control compiled the regexes accordingly and lowered the texts).
     pub ignore_case: bool,
     pub method: Vec<Arc<str>>,
+    /// Each must hold; `host` is the request's authority.
     pub header: Vec<FieldMatch>,
     pub cookie: Vec<FieldMatch>,
     pub query: Vec<FieldMatch>,
     pub source: Vec<Network>,
-    /// None of these may hold.
+    /// This match, as a whole, must not hold.
     pub not: Option<Box<Self>>,
 }
 
