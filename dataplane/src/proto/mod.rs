@@ -1,6 +1,9 @@
 //! Bytes to values and back; no policy, no I/O. A head is protocol-neutral: HTTP/1 and later HPACK produce the same.
 
+mod fields;
 pub mod http1;
+
+pub use fields::{cookie_values, field_values, values_of};
 
 /// A checked range of a head's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +16,27 @@ impl Span {
     /// The bytes of this range. `bytes` is the buffer that the head was parsed from.
     pub fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.start as usize..(self.start + self.len) as usize]
+    }
+    /// As [`Span::of`], to write to.
+    pub fn of_mut<'a>(&self, bytes: &'a mut [u8]) -> &'a mut [u8] {
+        &mut bytes[self.start as usize..(self.start + self.len) as usize]
+    }
+    /// `bytes[start..end]`. No head is near 2^32 bytes long.
+    pub fn between(start: usize, end: usize) -> Self {
+        debug_assert!(start <= end, "a span ends before it starts");
+        let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { start: narrow(start), len: narrow(end - start) }
+    }
+    /// Where `part`, a slice of `bytes`, stands in it; empty if it is none.
+    pub fn within(bytes: &[u8], part: &[u8]) -> Self {
+        let at = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+        match bytes.get(at..at.saturating_add(part.len())) {
+            Some(_) => Self::between(at, at + part.len()),
+            None => Self::default(),
+        }
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
@@ -40,6 +64,7 @@ pub enum FieldName {
     Trailer,
     TransferEncoding,
     Upgrade,
+    UserAgent,
     Via,
     XForwardedFor,
     XForwardedHost,
@@ -106,7 +131,8 @@ pub struct RequestHead {
     pub method_text: Span,
     /// `host[:port]` as the client named it (absolute-form wins over Host); empty only for HTTP/1.0 without Host.
     pub authority: Span,
-    /// The authority in lower case, without port and without one trailing dot: what routes match.
+    /// The authority without port and without one trailing dot: what routes match. It and the authority are put in
+    /// lower case; an IPv6 address keeps its brackets.
     pub host: Span,
     /// The path in its normal form (docs/http.md): what routes match and what is forwarded. "*" for `OPTIONS *`.
     pub path: Span,
@@ -118,13 +144,13 @@ pub struct RequestHead {
     pub fields: Vec<Field>,
     /// The client wants the connection kept (HTTP/1.1 without close; HTTP/1.0 with keep-alive).
     pub keep_alive: bool,
-    /// `Expect: 100-continue` from an HTTP/1.1 client.
+    /// `Expect: 100-continue` from an HTTP/1.1 client whose request has a body.
     pub expect_continue: bool,
-    /// `Connection: upgrade` and `Upgrade: websocket`, and nothing else named; HTTP/1.1 only; no body.
+    /// `Connection: upgrade` and `Upgrade: websocket`, and nothing else named; GET of HTTP/1.1 only; no body.
     pub upgrade_websocket: bool,
     /// `TE: trailers`.
     pub te_trailers: bool,
-    /// Max-Forwards of an OPTIONS or TRACE.
+    /// Max-Forwards of an OPTIONS; 0 means that we answer. The encoder sends one less.
     pub max_forwards: Option<u32>,
 }
 
@@ -132,6 +158,8 @@ pub struct RequestHead {
 #[derive(Debug, Clone, Default)]
 pub struct ResponseHead {
     pub status: u16,
+    /// The origin's words for it; may be empty, may hold obs-text.
+    pub reason: Span,
     pub version: Version,
     pub framing: Framing,
     pub fields: Vec<Field>,
