@@ -1,1 +1,183 @@
-//! Which endpoint takes an attempt; knows no sockets.
+//! Which endpoint takes an attempt; knows no sockets and no clock.
+//!
+//! `ClusterState` is one shard's part of a cluster: it picks an endpoint by the cluster's policy (`balance`), and takes
+//! and gives back what is limited over all shards (`shared`). What it took for a caller, the caller gives back: each
+//! `pick` ends in one `end_request`, each `open_link` in one `close_link`, each `park_link` in one `unpark_link`.
+
+pub mod balance;
+pub mod retry;
+pub mod shared;
+
+use crate::limits::CONNECT_ATTEMPTS;
+use crate::spec::{Cluster, Endpoint, EndpointId};
+use balance::{Balancer, Hint, POLICIES, View, policy};
+use shared::SharedCluster;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The endpoints that one request already tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    ids: [EndpointId; CONNECT_ATTEMPTS as usize],
+    len: u8,
+}
+
+impl Tried {
+    pub const NONE: Self = Self { ids: [EndpointId(0); CONNECT_ATTEMPTS as usize], len: 0 };
+
+    pub fn contains(&self, id: EndpointId) -> bool {
+        self.ids[..usize::from(self.len)].contains(&id)
+    }
+    /// Adds an endpoint; false when no more than these may be tried.
+    pub fn add(&mut self, id: EndpointId) -> bool {
+        if self.contains(id) {
+            return true;
+        }
+        let Some(free) = self.ids.get_mut(usize::from(self.len)) else { return false };
+        *free = id;
+        self.len += 1;
+        true
+    }
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Whether the last allowed attempt was made.
+    pub fn is_full(&self) -> bool {
+        self.len() == self.ids.len()
+    }
+}
+
+impl Default for Tried {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Why no endpoint was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickError {
+    /// None is left that has weight and was not tried.
+    NoEndpoint,
+    /// Some are left, but each is at `max_connections` or `max_requests`.
+    Full,
+}
+
+/// One shard's part of a cluster.
+#[derive(Debug)]
+pub struct ClusterState {
+    cluster: Arc<Cluster>,
+    shared: Arc<SharedCluster>,
+    balancer: Box<dyn Balancer>,
+    /// This shard's idle links, by endpoint.
+    idle: Box<[u32]>,
+}
+
+/// Picks that may lose a race for the last free place of an endpoint before the first that has one is taken.
+const LOST_RACES: u32 = 4;
+
+impl ClusterState {
+    /// A shard's part of `cluster`; `seed` and `shard` together make its random draws its own.
+    pub fn new(cluster: Arc<Cluster>, shared: Arc<SharedCluster>, shard: u16, seed: u64) -> Self {
+        // The configuration was checked against the same table: an unknown name does not get here.
+        let policy = policy(cluster.balance).unwrap_or(&POLICIES[0]);
+        let seed = seed ^ (u64::from(shard) << 48) ^ (u64::from(cluster.id.0) << 32);
+        let balancer = (policy.build)(&cluster, seed);
+        let idle = vec![0; cluster.endpoints.len()].into();
+        Self { cluster, shared, balancer, idle }
+    }
+
+    pub fn spec(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.cluster.endpoints.get(usize::from(id.0))
+    }
+
+    /// An endpoint for an attempt, with a running request counted on it until [`ClusterState::end_request`].
+    pub fn pick(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
+        let view = View { cluster: &self.cluster, shared: &self.shared, idle: &self.idle, tried };
+        for _ in 0..LOST_RACES {
+            let Some(id) = self.balancer.pick(&view, hint) else { break };
+            if try_start(&view, id) {
+                return Ok(id);
+            }
+        }
+        let ids = || (0u16..).take(view.len()).map(EndpointId);
+        if let Some(id) = ids().find(|&id| view.eligible(id) && try_start(&view, id)) {
+            return Ok(id);
+        }
+        let left = ids().any(|id| view.weight(id) > 0 && !tried.contains(id));
+        Err(if left { PickError::Full } else { PickError::NoEndpoint })
+    }
+    /// The attempt that `pick` was for is over.
+    pub fn end_request(&self, id: EndpointId) {
+        if let Some(endpoint) = self.shared.endpoint(id) {
+            endpoint.end();
+        }
+    }
+
+    /// Counts a link in, before its connect; false at `max_connections`: try another endpoint.
+    pub fn open_link(&self, id: EndpointId) -> bool {
+        let (Some(spec), Some(endpoint)) = (self.endpoint(id), self.shared.endpoint(id)) else {
+            return false;
+        };
+        endpoint.try_open_link(spec.max_connections)
+    }
+    /// Counts a link out, after its close.
+    pub fn close_link(&self, id: EndpointId) {
+        if let Some(endpoint) = self.shared.endpoint(id) {
+            endpoint.close_link();
+        }
+    }
+
+    /// Whether as many links as may be are open to an endpoint: then one kept idle by this shard is one that no other
+    /// shard can have.
+    pub fn is_at_link_limit(&self, id: EndpointId) -> bool {
+        let (Some(spec), Some(endpoint)) = (self.endpoint(id), self.shared.endpoint(id)) else {
+            return false;
+        };
+        endpoint.open_links() >= spec.max_connections
+    }
+    /// Whether a link may now be kept idle; false means close it. Counted until [`ClusterState::unpark_link`]. Refused
+    /// when `pool.idle` are kept, and to free a place when another shard was refused a link to a full endpoint.
+    pub fn park_link(&mut self, id: EndpointId) -> bool {
+        let (Some(idle), Some(endpoint)) = (self.idle.get_mut(usize::from(id.0)), self.shared.endpoint(id))
+        else {
+            return false;
+        };
+        let kept = !endpoint.take_wanted() && self.shared.try_park(self.cluster.pool.idle);
+        *idle += u32::from(kept);
+        kept
+    }
+    /// An idle link is no longer idle: it was leased again, or is closing.
+    pub fn unpark_link(&mut self, id: EndpointId) {
+        if let Some(idle) = self.idle.get_mut(usize::from(id.0)) {
+            debug_assert!(*idle > 0, "more unparked than parked");
+            *idle = idle.saturating_sub(1);
+            self.shared.unpark();
+        }
+    }
+
+    /// The next local address to connect from, in turn over all shards; `None` leaves it to the kernel.
+    pub fn next_source(&self, v6: bool) -> Option<IpAddr> {
+        let addresses = &self.cluster.source_addresses;
+        if addresses.ranges.is_empty() {
+            return None;
+        }
+        addresses.nth(self.shared.take_source_ticket(), v6)
+    }
+}
+
+/// Counts a running request on the endpoint, unless it reached its limit since the policy looked.
+fn try_start(view: &View<'_>, id: EndpointId) -> bool {
+    let limit = view.cluster.endpoints.get(usize::from(id.0)).map_or(0, |endpoint| endpoint.max_requests);
+    view.shared.endpoint(id).is_some_and(|endpoint| endpoint.try_start(limit))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+#[cfg(all(test, not(loom)))]
+use tests::test_cluster;

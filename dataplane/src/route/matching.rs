@@ -1,0 +1,105 @@
+//! Whether one route takes one request: every key of a match, as docs/config.md describes them.
+//!
+//! Paths, cookies and query keys are compared as they stand in the head: paths in their normal form, cookies and query
+//! without percent-decoding, since two ways to read one value are how filters are passed by.
+
+use super::Request;
+use crate::spec::{FieldMatch, Match, Route, TextMatch};
+use std::sync::Arc;
+
+pub(super) fn takes(route: &Route, request: &Request<'_>) -> bool {
+    (route.listeners.is_empty() || route.listeners.contains(&request.listener))
+        && holds(&route.matcher, request)
+}
+
+/// Every key that is present holds. The cheap ones are asked first.
+fn holds(matcher: &Match, request: &Request<'_>) -> bool {
+    host_holds(matcher, request.head.host.of(request.bytes))
+        && path_holds(matcher, request.head.path.of(request.bytes))
+        && any_of(&matcher.method, |method| method.as_bytes() == request.head.method_text.of(request.bytes))
+        && any_of(&matcher.source, |network| network.contains(request.source))
+        && matcher.header.iter().all(|field| header_holds(field, request))
+        && matcher.cookie.iter().all(|field| text_holds(field, cookies(request)))
+        && matcher.query.iter().all(|field| text_holds(field, query(request)))
+        && matcher.not.as_ref().is_none_or(|not| !holds(not, request))
+}
+
+/// Whether `holds` for any of a list; an empty list does not constrain.
+fn any_of<T>(list: &[T], holds: impl FnMut(&T) -> bool) -> bool {
+    list.is_empty() || list.iter().any(holds)
+}
+
+fn host_holds(matcher: &Match, host: &[u8]) -> bool {
+    // "*.example.com" stands for one label at least before ".example.com".
+    let named = |name: &Arc<str>| match name.as_bytes() {
+        [b'*', suffix @ ..] => host.len() > suffix.len() && host.ends_with(suffix),
+        name => host == name,
+    };
+    any_of(&matcher.host, named) && any_of(&matcher.host_prefix, |prefix| host.starts_with(prefix.as_bytes()))
+}
+
+fn path_holds(matcher: &Match, path: &[u8]) -> bool {
+    // Texts are in lower case already where case is ignored.
+    let same = |a: &[u8], b: &[u8]| if matcher.ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
+    let begins = |text: &[u8]| path.get(..text.len()).is_some_and(|front| same(front, text));
+    let ends = |text: &[u8]| path.len().checked_sub(text.len()).is_some_and(|from| same(&path[from..], text));
+    let segments = |text: &[u8]| {
+        begins(text) && (text.ends_with(b"/") || matches!(path.get(text.len()), None | Some(b'/')))
+    };
+    any_of(&matcher.path, |text| same(path, text.as_bytes()))
+        && any_of(&matcher.path_prefix, |text| segments(text.as_bytes()))
+        && any_of(&matcher.path_begins, |text| begins(text.as_bytes()))
+        && any_of(&matcher.path_suffix, |text| ends(text.as_bytes()))
+        && any_of(&matcher.path_regex, |regex| regex.is_match(path))
+}
+
+fn header_holds(field: &FieldMatch, request: &Request<'_>) -> bool {
+    let head = request.head;
+    if &*field.name == "host" {
+        // What the target names rules over the field (RFC 9112 section 3.2.2).
+        let authority = head.authority.of(request.bytes);
+        let value = (!authority.is_empty()).then_some(("host".as_bytes(), authority));
+        return text_holds(field, value.into_iter());
+    }
+    let named = head.fields.iter().filter(|line| {
+        let name = line.name.of(request.bytes);
+        name.eq_ignore_ascii_case(field.name.as_bytes())
+    });
+    text_holds(field, named.map(|line| (field.name.as_bytes(), line.value.of(request.bytes))))
+}
+
+/// Whether a match holds among pairs of name and value: of several values of one name any will do.
+fn text_holds<'a>(field: &FieldMatch, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
+    let mut values = pairs.filter(|(name, _)| *name == field.name.as_bytes()).map(|(_, value)| value);
+    match &field.text {
+        TextMatch::Present => values.next().is_some(),
+        TextMatch::Absent => values.next().is_none(),
+        TextMatch::AnyOf(texts) => values.any(|value| texts.iter().any(|text| text.as_bytes() == value)),
+        TextMatch::Prefix(prefix) => values.any(|value| value.starts_with(prefix.as_bytes())),
+        TextMatch::Regex(regex) => values.any(|value| regex.is_match(value)),
+    }
+}
+
+/// The pairs of every Cookie field (RFC 6265 section 4.2.1); what has no "=" is not a pair. Quotes belong to the value.
+fn cookies<'a>(request: &Request<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let bytes = request.bytes;
+    let fields = request.head.fields.iter();
+    fields
+        .filter(move |line| line.name.of(bytes).eq_ignore_ascii_case(b"cookie"))
+        .flat_map(move |line| line.value.of(bytes).split(|&b| b == b';'))
+        .filter_map(|pair| {
+            let at = memchr::memchr(b'=', pair)?;
+            Some((pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
+        })
+}
+
+/// The query's keys and values; a key without "=" has an empty value.
+fn query<'a>(request: &Request<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let text = request.head.query.map(|query| query.of(request.bytes));
+    text.into_iter().flat_map(|text| text.split(|&b| b == b'&')).filter(|pair| !pair.is_empty()).map(|pair| {
+        match memchr::memchr(b'=', pair) {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &pair[pair.len()..]),
+        }
+    })
+}

@@ -1,0 +1,298 @@
+//! Each match key by example, and the index against a linear scan over random routes and requests.
+
+use super::*;
+use crate::proto::{Field, FieldName, Method, Span};
+use crate::spec::{Action, ClusterId, FieldMatch, Match, Network, RouteId, TextMatch};
+use proptest::prelude::*;
+use regex::bytes::{Regex, RegexBuilder};
+
+/// A head as a parser would make it.
+struct Built {
+    head: RequestHead,
+    bytes: Vec<u8>,
+}
+
+impl Built {
+    /// `target` is path and query; each field a name and a value.
+    fn new(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Self {
+        let mut bytes = Vec::new();
+        let mut put = |text: &str| {
+            let start = u32::try_from(bytes.len()).unwrap();
+            bytes.extend_from_slice(text.as_bytes());
+            Span { start, len: u32::try_from(text.len()).unwrap() }
+        };
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let mut head = RequestHead {
+            method: Method::Other,
+            method_text: put(method),
+            authority: put(host),
+            path: put(path),
+            query: query.map(&mut put),
+            ..RequestHead::default()
+        };
+        head.host = head.authority;
+        for (name, value) in fields {
+            let (name, value) = (put(name), put(value));
+            head.fields.push(Field { name, value, kind: FieldName::Other, hop: false });
+        }
+        Self { head, bytes }
+    }
+    fn request(&self) -> Request<'_> {
+        let source = [10, 1, 2, 3].into();
+        Request { listener: ListenerId(0), head: &self.head, bytes: &self.bytes, source }
+    }
+}
+
+fn route(id: u32, matcher: Match) -> Arc<Route> {
+    let action = Action::Forward {
+        cluster: ClusterId(0),
+        response_header: None,
+        response_body: None,
+        send: None,
+        connect: None,
+    };
+    Arc::new(Route { id: RouteId(id), name: "r".into(), listeners: Vec::new(), matcher, action })
+}
+
+fn texts(list: &[&str]) -> Vec<Arc<str>> {
+    list.iter().map(|&text| text.into()).collect()
+}
+
+fn table(matchers: impl IntoIterator<Item = Match>) -> RouteTable {
+    let routes: Vec<_> = (0..).zip(matchers).map(|(id, matcher)| route(id, matcher)).collect();
+    RouteTable::build(&routes)
+}
+
+fn found(table: &RouteTable, built: &Built) -> Option<u32> {
+    table.find(&built.request()).map(|route| route.id.0)
+}
+
+/// Which of `targets` (at host a.test) a match takes.
+fn taken<'a>(matcher: &Match, targets: &[&'a str]) -> Vec<&'a str> {
+    let table = table([matcher.clone()]);
+    let takes = |target: &&&str| found(&table, &Built::new("GET", "a.test", target, &[])).is_some();
+    targets.iter().filter(takes).copied().collect()
+}
+
+#[test]
+fn the_first_in_file_order_takes_it() {
+    let host = |host: &str| Match { host: texts(&[host]), ..Match::default() };
+    let path = |path: &str| Match { path_prefix: texts(&[path]), ..Match::default() };
+    let table = table([path("/v1/x"), host("*.test"), host("a.test"), path("/v1"), Match::default()]);
+    let at = |host: &str, target: &str| found(&table, &Built::new("GET", host, target, &[]));
+    assert_eq!(at("a.test", "/v1/x/y"), Some(0));
+    assert_eq!(at("a.test", "/v1"), Some(1));
+    assert_eq!(at("b", "/v1"), Some(3));
+    assert_eq!(at("b", "/"), Some(4));
+    assert_eq!(at("", "*"), Some(4));
+}
+
+#[test]
+fn hosts_are_exact_or_have_one_label_more_at_least() {
+    let takes = |names: &[&str], host: &str| {
+        let table = table([Match { host: texts(names), ..Match::default() }]);
+        found(&table, &Built::new("GET", host, "/", &[])).is_some()
+    };
+    assert!(takes(&["a.test"], "a.test") && !takes(&["a.test"], "b.a.test") && !takes(&["a.test"], "a.tes"));
+    assert!(takes(&["*.a.test"], "b.a.test") && takes(&["*.a.test"], "c.b.a.test"));
+    assert!(
+        !takes(&["*.a.test"], "a.test")
+            && !takes(&["*.a.test"], ".a.test")
+            && !takes(&["*.a.test"], "ba.test")
+    );
+    assert!(takes(&["x", "*.test"], "y.test") && !takes(&["x"], ""));
+    let prefix = table([Match { host_prefix: texts(&["api-", "www"]), ..Match::default() }]);
+    let at = |host| found(&prefix, &Built::new("GET", host, "/", &[])).is_some();
+    assert!(at("api-1.test") && at("www") && !at("xapi-1.test") && !at("api"));
+}
+
+/// T09: an engine that backtracks would try 2^65536 ways here, and this test would never end.
+#[test]
+fn a_pattern_that_backtracks_elsewhere_is_linear_here() {
+    let almost = format!("{}b", "a".repeat(65536));
+    let matcher = Match { path_regex: vec![Regex::new("(a+)+$").unwrap()], ..Match::default() };
+    assert!(taken(&matcher, &[almost.as_str()]).is_empty());
+    assert_eq!(taken(&matcher, &[&almost[..65536]]).len(), 1);
+}
+
+#[test]
+fn paths_by_each_of_their_keys() {
+    let all = ["/", "/v1", "/v1/", "/v1/x", "/v1x", "/V1/X", "/x/v1", "*"];
+    let none = Match::default;
+    assert_eq!(taken(&Match { path: texts(&["/v1"]), ..none() }, &all), ["/v1"]);
+    assert_eq!(taken(&Match { path: texts(&["/v1/"]), ..none() }, &all), ["/v1/"]);
+    assert_eq!(taken(&Match { path_prefix: texts(&["/v1"]), ..none() }, &all), ["/v1", "/v1/", "/v1/x"]);
+    assert_eq!(taken(&Match { path_prefix: texts(&["/v1/"]), ..none() }, &all), ["/v1/", "/v1/x"]);
+    assert_eq!(taken(&Match { path_prefix: texts(&["/"]), ..none() }, &all), all[..7]);
+    assert_eq!(
+        taken(&Match { path_begins: texts(&["/v1"]), ..none() }, &all),
+        ["/v1", "/v1/", "/v1/x", "/v1x"]
+    );
+    assert_eq!(taken(&Match { path_begins: texts(&["/v1/"]), ..none() }, &all), ["/v1/", "/v1/x"]);
+    assert_eq!(taken(&Match { path_begins: texts(&["*"]), ..none() }, &all), ["*"]);
+    assert_eq!(
+        taken(&Match { path_suffix: texts(&["v1", "/v1/"]), ..none() }, &all),
+        ["/v1", "/v1/", "/x/v1"]
+    );
+    let folded = Match { path_prefix: texts(&["/v1/x"]), ignore_case: true, ..none() };
+    assert_eq!(taken(&folded, &all), ["/v1/x", "/V1/X"]);
+    let regex = Match { path_regex: vec![Regex::new("^/v.$").unwrap(), Regex::new("x$").unwrap()], ..none() };
+    assert_eq!(taken(&regex, &all), ["/v1", "/v1/x", "/v1x"]);
+    let both = Match { path_prefix: texts(&["/v1"]), path_suffix: texts(&["x"]), ..none() };
+    assert_eq!(taken(&both, &all), ["/v1/x"]);
+    assert_eq!(taken(&Match { not: Some(Box::new(both)), ..none() }, &["/v1", "/v1/x"]), ["/v1"]);
+}
+
+/// Whether a match on one named text takes a request with these fields and this target.
+fn text_takes(put: fn(&mut Match, FieldMatch), name: &str, text: TextMatch, built: &Built) -> bool {
+    let mut matcher = Match::default();
+    put(&mut matcher, FieldMatch { name: name.into(), text });
+    found(&table([matcher]), built).is_some()
+}
+
+#[test]
+fn fields_by_presence_text_prefix_and_regex() {
+    let built = Built::new("GET", "a.test", "/", &[("X-Env", "a"), ("x-env", "b"), ("Host", "raw.test")]);
+    let takes = |name, text| text_takes(|m, f| m.header.push(f), name, text, &built);
+    assert!(takes("x-env", TextMatch::Present) && !takes("x-en", TextMatch::Present));
+    assert!(takes("x-other", TextMatch::Absent) && !takes("x-env", TextMatch::Absent));
+    assert!(
+        takes("x-env", TextMatch::AnyOf(texts(&["c", "b"])))
+            && !takes("x-env", TextMatch::AnyOf(texts(&["B"])))
+    );
+    assert!(takes("x-env", TextMatch::Prefix("".into())) && !takes("x-env", TextMatch::Prefix("ab".into())));
+    assert!(takes("x-env", TextMatch::Regex(Regex::new("^b$").unwrap())));
+    assert!(!takes("x-none", TextMatch::Regex(Regex::new("").unwrap())));
+    assert!(takes("host", TextMatch::AnyOf(texts(&["a.test"]))), "the target's authority, not the field");
+    assert!(!takes("host", TextMatch::AnyOf(texts(&["raw.test"]))));
+}
+
+#[test]
+fn cookies_by_pair() {
+    let fields = [("cookie", "a=1; b = x=y ;c;  d=\"q\""), ("Cookie", "a=2")];
+    let built = Built::new("GET", "a.test", "/", &fields);
+    let takes = |name, text| text_takes(|m, f| m.cookie.push(f), name, text, &built);
+    let is = |text| TextMatch::AnyOf(texts(&[text]));
+    assert!(takes("a", is("1")) && takes("a", is("2")) && !takes("a", is("12")));
+    assert!(takes("b", is("x=y")) && takes("d", is("\"q\"")));
+    assert!(takes("c", TextMatch::Absent) && takes("A", TextMatch::Absent), "no pair; another name");
+}
+
+#[test]
+fn query_keys_as_they_stand() {
+    let built = Built::new("GET", "a.test", "/?a=1&&b&c=x=y&a=2&%61=3", &[]);
+    let takes = |name, text| text_takes(|m, f| m.query.push(f), name, text, &built);
+    let is = |text| TextMatch::AnyOf(texts(&[text]));
+    assert!(takes("a", is("1")) && takes("a", is("2")) && !takes("a", is("3")));
+    assert!(takes("b", is("")) && takes("c", is("x=y")) && takes("%61", is("3")));
+    assert!(takes("", TextMatch::Absent) && takes("d", TextMatch::Absent));
+    let bare = Built::new("GET", "a.test", "/", &[]);
+    assert!(text_takes(|m, f| m.query.push(f), "a", TextMatch::Absent, &bare));
+}
+
+#[test]
+fn method_source_and_listener() {
+    let built = Built::new("PURGE", "a.test", "/", &[]);
+    let takes = |matcher| found(&table([matcher]), &built).is_some();
+    assert!(takes(Match { method: texts(&["GET", "PURGE"]), ..Match::default() }));
+    assert!(!takes(Match { method: texts(&["purge"]), ..Match::default() }));
+    let network = |prefix| Network { address: [10, 1, 0, 0].into(), prefix };
+    assert!(takes(Match { source: vec![network(32), network(16)], ..Match::default() }));
+    assert!(!takes(Match { source: vec![network(24)], ..Match::default() }));
+    let mut other = (*route(0, Match::default())).clone();
+    other.listeners = vec![ListenerId(1), ListenerId(2)];
+    assert!(RouteTable::build(&[Arc::new(other.clone())]).find(&built.request()).is_none());
+    other.listeners.push(ListenerId(0));
+    assert!(RouteTable::build(&[Arc::new(other)]).find(&built.request()).is_some());
+}
+
+#[test]
+fn a_route_of_many_hosts_and_paths_is_filed_by_its_hosts() {
+    let names = |n: usize, stem: &str| (0..n).map(|n| format!("{stem}{n}").into()).collect::<Vec<Arc<str>>>();
+    let table = table([Match { host: names(40, "h"), path: names(40, "/p"), ..Match::default() }]);
+    assert_eq!(found(&table, &Built::new("GET", "h39", "/p39", &[])), Some(0));
+    assert_eq!(found(&table, &Built::new("GET", "h39", "/p40", &[])), None);
+}
+
+/// The work of a lookup does not grow with the number of hosts and path prefixes.
+#[test]
+fn few_candidates_of_many_routes() {
+    let one = |n: u32| Match {
+        host: vec![format!("h{}.test", n / 10).into(), format!("*.h{}.test", n / 10).into()],
+        path_prefix: vec![format!("/p{}", n % 10).into()],
+        ..Match::default()
+    };
+    let routes: Vec<_> = (0..20_000).map(|n| route(n, one(n))).collect();
+    let index = Index::build(&routes);
+    let mut seen = Vec::new();
+    index.candidates(b"x.h777.test", b"/p3/a/b/c/d", |list| seen.extend_from_slice(list));
+    assert_eq!(seen, [7773]);
+}
+
+fn path() -> impl Strategy<Value = String> {
+    "(/[abA]{0,2}){1,4}|\\*"
+}
+
+fn host() -> impl Strategy<Value = String> {
+    "([ab]{1,2}\\.){0,3}[ab]"
+}
+
+fn some<T: std::fmt::Debug + Clone + 'static>(
+    of: impl Strategy<Value = T> + 'static,
+) -> BoxedStrategy<Vec<T>> {
+    prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(of, 1..4)].boxed()
+}
+
+fn any_match() -> impl Strategy<Value = Match> {
+    let arc = |text: String| -> Arc<str> { text.into() };
+    let name = prop_oneof![host().prop_map(arc), host().prop_map(|host| format!("*.{host}").into())];
+    let paths = (
+        some(path().prop_map(arc)),
+        some(path().prop_map(arc)),
+        some("/[ab]{0,2}(/[abA]{0,2})?|a|".prop_map(arc)),
+        some("[ab/]{0,2}".prop_map(arc)),
+        some("/?[ab]\\$?".boxed()),
+        any::<bool>(),
+    );
+    let rest = (some("[ab]{1,2}".prop_map(arc)), some("GET|PUT".prop_map(arc)), some("[ab]".prop_map(arc)));
+    (some(name), paths, rest).prop_map(|(host, (exact, prefix, begins, suffix, regex, ignore_case), rest)| {
+        let fold = |list: Vec<Arc<str>>| -> Vec<Arc<str>> {
+            let one = |text: Arc<str>| if ignore_case { text.to_ascii_lowercase().into() } else { text };
+            list.into_iter().map(one).collect()
+        };
+        let compiled = |text: String| RegexBuilder::new(&text).case_insensitive(ignore_case).build().unwrap();
+        Match {
+            host,
+            host_prefix: rest.0,
+            path: fold(exact),
+            path_prefix: fold(prefix),
+            path_begins: fold(begins),
+            path_suffix: fold(suffix),
+            path_regex: regex.into_iter().map(compiled).collect(),
+            ignore_case,
+            method: rest.1,
+            query: rest.2.into_iter().map(|name| FieldMatch { name, text: TextMatch::Present }).collect(),
+            ..Match::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn the_index_equals_a_linear_scan(
+        matchers in proptest::collection::vec((any_match(), proptest::option::of(any_match())), 0..20),
+        requests in proptest::collection::vec((host(), path(), "(\\?[ab]=?)?", "GET|PUT"), 1..30),
+    ) {
+        let with_not = |(matcher, not): (Match, Option<Match>)| Match { not: not.map(Box::new), ..matcher };
+        let table = table(matchers.into_iter().map(with_not));
+        for (host, path, query, method) in requests {
+            let built = Built::new(&method, &host, &format!("{path}{query}"), &[]);
+            let request = built.request();
+            let scanned = table.routes.iter().find(|route| matching::takes(route, &request));
+            let indexed = table.find(&request);
+            prop_assert_eq!(indexed.map(|route| route.id), scanned.map(|route| route.id), "{} {}", host, path);
+        }
+    }
+}
