@@ -1,1 +1,7 @@
 //! What a shard counts and records for control: counters, close reasons, access-log records.
+
+pub mod access_log;
+pub mod counters;
+pub mod request_id;
+
+pub use counters::{Counter, Stats};

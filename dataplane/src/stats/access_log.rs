@@ -1,0 +1,325 @@
+//! Access-log records on their way out of a shard: encoded into a bounded byte ring, decoded by the log thread.
+//!
+//! The writing side copies bytes and stores one index: no allocation, no system call, no wait. It never wakes the
+//! reader, which polls (1 to 25 ms apart, control's log thread decides). A record goes in whole or, when the ring is
+//! full, not at all, and is counted.
+
+use crate::fault::{CLOSE_REASONS, CloseReason, REFUSALS, Refusal};
+use crate::io::SocketAddress;
+use crate::limits::{LOG_RING_BYTES, LOG_STRING_BYTES};
+use crate::spec::{ClusterId, EndpointId, ListenerId, RouteId};
+use crate::stats::request_id::RequestId;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One exchange as the access log tells it. Strings are raw bytes of the wire; whoever prints them escapes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// When the request's first byte came, nanoseconds since 1970 UTC.
+    pub wall_ns: u64,
+    pub request_id: RequestId,
+    pub listener: ListenerId,
+    pub route: Option<RouteId>,
+    pub cluster: Option<ClusterId>,
+    /// Of the last attempt.
+    pub endpoint: Option<EndpointId>,
+    pub peer: SocketAddress,
+    /// The local address of the link that the last attempt used.
+    pub upstream_local: Option<SocketAddress>,
+    pub method: &'a [u8],
+    pub host: &'a [u8],
+    pub path: &'a [u8],
+    /// Without its "?".
+    pub query: Option<&'a [u8]>,
+    pub user_agent: Option<&'a [u8]>,
+    /// The x of HTTP/1.x.
+    pub minor_version: u8,
+    /// What the client was told; 0 if it was told nothing.
+    pub status: u16,
+    /// Body bytes received from the client, framing not counted.
+    pub request_body_bytes: u64,
+    /// Body bytes sent to the client, framing not counted.
+    pub response_body_bytes: u64,
+    /// From the request's first byte to the end of the exchange, microseconds.
+    pub duration_us: u64,
+    /// Time spent connecting, if this exchange opened a link, microseconds.
+    pub connect_us: Option<u64>,
+    /// From the request's first byte to the first byte of the origin's final head, microseconds.
+    pub first_byte_us: Option<u64>,
+    /// Endpoints tried.
+    pub attempts: u8,
+    /// The last attempt went over a pooled link.
+    pub link_reused: bool,
+    /// Why the answer is our own.
+    pub refusal: Option<Refusal>,
+    /// Why the connection ended, if it ended with this exchange.
+    pub close: Option<CloseReason>,
+    /// Which request of its connection this was; the first is 1.
+    pub request_number: u64,
+    /// Bytes from the client through the tunnel that this exchange became.
+    pub tunnel_up_bytes: u64,
+    /// Bytes to the client through it.
+    pub tunnel_down_bytes: u64,
+}
+
+/// Bytes of everything in a record that is not a string: an upper bound, for the const assertion and the scratch.
+const FIXED_BYTES: usize = 256;
+const STRINGS: usize = 5;
+/// The longest encoded record.
+pub const RECORD_BYTES_MAX: usize = FIXED_BYTES + STRINGS * (LOG_STRING_BYTES + 3);
+const _: () = assert!(RECORD_BYTES_MAX * 16 <= LOG_RING_BYTES, "a few of the longest records fit a ring");
+const _: () = assert!(LOG_STRING_BYTES < u16::MAX as usize);
+const _: () = assert!(Refusal::COUNT < 255 && CloseReason::COUNT < 255, "one byte each, 255 is none");
+
+/// The bytes that a record keeps of `text`.
+pub fn cut(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(LOG_STRING_BYTES)]
+}
+
+/// A shard's end of its ring.
+#[derive(Debug)]
+pub struct LogWriter {
+    ring: rtrb::Producer<u8>,
+    dropped: Arc<AtomicU64>,
+    /// One encoded record, so that what goes into the ring is one copy of known length. Never grows.
+    scratch: Vec<u8>,
+}
+
+/// The log thread's end.
+#[derive(Debug)]
+pub struct LogReader {
+    ring: rtrb::Consumer<u8>,
+    dropped: Arc<AtomicU64>,
+    scratch: Vec<u8>,
+}
+
+/// A shard's ring of `LOG_RING_BYTES`: its two ends.
+pub fn ring() -> (LogWriter, LogReader) {
+    ring_of(LOG_RING_BYTES)
+}
+
+fn ring_of(bytes: usize) -> (LogWriter, LogReader) {
+    let (producer, consumer) = rtrb::RingBuffer::new(bytes);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let scratch = || Vec::with_capacity(RECORD_BYTES_MAX);
+    (
+        LogWriter { ring: producer, dropped: Arc::clone(&dropped), scratch: scratch() },
+        LogReader { ring: consumer, dropped, scratch: scratch() },
+    )
+}
+
+impl LogWriter {
+    /// Puts the whole record in, or counts it as dropped. Strings are cut to `LOG_STRING_BYTES`.
+    pub fn write(&mut self, record: &Record<'_>) {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&[0; 2]);
+        record.encode(&mut self.scratch);
+        let len = u16::try_from(self.scratch.len() - 2).unwrap_or(0);
+        self.scratch[..2].copy_from_slice(&len.to_le_bytes());
+        if self.ring.push_entire_slice(&self.scratch).is_err() {
+            // Only this side writes the counter: a load and a store are exact (invariant 13).
+            self.dropped.store(self.dropped.load(Relaxed) + 1, Relaxed);
+        }
+    }
+
+    /// Records lost to a full ring since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+}
+
+impl LogReader {
+    /// Hands at most `limit` records to `each`, oldest first. Returns how many there were.
+    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record<'_>)) -> usize {
+        let mut count = 0;
+        while count < limit && self.next_into_scratch() {
+            if let Some(record) = Record::decode(&self.scratch) {
+                each(&record);
+            } else {
+                debug_assert!(false, "a record does not decode");
+            }
+            count += 1;
+        }
+        count
+    }
+
+    /// Records lost to a full ring since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Whether the shard's end is gone: what `drain` then finds is the last.
+    pub fn writer_gone(&self) -> bool {
+        self.ring.is_abandoned()
+    }
+
+    fn next_into_scratch(&mut self) -> bool {
+        let mut len = [0; 2];
+        // A record is published by one store, so its length is there only when all of it is.
+        if self.ring.pop_entire_slice(&mut len).is_err() {
+            return false;
+        }
+        self.scratch.resize(usize::from(u16::from_le_bytes(len)), 0);
+        self.ring.pop_entire_slice(&mut self.scratch).is_ok()
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Appends the record; the exact inverse of [`Record::decode`] for strings that need no cut.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.wall_ns);
+        put_u64(out, self.request_id.count);
+        out.extend_from_slice(&self.request_id.process.to_le_bytes());
+        out.extend_from_slice(&self.request_id.shard.to_le_bytes());
+        out.extend_from_slice(&self.listener.0.to_le_bytes());
+        out.extend_from_slice(&self.route.map_or(u32::MAX, |id| id.0).to_le_bytes());
+        out.extend_from_slice(&self.cluster.map_or(u16::MAX, |id| id.0).to_le_bytes());
+        out.extend_from_slice(&self.endpoint.map_or(u16::MAX, |id| id.0).to_le_bytes());
+        put_address(out, Some(self.peer));
+        put_address(out, self.upstream_local);
+        out.extend_from_slice(&self.status.to_le_bytes());
+        out.extend_from_slice(&[
+            self.minor_version,
+            self.attempts,
+            u8::from(self.link_reused),
+            self.refusal.map_or(NONE, |refusal| refusal as u8),
+            self.close.map_or(NONE, |close| close as u8),
+        ]);
+        for number in [self.request_body_bytes, self.response_body_bytes, self.duration_us] {
+            put_u64(out, number);
+        }
+        put_u64(out, self.connect_us.unwrap_or(u64::MAX));
+        put_u64(out, self.first_byte_us.unwrap_or(u64::MAX));
+        for number in [self.request_number, self.tunnel_up_bytes, self.tunnel_down_bytes] {
+            put_u64(out, number);
+        }
+        for text in [Some(self.method), Some(self.host), Some(self.path), self.query, self.user_agent] {
+            put_text(out, text);
+        }
+    }
+
+    /// What [`Record::encode`] wrote, or `None` if `bytes` are anything else.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut from = Cursor(bytes);
+        let wall_ns = from.u64()?;
+        let count = from.u64()?;
+        let process = from.u32()?;
+        let request_id = RequestId { process, shard: from.u16()?, count };
+        let listener = ListenerId(from.u16()?);
+        let route = from.u32().map(|id| (id != u32::MAX).then_some(RouteId(id)))?;
+        let cluster = from.u16().map(|id| (id != u16::MAX).then_some(ClusterId(id)))?;
+        let endpoint = from.u16().map(|id| (id != u16::MAX).then_some(EndpointId(id)))?;
+        let peer = from.address()??;
+        let upstream_local = from.address()?;
+        let status = from.u16()?;
+        let [minor_version, attempts, reused, refusal, close] = from.array()?;
+        let record = Self {
+            wall_ns,
+            request_id,
+            listener,
+            route,
+            cluster,
+            endpoint,
+            peer,
+            upstream_local,
+            status,
+            minor_version,
+            attempts,
+            link_reused: reused != 0,
+            refusal: REFUSALS.get(usize::from(refusal)).map(|row| row.refusal),
+            close: CLOSE_REASONS.get(usize::from(close)).map(|row| row.0),
+            request_body_bytes: from.u64()?,
+            response_body_bytes: from.u64()?,
+            duration_us: from.u64()?,
+            connect_us: from.u64().map(some_below_max)?,
+            first_byte_us: from.u64().map(some_below_max)?,
+            request_number: from.u64()?,
+            tunnel_up_bytes: from.u64()?,
+            tunnel_down_bytes: from.u64()?,
+            method: from.text()??,
+            host: from.text()??,
+            path: from.text()??,
+            query: from.text()?,
+            user_agent: from.text()?,
+        };
+        from.0.is_empty().then_some(record)
+    }
+}
+
+/// "None" where a value is one byte, and the length of an absent string where it is two.
+const NONE: u8 = 255;
+const ABSENT: u16 = u16::MAX;
+
+fn some_below_max(number: u64) -> Option<u64> {
+    (number != u64::MAX).then_some(number)
+}
+
+fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
+    let bytes = text.map(cut);
+    let len = bytes.map_or(ABSENT, |bytes| u16::try_from(bytes.len()).unwrap_or(ABSENT));
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(bytes.unwrap_or_default());
+}
+
+/// One byte of family (0 is none), then the address and the port.
+fn put_address(out: &mut Vec<u8>, address: Option<SocketAddress>) {
+    match address.map(|address| address.ip()) {
+        None => return out.push(0),
+        Some(IpAddr::V4(ip)) => {
+            out.push(4);
+            out.extend_from_slice(&ip.octets());
+        }
+        Some(IpAddr::V6(ip)) => {
+            out.push(6);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+    out.extend_from_slice(&address.map_or(0, |address| address.port()).to_le_bytes());
+}
+
+/// What is left to decode.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+    /// The outer `None` is a decoding failure, the inner one an absent string.
+    fn text(&mut self) -> Option<Option<&'a [u8]>> {
+        match self.u16()? {
+            ABSENT => Some(None),
+            len => self.take(usize::from(len)).map(Some),
+        }
+    }
+    fn address(&mut self) -> Option<Option<SocketAddress>> {
+        let ip = match self.array()? {
+            [0] => return Some(None),
+            [4] => IpAddr::from(self.array::<4>()?),
+            [6] => IpAddr::from(self.array::<16>()?),
+            _ => return None,
+        };
+        Some(Some(SocketAddress::new(ip, self.u16()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

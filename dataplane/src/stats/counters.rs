@@ -1,0 +1,89 @@
+//! The counters of one shard: written by its thread alone, read by control at any time (invariant 13).
+
+use crate::fault::{CloseReason, Refusal};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number with one writer: a relaxed load and a relaxed store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Everything one shard counts. Aligned so that two shards never write one cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Stats {
+    /// Turns of the loop; the watchdog wants it to move.
+    pub turns: Counter,
+    pub accepted: Counter,
+    pub accept_errors: Counter,
+    pub requests: Counter,
+    pub responses: Counter,
+    pub connects: Counter,
+    pub connect_failures: Counter,
+    pub links_reused: Counter,
+    pub links_discarded_idle: Counter,
+    pub link_idle_timeouts: Counter,
+    pub retries: Counter,
+    pub evictions: Counter,
+    pub tunnels_started: Counter,
+    pub tunnels_ended: Counter,
+    pub tunnel_bytes_up: Counter,
+    pub tunnel_bytes_down: Counter,
+    /// Completions for an earlier life of a slot.
+    pub stale_completions: Counter,
+    /// Receives that had to wait for a buffer, at the last turn.
+    pub starved: Counter,
+    pub conns_open: Counter,
+    pub links_open: Counter,
+    refusals: [Counter; Refusal::COUNT],
+    closes: [Counter; CloseReason::COUNT],
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            turns: Counter::default(),
+            accepted: Counter::default(),
+            accept_errors: Counter::default(),
+            requests: Counter::default(),
+            responses: Counter::default(),
+            connects: Counter::default(),
+            connect_failures: Counter::default(),
+            links_reused: Counter::default(),
+            links_discarded_idle: Counter::default(),
+            link_idle_timeouts: Counter::default(),
+            retries: Counter::default(),
+            evictions: Counter::default(),
+            tunnels_started: Counter::default(),
+            tunnels_ended: Counter::default(),
+            tunnel_bytes_up: Counter::default(),
+            tunnel_bytes_down: Counter::default(),
+            stale_completions: Counter::default(),
+            starved: Counter::default(),
+            conns_open: Counter::default(),
+            links_open: Counter::default(),
+            refusals: std::array::from_fn(|_| Counter::default()),
+            closes: std::array::from_fn(|_| Counter::default()),
+        }
+    }
+}
+
+impl Stats {
+    pub fn refusal(&self, refusal: Refusal) -> &Counter {
+        &self.refusals[refusal as usize]
+    }
+    pub fn close(&self, reason: CloseReason) -> &Counter {
+        &self.closes[reason as usize]
+    }
+}
