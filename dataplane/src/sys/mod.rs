@@ -1,1 +1,30 @@
 //! The kernel: the ring, its operations, sockets, pinning. The other home of `unsafe`.
+//!
+//! What the unsafe code here leans on:
+//! - memory named in a submission is alive until its completion (payloads: the caller keeps the leases, invariant 1) or
+//!   until it was submitted (headers and addresses: `scratch`; the kernel copies those, IORING_FEAT_SUBMIT_STABLE);
+//! - buffers in a provided-buffer ring are on loan from the pool, so no lease reaches them until they come back;
+//! - a descriptor is closed only when nothing is in flight on it (invariant 2), which is the caller's promise;
+//! - a ring stays on the thread that made it (IORING_SETUP_SINGLE_ISSUER): it is not `Send`.
+#![allow(
+    unsafe_code,
+    reason = "system calls and memory shared with the kernel; each block says why it is sound"
+)]
+
+pub mod affinity;
+mod buf_ring;
+pub mod clock;
+mod complete;
+mod enter;
+mod feed;
+mod operations;
+pub mod probe;
+pub mod ring;
+pub mod rlimit;
+mod scratch;
+pub mod socket;
+mod sqe;
+mod starved;
+
+pub use probe::{Features, Unusable, probe};
+pub use ring::{Ring, RingOptions};

@@ -1,0 +1,185 @@
+//! From the kernel's completions to outcomes: every errno that is the kernel's way of saying "ask again" ends here.
+
+use super::operations::{Operation, Verb};
+use super::ring::{Ring, group_of};
+use super::sqe;
+use crate::buf::{Class, Pool};
+use crate::io::{Completion, Errno, Fd, Kind, Outcome, Token};
+use io_uring::cqueue;
+
+/// What becomes of an operation after one of its completions.
+enum Next {
+    /// It ended.
+    End(Outcome),
+    /// It goes on, with this to tell.
+    More(Outcome),
+    /// It is asked for again, with this to tell.
+    Again(Option<Outcome>),
+    /// It waits for a buffer.
+    Starve(Class),
+}
+
+impl Ring {
+    /// Moves the completions that are there now to the end of `out`, at most as many as the queue holds (invariant 8).
+    pub(super) fn reap(&mut self, pool: &mut Pool, out: &mut Vec<Completion>) {
+        let there = self.uring.completion().len();
+        for _ in 0..there {
+            let Some(cqe) = self.uring.completion().next() else { break };
+            self.counters.cqes += 1;
+            self.complete(&cqe, pool, out);
+        }
+        while let Some(token) = self.again.pop() {
+            self.ask_again(token);
+        }
+    }
+
+    fn complete(&mut self, cqe: &cqueue::Entry, pool: &mut Pool, out: &mut Vec<Completion>) {
+        let token = Token(cqe.user_data());
+        if token.kind() == Kind::Backend {
+            return; // what a cancel says of itself; its target says the rest
+        }
+        let Some(operation) = self.operations.get(token).copied() else {
+            self.counters.strays += 1;
+            debug_assert!(false, "a completion of nothing in flight: {token:?}");
+            return;
+        };
+        let next = match operation.verb {
+            Verb::Recv(class) => self.received(class, &operation, cqe, pool),
+            Verb::Accept => accepted(&operation, cqe),
+            Verb::Send | Verb::Connect | Verb::Poll | Verb::Close => finished(&operation, cqe.result()),
+        };
+        let (outcome, more) = match next {
+            Next::End(outcome) => {
+                self.operations.remove(token);
+                (Some(outcome), false)
+            }
+            Next::More(outcome) => (Some(outcome), true),
+            Next::Again(outcome) => {
+                self.again.push(token);
+                (outcome, true)
+            }
+            Next::Starve(class) => {
+                self.starve(class, token);
+                (None, true)
+            }
+        };
+        if let Some(outcome) = outcome {
+            out.push(Completion { token, outcome, more });
+        }
+    }
+
+    fn received(
+        &mut self,
+        class: Class,
+        operation: &Operation,
+        cqe: &cqueue::Entry,
+        pool: &mut Pool,
+    ) -> Next {
+        let group = &mut self.groups[group_of(class)];
+        let buffer = cqueue::buffer_select(cqe.flags());
+        let bytes = u32::try_from(cqe.result()).unwrap_or(0);
+        if let (Some(id), true) = (buffer, bytes > 0) {
+            return Next::End(Outcome::Received(group.received(id, bytes, pool)));
+        }
+        // The end of the stream and errors may come with a buffer that was picked and not used.
+        if let Some(id) = buffer {
+            group.unused(id, pool);
+        }
+        match cqe.result() {
+            0 => Next::End(Outcome::Eof),
+            error if operation.cancelling && is_retry(error) || error == -libc::ECANCELED => canceled(),
+            error if error == -libc::ENOBUFS => Next::Starve(class),
+            error if is_retry(error) => Next::Again(None),
+            error => failed(error),
+        }
+    }
+
+    fn starve(&mut self, class: Class, token: Token) {
+        let index = group_of(class);
+        self.counters.starvations += 1;
+        self.groups[index].grow();
+        self.starved[index].push(token);
+        if let Some(operation) = self.operations.get(token) {
+            operation.starved = true;
+        }
+    }
+
+    /// The kernel gave an operation back undone.
+    fn ask_again(&mut self, token: Token) {
+        let Some(&mut operation) = self.operations.get(token) else { return };
+        let fd = operation.fd;
+        let entry = match operation.verb {
+            Verb::Accept => sqe::accept(fd, token),
+            Verb::Recv(class) => sqe::recv(fd, self.groups[group_of(class)].id(), true, token),
+            Verb::Send => sqe::send(fd, operation.first, operation.first_len, token),
+            Verb::Poll => sqe::poll(fd, token),
+            Verb::Connect | Verb::Close => unreachable!("neither is ever asked for again"),
+        };
+        self.push(entry);
+    }
+}
+
+/// The errno values by which the kernel gives back what it has not done: a signal came, it would block after all, or no
+/// buffer was there.
+fn is_retry(result: i32) -> bool {
+    matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS)
+}
+
+fn failed(result: i32) -> Next {
+    Next::End(Outcome::Failed(Errno(-result)))
+}
+
+fn canceled() -> Next {
+    Next::End(Outcome::Failed(Errno(libc::ECANCELED)))
+}
+
+/// Errors of one connection that died in the backlog, which accept(2) passes on and asks to treat like EAGAIN.
+fn is_of_one_connection(result: i32) -> bool {
+    matches!(
+        -result,
+        libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+    )
+}
+
+fn accepted(operation: &Operation, cqe: &cqueue::Entry) -> Next {
+    let result = cqe.result();
+    if result >= 0 {
+        let outcome = Outcome::Accepted(Fd(result));
+        return match cqueue::more(cqe.flags()) {
+            true => Next::More(outcome),
+            // The kernel ends a multishot when completions overflow; a cancelled one ends with what won the race.
+            false if operation.cancelling => Next::End(outcome),
+            false => Next::Again(Some(outcome)),
+        };
+    }
+    match result {
+        _ if operation.cancelling => canceled(),
+        _ if result == -libc::EAGAIN || result == -libc::EINTR || is_of_one_connection(result) => {
+            Next::Again(None)
+        }
+        _ => failed(result),
+    }
+}
+
+fn finished(operation: &Operation, result: i32) -> Next {
+    let canceled_now = operation.cancelling && is_retry(result);
+    match (operation.verb, result) {
+        (Verb::Send, 1..) => Next::End(Outcome::Sent(result.unsigned_abs())),
+        (Verb::Connect, 0) => Next::End(Outcome::Connected),
+        (Verb::Poll, 1..) => Next::End(Outcome::Ready),
+        // close(2) has closed, whatever it says of what it could not write; only a descriptor that is none is our bug.
+        (Verb::Close, _) if result != -libc::EBADF => Next::End(Outcome::Closed),
+        _ if canceled_now => canceled(),
+        (Verb::Send | Verb::Poll, 0) => Next::Again(None),
+        (Verb::Send | Verb::Poll, _) if result == -libc::EAGAIN || result == -libc::EINTR => {
+            Next::Again(None)
+        }
+        _ => failed(result),
+    }
+}

@@ -1,0 +1,448 @@
+//! The ring of one shard: queue operations, enter the kernel once per turn, hand completions out.
+
+use super::buf_ring::BufRing;
+use super::enter::{Entry as RingEntry, Wait};
+use super::operations::{Operation, Operations, Verb};
+use super::probe::{Features, Unusable, build, refused};
+use super::scratch::Scratch;
+use super::starved::Starved;
+use super::{clock, socket, sqe};
+use crate::buf::{Chain, Class, Pool};
+use crate::io::{
+    Clock, Completion, Errno, Expect, Family, Fd, Io, Kind, Mono, Outcome, Shutdown, SocketAddress,
+    SocketOption, Token,
+};
+use crate::limits::{RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_SUBMISSION_ENTRIES};
+use io_uring::{IoUring, cqueue, squeue, types};
+use std::collections::VecDeque;
+use std::fmt;
+
+/// Sizes of a ring; tests make small ones.
+#[derive(Debug, Clone, Copy)]
+pub struct RingOptions {
+    pub submission_entries: u32,
+    pub completion_entries: u32,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self { submission_entries: RING_SUBMISSION_ENTRIES, completion_entries: RING_COMPLETION_ENTRIES }
+    }
+}
+
+/// What a ring did so far, for the statistics and for tests that count system calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counters {
+    /// Calls of io_uring_enter.
+    pub(super) enters: u64,
+    /// Entries queued for submission.
+    pub(super) sqes: u64,
+    /// Completions reaped.
+    pub(super) cqes: u64,
+    /// Turns at which the kernel had more completions than its queue holds.
+    pub(super) overflows: u64,
+    /// Completions of no operation in flight: a bug, here or in the kernel.
+    pub(super) strays: u64,
+    /// Operations refused with EBUSY because as many as the completion queue holds were in flight.
+    pub(super) refused: u64,
+    /// Receives that found no buffer.
+    pub(super) starvations: u64,
+}
+
+/// io_uring as the backend of one shard. Not `Send`: a ring belongs to the thread that made it.
+///
+/// The pool given to [`Io::turn`] is always the same one. It is dropped after the ring, and only once
+/// [`Io::in_flight`] is 0 (invariant 15): until then the kernel may write to it.
+pub struct Ring {
+    pub(super) uring: IoUring,
+    entry: RingEntry,
+    pub(super) operations: Operations,
+    /// Small and large.
+    pub(super) groups: [BufRing; 2],
+    pub(super) starved: [Starved; 2],
+    /// Entries that found the submission queue full even after it was submitted.
+    parked: VecDeque<squeue::Entry>,
+    scratch: Scratch,
+    /// Completions that the kernel never saw: of receives cancelled while starved, and of what was refused.
+    pub(super) local: Vec<Completion>,
+    /// Operations to ask for again after this reaping.
+    pub(super) again: Vec<Token>,
+    clock: Clock,
+    pub(super) counters: Counters,
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("in_flight", &self.in_flight())
+            .field("starved", &self.starved())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The group that serves a class; tiny buffers are never received into.
+pub(super) fn group_of(class: Class) -> usize {
+    usize::from(class == Class::Large)
+}
+
+impl Ring {
+    /// Makes the ring of the calling thread, of half the size and half again where memory is short.
+    pub fn new(features: Features, options: RingOptions) -> Result<Self, Unusable> {
+        let mut sizes = options;
+        let uring = loop {
+            match build(&features, sizes.submission_entries, sizes.completion_entries) {
+                Ok(uring) => break uring,
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOMEM)
+                        && sizes.submission_entries > RING_ENTRIES_MIN =>
+                {
+                    sizes.submission_entries /= 2;
+                    sizes.completion_entries = (sizes.completion_entries / 2).max(sizes.submission_entries);
+                }
+                Err(error) => return Err(refused("io_uring_setup", &error)),
+            }
+        };
+        // Nothing here needs the kernel's worker threads; if something does, one is enough to show it.
+        let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
+        let groups = [BufRing::new(Class::Small), BufRing::new(Class::Large)];
+        for group in &groups {
+            group
+                .register(&uring.submitter())
+                .map_err(|errno| refused("io_uring_register", &std::io::Error::from_raw_os_error(errno.0)))?;
+        }
+        let entry = RingEntry::new(&uring, features.no_iowait);
+        Ok(Self {
+            uring,
+            entry,
+            operations: Operations::default(),
+            groups,
+            starved: [Starved::default(), Starved::default()],
+            parked: VecDeque::new(),
+            scratch: Scratch::new(),
+            local: Vec::new(),
+            again: Vec::new(),
+            clock: clock::now(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Calls of io_uring_enter so far.
+    pub fn enters(&self) -> u64 {
+        self.counters.enters
+    }
+    /// Entries queued for submission so far.
+    pub fn sqes(&self) -> u64 {
+        self.counters.sqes
+    }
+    /// Completions reaped so far.
+    pub fn cqes(&self) -> u64 {
+        self.counters.cqes
+    }
+    /// Turns at which the kernel had more completions than its queue holds.
+    pub fn overflows(&self) -> u64 {
+        self.counters.overflows
+    }
+    /// Completions of no operation in flight; always 0.
+    pub fn strays(&self) -> u64 {
+        self.counters.strays
+    }
+    /// Operations refused with EBUSY because the completion queue could not have held more.
+    pub fn refused(&self) -> u64 {
+        self.counters.refused
+    }
+    /// Receives that found no buffer so far.
+    pub fn starvations(&self) -> u64 {
+        self.counters.starvations
+    }
+
+    /// Takes every buffer back from the kernel, before the ring is dropped. False, and nothing done, while operations are
+    /// in flight: then the pool must outlive the ring, or be leaked.
+    pub fn reclaim(&mut self, pool: &mut Pool) -> bool {
+        if self.operations.count() > 0 {
+            return false;
+        }
+        for group in &mut self.groups {
+            group.unregister(&self.uring.submitter());
+            group.reclaim(pool);
+        }
+        true
+    }
+
+    /// Queues an entry. What it points to is alive by the rules of this module.
+    pub(super) fn push(&mut self, entry: squeue::Entry) {
+        self.counters.sqes += 1;
+        if self.parked.is_empty() && self.try_push(&entry) {
+            return;
+        }
+        self.flush();
+        if !self.parked.is_empty() || !self.try_push(&entry) {
+            self.parked.push_back(entry);
+        }
+    }
+
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: payloads stay alive until their completion, because the caller of `Io` keeps the leases (invariant 1);
+        // headers and addresses are in `scratch` and stay until everything queued was submitted.
+        unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+
+    /// Submits what is queued, without waiting, because the queue or the scratch is full in the middle of a turn.
+    fn flush(&mut self) {
+        let pending = self.pending();
+        // A failure leaves the entries queued; the turn meets it again and reports it.
+        let _ = self.call(pending, Wait::No);
+    }
+
+    fn pending(&mut self) -> u32 {
+        u32::try_from(self.uring.submission().len()).unwrap_or(u32::MAX)
+    }
+
+    /// One io_uring_enter; afterwards parked entries move up and the scratch is free again if nothing is queued.
+    fn call(&mut self, pending: u32, wait: Wait) -> Result<u32, Errno> {
+        self.counters.enters += 1;
+        let result = self.entry.enter(pending, wait);
+        if self.parked.is_empty() && self.pending() == 0 {
+            self.scratch.reset();
+        }
+        while let Some(entry) = self.parked.pop_front() {
+            if !self.try_push(&entry) {
+                self.parked.push_front(entry);
+                break;
+            }
+        }
+        result
+    }
+
+    /// Submits and waits, in the one system call of a turn; in none when nothing is queued, the kernel has no work to do
+    /// for us and completions are there already.
+    fn submit_and_wait(&mut self, until: Mono) -> Result<(), Errno> {
+        let ready = !self.local.is_empty() || !self.uring.completion().is_empty();
+        let queue = self.uring.submission();
+        let (pending, kernel_work) = (queue.len(), queue.taskrun() || queue.cq_overflow());
+        self.counters.overflows += u64::from(queue.cq_overflow());
+        drop(queue);
+        if ready && pending == 0 && !kernel_work {
+            return Ok(());
+        }
+        // The clock of the last turn: whoever waits does so a little long rather than read it twice (invariant 7).
+        let left = until.since(self.clock.mono);
+        let wait = match left {
+            _ if ready || left == 0 || self.can_feed() => Wait::No,
+            _ if until == Mono::MAX => Wait::Forever,
+            nanos => Wait::For(nanos),
+        };
+        let pending = u32::try_from(pending).unwrap_or(u32::MAX);
+        match self.call(pending, wait) {
+            Ok(_) | Err(Errno(libc::EINTR | libc::ETIME)) => Ok(()),
+            // No memory for requests, or completions of old ones in the way: reap first. The entries stay queued.
+            Err(Errno(libc::EAGAIN | libc::EBUSY)) => self.pause(wait),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Submission is stuck: waits shortly for a completion to make room.
+    fn pause(&mut self, wait: Wait) -> Result<(), Errno> {
+        const PAUSE_NANOS: u64 = 1_000_000;
+        if wait == Wait::No {
+            return Ok(());
+        }
+        match self.call(0, Wait::For(PAUSE_NANOS)) {
+            Err(errno) if fatal(errno) => Err(errno),
+            _ => Ok(()),
+        }
+    }
+
+    /// Books an operation, unless the completion queue could not hold its answer (invariant 3).
+    fn admit(&mut self, verb: Verb, fd: Fd, token: Token) -> bool {
+        self.admit_with(Operation::new(verb, fd.0, token), token)
+    }
+
+    fn admit_with(&mut self, operation: Operation, token: Token) -> bool {
+        let starved: usize = self.starved.iter().map(Starved::count).sum();
+        let limit = self.uring.params().cq_entries() as usize;
+        if self.operations.count() - starved < limit {
+            self.operations.insert(token, operation);
+            return true;
+        }
+        self.counters.refused += 1;
+        self.fail(token, libc::EBUSY);
+        false
+    }
+
+    pub(super) fn fail(&mut self, token: Token, errno: i32) {
+        self.local.push(Completion { token, outcome: Outcome::Failed(Errno(errno)), more: false });
+    }
+}
+
+impl Io for Ring {
+    fn turn(&mut self, pool: &mut Pool, until: Mono, out: &mut Vec<Completion>) -> Result<Clock, Errno> {
+        let before = out.len();
+        loop {
+            self.feed(pool);
+            self.submit_and_wait(until)?;
+            self.reap(pool, out);
+            out.append(&mut self.local);
+            self.clock = clock::now();
+            if out.len() > before || self.clock.mono >= until {
+                return Ok(self.clock);
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: Fd, token: Token) {
+        if self.admit(Verb::Accept, listener, token) {
+            self.push(sqe::accept(listener.0, token));
+        }
+    }
+    fn recv(&mut self, fd: Fd, class: Class, expect: Expect, token: Token) {
+        let index = group_of(class);
+        self.groups[index].wanted();
+        if self.admit(Verb::Recv(class), fd, token) {
+            let group = self.groups[index].id();
+            self.push(sqe::recv(fd.0, group, expect == Expect::Later, token));
+        }
+    }
+    fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token) {
+        let mut leases = chain.iter().filter(|l| !l.is_empty());
+        let Some(lease) = leases.next() else { return self.fail(token, libc::EINVAL) };
+        let (address, len) = pool.address(lease);
+        let mut operation = Operation::new(Verb::Send, fd.0, token);
+        (operation.first, operation.first_len) = (address, u32::try_from(len).unwrap_or(u32::MAX));
+        if !self.admit_with(operation, token) {
+            return;
+        }
+        if self.scratch.is_full() {
+            self.flush();
+        }
+        let message = if leases.next().is_some() { self.scratch.message(chain, pool) } else { None };
+        // Without room for a message the first lease goes alone: a short count is always allowed.
+        self.push(match message {
+            Some(message) => sqe::send_message(fd.0, message, token),
+            None => sqe::send(fd.0, operation.first, operation.first_len, token),
+        });
+    }
+    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
+        if self.scratch.is_full() {
+            self.flush();
+        }
+        let Some((address, len)) = self.scratch.address(to) else { return self.fail(token, libc::EBUSY) };
+        if self.admit(Verb::Connect, fd, token) {
+            self.push(sqe::connect(fd.0, address, len, token));
+        }
+    }
+    fn poll(&mut self, fd: Fd, token: Token) {
+        if self.admit(Verb::Poll, fd, token) {
+            self.push(sqe::poll(fd.0, token));
+        }
+    }
+    fn close(&mut self, fd: Fd, token: Token) {
+        if self.operations.count() < self.uring.params().cq_entries() as usize {
+            self.operations.insert(token, Operation::new(Verb::Close, fd.0, token));
+            self.push(sqe::close(fd.0, token));
+        } else {
+            // A close must never be refused: the descriptor would be lost.
+            socket::close(fd);
+            self.local.push(Completion { token, outcome: Outcome::Closed, more: false });
+        }
+    }
+    fn cancel(&mut self, target: Token) {
+        let Some(operation) = self.operations.get(target) else { return };
+        if std::mem::replace(&mut operation.cancelling, true) {
+            return;
+        }
+        let Verb::Recv(class) = operation.verb else {
+            return self.push(sqe::cancel(target, Token::new(Kind::Backend, 0, 0)));
+        };
+        if !operation.starved {
+            return self.push(sqe::cancel(target, Token::new(Kind::Backend, 0, 0)));
+        }
+        self.end_starved(class, target, Outcome::Failed(Errno(libc::ECANCELED)));
+    }
+
+    fn socket(&mut self, family: Family) -> Result<Fd, Errno> {
+        socket::socket(family)
+    }
+    fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno> {
+        socket::set_option(fd, option)
+    }
+    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
+        socket::bind(fd, to)
+    }
+    fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno> {
+        socket::listen(fd, backlog)
+    }
+    fn shutdown(&mut self, fd: Fd, how: Shutdown) -> Result<(), Errno> {
+        if how == Shutdown::Both && self.starved() > 0 {
+            self.end_starved_of(fd);
+        }
+        socket::shutdown(fd, how)
+    }
+    fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
+        socket::local_address(fd)
+    }
+    fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
+        socket::peer_address(fd)
+    }
+    fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
+        socket::unacknowledged(fd)
+    }
+    fn discard(&mut self, fd: Fd) {
+        socket::close(fd);
+    }
+    fn clear_event(&mut self, fd: Fd) {
+        socket::clear_event(fd);
+    }
+
+    fn starved(&self) -> usize {
+        self.starved.iter().map(Starved::count).sum()
+    }
+    fn in_flight(&self) -> usize {
+        self.operations.count() + self.local.len()
+    }
+}
+
+impl Ring {
+    /// The last resort of a ring dropped with operations in flight (a panic): cancels them and waits, at most about a
+    /// second, for the kernel to let go of the buffers.
+    fn abandon(&mut self) {
+        const TURNS: u32 = 100;
+        const TURN_NANOS: u64 = 10_000_000;
+        self.flush();
+        let timeout = types::Timespec::new().nsec(100_000_000);
+        let _ = self.uring.submitter().register_sync_cancel(Some(timeout), types::CancelBuilder::any());
+        for _ in 0..TURNS {
+            while let Some(cqe) = self.uring.completion().next() {
+                let token = Token(cqe.user_data());
+                let verb = self.operations.get(token).map(|o| o.verb);
+                if verb == Some(Verb::Accept) && cqe.result() >= 0 {
+                    socket::close(Fd(cqe.result()));
+                }
+                if !cqueue::more(cqe.flags()) {
+                    self.operations.remove(token);
+                }
+            }
+            if self.operations.count() <= self.starved()
+                || self.call(0, Wait::For(TURN_NANOS)).is_err_and(fatal)
+            {
+                break;
+            }
+        }
+    }
+}
+
+fn fatal(errno: Errno) -> bool {
+    !matches!(errno.0, libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY)
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.operations.count() > self.starved() {
+            self.abandon();
+        }
+        self.entry.unregister();
+        for group in &self.groups {
+            group.unregister(&self.uring.submitter());
+        }
+    }
+}

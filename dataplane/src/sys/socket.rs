@@ -1,0 +1,296 @@
+//! Sockets and eventfds by plain system calls: what a shard's ring and the main thread (which binds listeners) both use.
+
+use super::enter::last_errno;
+use crate::io::{Errno, Family, Fd, Shutdown, SocketAddress, SocketOption};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ptr;
+
+fn done(result: libc::c_int) -> Result<(), Errno> {
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+fn length<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)
+}
+
+/// A socket address as the kernel reads it: sockaddr_in or sockaddr_in6.
+#[derive(Clone, Copy)]
+pub(super) enum RawAddress {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl RawAddress {
+    pub(super) fn as_ptr(&self) -> *const libc::sockaddr {
+        match self {
+            Self::V4(address) => ptr::from_ref(address).cast(),
+            Self::V6(address) => ptr::from_ref(address).cast(),
+        }
+    }
+    pub(super) fn len(&self) -> libc::socklen_t {
+        match self {
+            Self::V4(_) => length::<libc::sockaddr_in>(),
+            Self::V6(_) => length::<libc::sockaddr_in6>(),
+        }
+    }
+}
+
+fn family_number(family: libc::c_int) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(family).unwrap_or(0)
+}
+
+impl From<SocketAddress> for RawAddress {
+    fn from(address: SocketAddress) -> Self {
+        match address.ip() {
+            IpAddr::V4(ip) => Self::V4(libc::sockaddr_in {
+                sin_family: family_number(libc::AF_INET),
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
+                sin_zero: [0; 8],
+            }),
+            IpAddr::V6(ip) => Self::V6(libc::sockaddr_in6 {
+                sin6_family: family_number(libc::AF_INET6),
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                sin6_scope_id: 0,
+            }),
+        }
+    }
+}
+
+type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+/// getsockname or getpeername.
+fn name(fd: Fd, call: NameCall) -> Result<SocketAddress, Errno> {
+    // SAFETY: a sockaddr_storage is bytes and integers; all zeroes is one of family AF_UNSPEC.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = length::<libc::sockaddr_storage>();
+    // SAFETY: `storage` and `len` are valid for writing during the call, and `len` says how large `storage` is.
+    done(unsafe { call(fd.0, (&raw mut storage).cast(), &raw mut len) })?;
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the kernel says that it wrote a sockaddr_in, which fits and is aligned in a sockaddr_storage.
+            let raw = unsafe { (&raw const storage).cast::<libc::sockaddr_in>().read() };
+            let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+            Ok(SocketAddress::new(IpAddr::V4(ip), u16::from_be(raw.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, with a sockaddr_in6.
+            let raw = unsafe { (&raw const storage).cast::<libc::sockaddr_in6>().read() };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            Ok(SocketAddress::new(IpAddr::V6(ip), u16::from_be(raw.sin6_port)))
+        }
+        _ => Err(Errno(libc::EAFNOSUPPORT)),
+    }
+}
+
+/// A TCP socket: blocking mode, close-on-exec.
+pub fn socket(family: Family) -> Result<Fd, Errno> {
+    let domain = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_TCP) };
+    done(fd).map(|()| Fd(fd))
+}
+
+fn set<T>(fd: Fd, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Errno> {
+    let value = ptr::from_ref(value).cast();
+    // SAFETY: `value` points to a `T` that outlives the call, and the length passed is its size.
+    done(unsafe { libc::setsockopt(fd.0, level, option, value, length::<T>()) })
+}
+
+/// Sets one option.
+pub fn set_option(fd: Fd, option: SocketOption) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    match option {
+        SocketOption::ReusePort => {
+            set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)?;
+            set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)
+        }
+        SocketOption::V6Only => set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on),
+        SocketOption::NoDelay => set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on),
+        SocketOption::BindAddressNoPort => set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on),
+        SocketOption::ResetOnClose => {
+            set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
+        }
+    }
+}
+
+/// Binds to an address; port 0 lets the kernel choose.
+pub fn bind(fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
+    let raw = RawAddress::from(*to);
+    // SAFETY: `raw` outlives the call, and its length is the one passed.
+    done(unsafe { libc::bind(fd.0, raw.as_ptr(), raw.len()) })
+}
+
+pub fn listen(fd: Fd, backlog: i32) -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    done(unsafe { libc::listen(fd.0, backlog) })
+}
+
+/// shutdown(2). ENOTCONN says that the connection is already gone.
+pub fn shutdown(fd: Fd, how: Shutdown) -> Result<(), Errno> {
+    let how = match how {
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: no memory is passed.
+    done(unsafe { libc::shutdown(fd.0, how) })
+}
+
+pub fn local_address(fd: Fd) -> Result<SocketAddress, Errno> {
+    name(fd, libc::getsockname)
+}
+
+pub fn peer_address(fd: Fd) -> Result<SocketAddress, Errno> {
+    name(fd, libc::getpeername)
+}
+
+/// close(2), for descriptors that no ring knows. The descriptor is gone even where the call says EINTR or EIO.
+pub fn close(fd: Fd) {
+    // SAFETY: no memory is passed; that nobody else uses the descriptor is the caller's promise.
+    unsafe { libc::close(fd.0) };
+}
+
+/// Bytes sent or waiting to be sent that the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ).
+pub fn unacknowledged(fd: Fd) -> Result<u32, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which outlives the call.
+    done(unsafe { libc::ioctl(fd.0, libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
+/// A listening socket could not be had: which call failed, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenError {
+    pub call: &'static str,
+    pub errno: Errno,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hint = match self.errno.0 {
+            libc::EADDRINUSE => "; another socket holds this address and port",
+            libc::EADDRNOTAVAIL => "; this machine has no such address",
+            libc::EACCES => "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE",
+            libc::EAFNOSUPPORT => "; this kernel has IPv6 switched off",
+            libc::EMFILE => "; the descriptor limit of the process (ulimit -n) is reached",
+            libc::ENFILE => "; the descriptor limit of the machine (fs.file-max) is reached",
+            _ => "",
+        };
+        write!(f, "{}: {}{hint}", self.call, self.errno)
+    }
+}
+impl std::error::Error for ListenError {}
+
+/// A listening socket on `to` in a group of SO_REUSEPORT sockets, IPv6 without its IPv4 half, with TCP_NODELAY for what
+/// it accepts. Port 0 lets the kernel choose: see [`local_address`].
+pub fn listener(to: &SocketAddress, backlog: i32) -> Result<Fd, ListenError> {
+    let failed = |call| move |errno| ListenError { call, errno };
+    let family = if to.is_v6() { Family::V6 } else { Family::V4 };
+    let fd = socket(family).map_err(failed("socket"))?;
+    let ready = || {
+        set_option(fd, SocketOption::ReusePort).map_err(failed("setsockopt(SO_REUSEPORT)"))?;
+        if to.is_v6() {
+            set_option(fd, SocketOption::V6Only).map_err(failed("setsockopt(IPV6_V6ONLY)"))?;
+        }
+        set_option(fd, SocketOption::NoDelay).map_err(failed("setsockopt(TCP_NODELAY)"))?;
+        bind(fd, to).map_err(failed("bind"))?;
+        listen(fd, backlog).map_err(failed("listen"))
+    };
+    match ready() {
+        Ok(()) => Ok(fd),
+        Err(error) => {
+            close(fd);
+            Err(error)
+        }
+    }
+}
+
+/// Whether an address could be bound by somebody who shares it with nobody: EADDRINUSE if any socket listens there.
+pub fn probe_free(to: &SocketAddress) -> Result<(), Errno> {
+    let fd = socket(if to.is_v6() { Family::V6 } else { Family::V4 })?;
+    let on: libc::c_int = 1;
+    let free = set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)
+        .and_then(|()| if to.is_v6() { set_option(fd, SocketOption::V6Only) } else { Ok(()) })
+        .and_then(|()| bind(fd, to));
+    close(fd);
+    free
+}
+
+/// An eventfd, by which another thread wakes a shard.
+pub fn event() -> Result<Fd, Errno> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    done(fd).map(|()| Fd(fd))
+}
+
+/// Makes an eventfd readable, from any thread. A counter that is full is readable already.
+pub fn signal_event(fd: Fd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: the eight bytes outlive the call.
+    unsafe { libc::write(fd.0, one.as_ptr().cast(), one.len()) };
+}
+
+/// Makes an eventfd unreadable again. An empty one stays so.
+pub fn clear_event(fd: Fd) {
+    let mut count = [0u8; 8];
+    // SAFETY: the eight bytes are valid for writing during the call.
+    unsafe { libc::read(fd.0, count.as_mut_ptr().cast(), count.len()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_kernel() {
+        for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            let fd = match listener(&SocketAddress::new(ip, 0), 8) {
+                Ok(fd) => fd,
+                Err(error) if ip.is_ipv6() => {
+                    assert!(std::env::var_os("RINGWAY_NO_SKIP").is_none(), "{error}");
+                    println!("skipped: no IPv6 on this machine ({error})");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let local = local_address(fd).unwrap();
+            assert_eq!((local.ip(), local.port() != 0), (ip, true));
+            assert_eq!(peer_address(fd), Err(Errno(libc::ENOTCONN)));
+            let twin = listener(&local, 8).unwrap();
+            assert_eq!(local_address(twin), Ok(local), "a second socket joins the group");
+            [fd, twin].into_iter().for_each(close);
+        }
+    }
+
+    #[test]
+    fn a_listener_that_cannot_be_says_which_call_failed() {
+        let elsewhere = SocketAddress::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
+        let error = listener(&elsewhere, 8).unwrap_err();
+        assert_eq!((error.call, error.errno), ("bind", Errno(libc::EADDRNOTAVAIL)));
+        assert!(error.to_string().contains("no such address"), "{error}");
+    }
+
+    #[test]
+    fn an_event_is_readable_between_signal_and_clear() {
+        let fd = event().unwrap();
+        let readable = || {
+            let mut poll = libc::pollfd { fd: fd.0, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd, valid during the call.
+            unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+        };
+        assert!(!readable());
+        signal_event(fd);
+        signal_event(fd);
+        assert!(readable());
+        clear_event(fd);
+        assert!(!readable());
+        clear_event(fd);
+        close(fd);
+    }
+}

@@ -1,0 +1,56 @@
+//! One function per operation: fills a submission queue entry, and nothing else.
+
+use crate::io::Token;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+
+/// IORING_RECVSEND_POLL_FIRST: wait for readiness before the first attempt.
+const POLL_FIRST: u16 = 1;
+
+/// Every connection until it fails or is cancelled; descriptors in blocking mode (a non-blocking one would make the
+/// kernel answer EAGAIN where it should wait), closed on exec.
+pub(super) fn accept(fd: i32, token: Token) -> Entry {
+    opcode::AcceptMulti::new(types::Fd(fd)).flags(libc::SOCK_CLOEXEC).build().user_data(token.0)
+}
+
+/// One receive into whichever buffer of `group` is next when bytes are there.
+pub(super) fn recv(fd: i32, group: u16, poll_first: bool, token: Token) -> Entry {
+    opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
+        .ioprio(if poll_first { POLL_FIRST } else { 0 })
+        .buf_group(group)
+        .build()
+        .flags(Flags::BUFFER_SELECT)
+        .user_data(token.0)
+}
+
+/// One stretch of bytes, perhaps in part.
+pub(super) fn send(fd: i32, bytes: *const u8, len: u32, token: Token) -> Entry {
+    opcode::Send::new(types::Fd(fd), bytes, len).flags(libc::MSG_NOSIGNAL).build().user_data(token.0)
+}
+
+/// Several stretches of bytes, perhaps in part.
+pub(super) fn send_message(fd: i32, message: *const libc::msghdr, token: Token) -> Entry {
+    opcode::SendMsg::new(types::Fd(fd), message)
+        .flags(libc::MSG_NOSIGNAL.unsigned_abs())
+        .build()
+        .user_data(token.0)
+}
+
+pub(super) fn connect(fd: i32, to: *const libc::sockaddr, len: libc::socklen_t, token: Token) -> Entry {
+    opcode::Connect::new(types::Fd(fd), to, len).build().user_data(token.0)
+}
+
+/// Readable, once.
+pub(super) fn poll(fd: i32, token: Token) -> Entry {
+    opcode::PollAdd::new(types::Fd(fd), u32::from(libc::POLLIN.unsigned_abs())).build().user_data(token.0)
+}
+
+pub(super) fn close(fd: i32, token: Token) -> Entry {
+    opcode::Close::new(types::Fd(fd)).build().user_data(token.0)
+}
+
+/// Ends the operation of `target`. Says nothing when it did: the target's own completion does; the answers that do come
+/// (it was too late, it is running) carry `token` and mean nothing.
+pub(super) fn cancel(target: Token, token: Token) -> Entry {
+    opcode::AsyncCancel::new(target.0).build().flags(Flags::SKIP_SUCCESS).user_data(token.0)
+}
