@@ -6,9 +6,16 @@
 
 pub mod buf;
 pub mod cluster;
+pub mod conn;
+pub mod core;
+pub mod deadlines;
+pub mod exchange;
 pub mod fault;
 pub mod io;
 pub mod limits;
+pub mod link;
+pub mod listener;
+pub mod plane;
 pub mod proto;
 pub mod route;
 pub mod shard;
@@ -16,5 +23,8 @@ pub mod shard;
 pub mod sim;
 pub mod spec;
 pub mod stats;
+pub mod stream;
+mod sync;
 pub mod sys;
 pub mod table;
+pub mod tunnel;

@@ -1,0 +1,174 @@
+//! Which deadline runs in which phase, and what it means when it passes.
+//!
+//! | phase | read_by | write_by |
+//! |---|---|---|
+//! | Open, no byte yet | request_header: close silently | – |
+//! | Serving, between requests | idle: close | send: close |
+//! | Serving, a head has begun | request_header, absolute: 408 | send: close |
+//! | Serving, a body is awaited | request_body between pieces, and the rate floor: 408 | send: close |
+//! | Serving, the client finished sending | a grace for half-closing clients: abort | send: close |
+//! | Lingering | linger: close | send: close |
+//! | Tunnel | the tunnel's idle_by | – |
+//!
+//! `max_lifetime` runs beside all of them.
+
+use super::{Conn, Phase, close, reply};
+use crate::core::Core;
+use crate::exchange::{Down, Up};
+use crate::fault::{CloseReason, Refusal};
+use crate::io::{Io, Kind, Mono};
+use crate::limits;
+use crate::table::Id;
+
+/// Puts the conn's deadlines into the wheel.
+pub fn settle(core: &mut Core, id: Id<Conn>) {
+    let Core { conns, wheel, snapshot, tunnels, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    if conn.phase() == Phase::Closing {
+        return;
+    }
+    let lifetime = if conn.expired {
+        Mono::MAX
+    } else {
+        snapshot.listener(conn.listener).map_or(Mono::MAX, |l| conn.opened.after(l.timeouts.max_lifetime))
+    };
+    let idle = conn.tunnel.and_then(|t| tunnels.get(t)).map_or(Mono::MAX, |t| t.idle_by);
+    conn.deadlines.settle(wheel, id.token(Kind::ConnTimer), lifetime.min(idle));
+}
+
+/// The process goes away, and this conn has not sent its first byte: it gets a moment to.
+pub fn on_last_chance(core: &mut Core, id: Id<Conn>) {
+    let by = core.now().after(limits::CLIENT_GONE_GRACE);
+    if let Some(conn) = core.conns.get_mut(id) {
+        conn.deadlines.read_by = conn.deadlines.read_by.min(by);
+    }
+    settle(core, id);
+}
+
+/// The wheel fired for a conn: perhaps too early, because deadlines move without telling it.
+pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.deadlines.on_fired();
+    let listener = core.snapshot.listener(conn.listener);
+    let lifetime = listener.map_or(Mono::MAX, |l| conn.opened.after(l.timeouts.max_lifetime));
+    if !conn.expired && lifetime <= now {
+        conn.expired = true;
+        if on_expired(core, io, id) {
+            return;
+        }
+    }
+    let Core { conns, snapshot, tunnels, .. } = &mut *core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    let send = snapshot.listener(conn.listener).map_or(limits::SEND_TIMEOUT.default, |l| l.timeouts.send);
+    if conn.deadlines.is_write_over(io, conn.stream.fd, now, send) {
+        return close::begin(core, io, id, CloseReason::SendTimeout);
+    }
+    let idle_by = conn.tunnel.and_then(|t| tunnels.get(t)).map_or(Mono::MAX, |t| t.idle_by);
+    if idle_by <= now {
+        return close::begin(core, io, id, CloseReason::TunnelIdle);
+    }
+    if conn.deadlines.read_by <= now {
+        on_read_deadline(core, io, id);
+    }
+    // Whatever was decided, the wheel must know of what is left.
+    settle(core, id);
+}
+
+/// The lifetime is over: an idle conn or a tunnel ends now, an exchange may finish. True if the conn is ending.
+fn on_expired(core: &mut Core, io: &mut impl Io, id: Id<Conn>) -> bool {
+    let Some(conn) = core.conns.get(id) else { return true };
+    let now_idle = conn.exchange.is_none() && conn.rx.is_none();
+    match conn.phase() {
+        Phase::Open | Phase::Serving if now_idle => close::begin(core, io, id, CloseReason::Lifetime),
+        Phase::Tunnel => close::begin(core, io, id, CloseReason::Lifetime),
+        _ => return false,
+    }
+    true
+}
+
+fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.deadlines.read_by = Mono::MAX;
+    let begun = conn.rx.is_some() && !conn.scan.is_idle();
+    match conn.phase() {
+        Phase::Lingering => close::begin(core, io, id, CloseReason::LingerEnded),
+        Phase::Open if core.draining => close::begin(core, io, id, CloseReason::Drained),
+        Phase::Open if !begun => close::begin(core, io, id, CloseReason::SilentTimeout),
+        Phase::Open | Phase::Serving => match conn.exchange.and_then(|x| core.exchanges.get(x)) {
+            None if begun => reply::refuse(core, io, id, Refusal::RequestHeaderTimeout),
+            None => close::begin(core, io, id, CloseReason::IdleTimeout),
+            Some(x) if conn.stream.is_eof() => {
+                if x.down() == Down::Waiting {
+                    close::begin(core, io, id, CloseReason::ClientAborted);
+                }
+            }
+            Some(x) if matches!(x.up(), Up::Body | Up::Drain) => {
+                let slow = rate_floor(core, id).is_some_and(|by| by <= now);
+                let refusal = if slow { Refusal::RequestBodyTooSlow } else { Refusal::RequestBodyTimeout };
+                reply::refuse(core, io, id, refusal);
+            }
+            Some(_) => {}
+        },
+        Phase::Tunnel | Phase::Closing => {}
+    }
+}
+
+/// By when the next byte of the body must come for `min_rate` to hold: after the grace, the body's bytes must be worth
+/// its age. Only the time in which we were reading counts.
+fn rate_floor(core: &Core, id: Id<Conn>) -> Option<Mono> {
+    let conn = core.conns.get(id)?;
+    let x = core.exchanges.get(conn.exchange?)?;
+    let rate = core.snapshot.listener(conn.listener)?.timeouts.min_rate;
+    let earned = x.up_bytes.saturating_mul(1_000_000_000).checked_div(rate)?;
+    let by = x.body_since.after(limits::MIN_RATE_GRACE);
+    Some(Mono(by.0.saturating_add(earned)))
+}
+
+/// A body is being read (its recv is armed): the deadline of its next piece.
+pub fn on_body_awaited(core: &mut Core, id: Id<Conn>) {
+    let now = core.now();
+    let Core { conns, exchanges, .. } = core;
+    let Some(x) = conns.get(id).and_then(|c| c.exchange).and_then(|x| exchanges.get_mut(x)) else { return };
+    if x.head.expect_continue && x.interim_count == 0 && !x.body_taken {
+        // The client waits for the origin's word, and the origin has a deadline of its own.
+        return;
+    }
+    if let Some(paused) = x.paused_since.take() {
+        // While the origin held us up the client was not slow.
+        x.body_since = Mono(x.body_since.0 + now.since(paused));
+    }
+    let floor = rate_floor(core, id).unwrap_or(Mono::MAX);
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    let wait = core
+        .snapshot
+        .listener(conn.listener)
+        .map_or(limits::REQUEST_BODY_TIMEOUT.default, |l| l.timeouts.request_body);
+    conn.deadlines.read_by = now.after(wait).min(floor);
+    settle(core, id);
+}
+
+/// An interim response went to a client that has sent nothing of its body yet.
+pub fn on_body_invited(core: &mut Core, id: Id<Conn>) {
+    let now = core.now();
+    let Core { conns, exchanges, .. } = core;
+    if let Some(x) = conns.get(id).and_then(|c| c.exchange).and_then(|x| exchanges.get_mut(x)) {
+        x.body_since = now;
+        x.paused_since = None;
+    }
+    on_body_awaited(core, id);
+}
+
+/// The body is not being read for now: its clock stands still.
+pub fn on_body_paused(core: &mut Core, id: Id<Conn>) {
+    let now = core.now();
+    let Core { conns, exchanges, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    conn.deadlines.read_by = Mono::MAX;
+    if let Some(x) = conn.exchange.and_then(|x| exchanges.get_mut(x))
+        && x.paused_since.is_none()
+    {
+        x.paused_since = Some(now);
+    }
+}

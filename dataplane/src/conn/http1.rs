@@ -1,0 +1,250 @@
+//! HTTP/1 on a conn: heads in, exchanges one after another, bodies to the exchange, what is sent ahead held back.
+
+use super::{Conn, Phase, close, deadline, relay, reply, serve};
+use crate::buf::{Class, Lease, Pool};
+use crate::core::Core;
+use crate::exchange::request::{self, QUEUE_HIGH};
+use crate::exchange::response::join;
+use crate::exchange::{Exchange, Up};
+use crate::fault::{CloseReason, Refusal};
+use crate::io::{Expect, Io, Kind, Mono};
+use crate::limits;
+use crate::proto::http1::{HeadLimits, Parsed, parse_request};
+use crate::table::Id;
+
+/// Bytes came from the client.
+pub fn on_bytes(core: &mut Core, io: &mut impl Io, id: Id<Conn>, lease: Lease) {
+    let Some(conn) = core.conns.get_mut(id) else { return core.pool.give_back(lease) };
+    if conn.phase() == Phase::Open {
+        conn.enter(Phase::Serving);
+    }
+    let exchange = conn.exchange.and_then(|x| core.exchanges.get(x).map(|e| (x, e.up())));
+    match exchange {
+        Some((xid, Up::Body | Up::Drain)) if core.conns.get(id).is_some_and(|c| c.rx.is_none()) => {
+            feed(core, io, id, xid, lease);
+        }
+        Some(_) => {
+            if hold(core, id, lease) {
+                read_ahead(core, io, id);
+            } else {
+                // The recv is armed only while a buffer could hold more, so there was none to be had.
+                close::begin(core, io, id, CloseReason::Evicted);
+            }
+        }
+        None => {
+            let began = core.conns.get(id).is_some_and(|c| c.rx.is_none());
+            if !hold(core, id, lease) {
+                return reply::refuse(core, io, id, Refusal::BuffersExhausted);
+            }
+            if began {
+                on_head_began(core, id);
+            }
+            advance(core, io, id);
+        }
+    }
+}
+
+/// Joins bytes to what is held; false where no class holds them together.
+fn hold(core: &mut Core, id: Id<Conn>, lease: Lease) -> bool {
+    let Core { conns, pool, .. } = core;
+    let Some(conn) = conns.get_mut(id) else {
+        pool.give_back(lease);
+        return true;
+    };
+    match join(pool, conn.rx.take(), lease) {
+        Some(joined) => {
+            conn.rx = Some(joined);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The first byte of a head: from now on its absolute deadline runs (threat D01).
+fn on_head_began(core: &mut Core, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    if let Some(spec) = core.snapshot.listener(conn.listener) {
+        conn.deadlines.read_by = now.after(spec.timeouts.request_header);
+    }
+    deadline::settle(core, id);
+}
+
+/// Reads the next head out of what is held, and starts its exchange; or waits for more.
+pub fn advance(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Core { conns, pool, snapshot, scratch, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    if conn.exchange.is_some() || conn.phase() != Phase::Serving {
+        return;
+    }
+    let Some(spec) = snapshot.listener(conn.listener) else { return };
+    let Some(mut lease) = conn.rx.take() else { return wait_idle(core, io, id) };
+    let limits = HeadLimits {
+        request_line: spec.limits.request_line,
+        header_block: spec.limits.header_block,
+        header_fields: spec.limits.header_fields,
+    };
+    scratch.request.clear();
+    let parsed = parse_request(pool.bytes_mut(&mut lease), &mut conn.scan, &limits, &mut scratch.request);
+    conn.rx = Some(lease);
+    match parsed {
+        Ok(Parsed::Partial) if conn.stream.is_eof() => close::begin(core, io, id, CloseReason::ClientAborted),
+        Ok(Parsed::Partial) => {
+            shrink(core, id);
+            if let Some(conn) = core.conns.get_mut(id) {
+                conn.stream.arm_recv_of(io, Class::Small, Expect::Later, id.token(Kind::ConnRecv));
+            }
+        }
+        Ok(Parsed::Complete { len }) => serve::begin(core, io, id, len),
+        Err(refusal) => reply::refuse(core, io, id, refusal),
+    }
+}
+
+/// Nothing is held: the conn waits for its next request, or ends.
+fn wait_idle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let draining = core.draining;
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    if conn.stream.is_eof() {
+        return close::begin(core, io, id, CloseReason::ClientClosed);
+    }
+    if draining {
+        return close::begin(core, io, id, CloseReason::Drained);
+    }
+    if conn.expired {
+        return close::begin(core, io, id, CloseReason::Lifetime);
+    }
+    if let Some(spec) = core.snapshot.listener(conn.listener) {
+        conn.deadlines.read_by = now.after(spec.timeouts.idle);
+    }
+    conn.stream.arm_recv(io, Expect::Later, id.token(Kind::ConnRecv));
+    deadline::settle(core, id);
+}
+
+/// A partial head moves to the smallest lease that holds it, so that what a slow client makes us hold stays in
+/// proportion to what it sent (invariant 16).
+fn shrink(core: &mut Core, id: Id<Conn>) {
+    let Core { conns, pool, .. } = core;
+    if let Some(lease) = conns.get_mut(id).and_then(|c| c.rx.as_mut()) {
+        shrink_lease(pool, lease);
+    }
+}
+
+/// Moves what a lease holds to the smallest class with a little room to spare.
+pub fn shrink_lease(pool: &mut Pool, lease: &mut Lease) {
+    let fits = Class::for_bytes(lease.len() + lease.len() / 4);
+    if let Some(class) = fits.filter(|class| *class < lease.class())
+        && let Some(mut small) = pool.take(class)
+    {
+        if small.class() == class {
+            pool.append_lease(&mut small, lease);
+            std::mem::swap(lease, &mut small);
+        }
+        pool.give_back(small);
+    }
+}
+
+/// Bytes of the running exchange's body.
+pub fn feed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, lease: Lease) {
+    match request::feed(core, io, xid, lease) {
+        Ok(rest) => {
+            if let Some(conn) = core.conns.get_mut(id) {
+                debug_assert!(conn.rx.is_none(), "a body was fed past bytes that are held");
+                conn.rx = rest;
+            }
+            continue_body(core, io, id);
+            relay::settle(core, io, id);
+        }
+        Err(refusal) => {
+            // What was read is gone: nobody knows any more where the next request begins (threat F11).
+            if let Some(x) = core.exchanges.get_mut(xid) {
+                x.close_after = true;
+                if !x.up().is_over() {
+                    x.enter_up(Up::Aborted);
+                }
+            }
+            reply::refuse(core, io, id, refusal);
+        }
+    }
+}
+
+/// Arms the recv for more of the body while the origin keeps up; after the body, for what comes next.
+pub fn continue_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Core { conns, exchanges, links, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    let Some(x) = conn.exchange.and_then(|x| exchanges.get(x)) else { return };
+    match x.up() {
+        // The held bytes were not all of the body, and no more will come (threat F21).
+        Up::Body | Up::Drain if conn.stream.is_eof() && conn.rx.is_none() => {
+            on_truncated(core, id);
+            close::begin(core, io, id, CloseReason::ClientAborted);
+        }
+        Up::Body | Up::Drain => {
+            let queued = x.link.and_then(|l| links.get(l)).map_or(0, |l| l.stream.queued());
+            if queued < QUEUE_HIGH {
+                conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));
+                deadline::on_body_awaited(core, id);
+            } else {
+                deadline::on_body_paused(core, id);
+            }
+        }
+        Up::Done => {
+            if !conn.stream.is_eof() {
+                conn.deadlines.read_by = Mono::MAX;
+            }
+            read_ahead(core, io, id);
+        }
+        Up::Head | Up::Aborted => {}
+    }
+}
+
+/// While an exchange runs, the recv stays armed to notice a client that leaves; what it sends ahead is held until
+/// `pipelined` requests wait (back-pressure, not refusal: threat F14).
+pub fn read_ahead(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Core { conns, exchanges, pool, snapshot, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    if let Some(lease) = &conn.rx {
+        // Bytes of a body whose link is still being connected to wait as they are.
+        let body_waits = conn.exchange.and_then(|x| exchanges.get(x)).is_some_and(|x| x.up() != Up::Done);
+        let limit = snapshot.listener(conn.listener).map_or(1, |l| l.limits.pipelined);
+        let bytes = pool.bytes(lease);
+        let waiting = memchr::memmem::find_iter(bytes, b"\r\n\r\n").take(limit as usize).count();
+        if body_waits || waiting + 1 >= limit as usize || bytes.len() > Class::Large.capacity() / 4 {
+            return;
+        }
+    }
+    conn.stream.arm_recv_of(io, Class::Small, Expect::Later, id.token(Kind::ConnRecv));
+}
+
+/// The client finished sending.
+pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    let Some(x) = conn.exchange.and_then(|x| core.exchanges.get(x)) else {
+        let reason = if conn.rx.is_some() { CloseReason::ClientAborted } else { CloseReason::ClientClosed };
+        return close::begin(core, io, id, reason);
+    };
+    // While its link is still being reached, a request without a body is whole, and one whose body is held may be.
+    let whole = match x.up() {
+        Up::Done => true,
+        Up::Head => x.up_decoder.is_done() || conn.rx.is_some(),
+        Up::Body | Up::Drain | Up::Aborted => false,
+    };
+    if !whole {
+        // The body will never be complete: the origin must not take it for whole (threat F21).
+        on_truncated(core, id);
+        return close::begin(core, io, id, CloseReason::ClientAborted);
+    }
+    // FIN after a whole request is a client that left, or one that only finished sending. A grace tells them apart well
+    // enough: an answer that comes within it is delivered, a departed client costs the origin no more than that.
+    conn.deadlines.read_by = now.after(limits::CLIENT_GONE_GRACE);
+    deadline::settle(core, id);
+}
+
+/// Counts and notes a body that ended before its end. Nobody is left to be told.
+fn on_truncated(core: &mut Core, id: Id<Conn>) {
+    core.stats.refusal(Refusal::BodyTruncated).add(1);
+    if let Some(x) = core.conns.get(id).and_then(|c| c.exchange).and_then(|x| core.exchanges.get_mut(x)) {
+        x.refusal = Some(Refusal::BodyTruncated);
+    }
+}

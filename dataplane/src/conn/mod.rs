@@ -1,0 +1,226 @@
+//! A conn: one downstream connection, from accept to close. This file is the map: phases, and which file takes an event.
+//!
+//! `open` lets it in; `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says; `relay`
+//! writes responses to the client; `reply` writes our own; `deadline` says what a passed deadline means; `close` ends it.
+
+pub mod close;
+pub mod deadline;
+pub mod http1;
+pub mod open;
+pub mod relay;
+pub mod reply;
+pub mod serve;
+pub mod upstream;
+
+use crate::buf::Lease;
+use crate::core::Core;
+use crate::deadlines::Deadlines;
+use crate::exchange::Exchange;
+use crate::fault::CloseReason;
+use crate::io::{Completion, Io, Kind, Mono, Outcome, SocketAddress};
+use crate::proto::http1::Scan;
+use crate::spec::ListenerId;
+use crate::stream::Stream;
+use crate::table::Id;
+use crate::tunnel::{self, Fate, Side, Tunnel};
+
+/// Where a conn is in its life. TLS will add `Handshake` between `Open` and `Serving`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Accepted; no byte has come.
+    Open,
+    /// Between requests, or in one.
+    Serving,
+    /// Bytes pass unread.
+    Tunnel,
+    /// Our last answer is sent; what still comes is read and dropped, so that no reset destroys that answer.
+    Lingering,
+    /// Everything in flight was asked to end; freed when it has, and the descriptor is closed.
+    Closing,
+}
+
+impl Phase {
+    pub const ALL: [Self; 5] = [Self::Open, Self::Serving, Self::Tunnel, Self::Lingering, Self::Closing];
+
+    /// The transition table.
+    pub const fn may_become(self, next: Self) -> bool {
+        use Phase::{Closing, Lingering, Open, Serving, Tunnel};
+        matches!(
+            (self, next),
+            (Open, Serving | Lingering | Closing)
+                | (Serving, Tunnel | Lingering | Closing)
+                | (Tunnel, Closing)
+                | (Lingering, Closing)
+        )
+    }
+}
+
+/// One downstream connection.
+#[derive(Debug)]
+pub struct Conn {
+    pub stream: Stream,
+    phase: Phase,
+    /// It holds one of its listener's `max_connections`.
+    pub counted: bool,
+    /// Older than `max_lifetime`: ends at the next boundary.
+    pub expired: bool,
+    /// Descriptors or places are short: it lingers no longer than a moment.
+    pub hurried: bool,
+    /// Why it ends; set once.
+    pub reason: Option<CloseReason>,
+    pub listener: ListenerId,
+    /// Received and not yet taken: a partial head, or what was sent ahead.
+    pub rx: Option<Lease>,
+    pub scan: Scan,
+    pub exchange: Option<Id<Exchange>>,
+    pub tunnel: Option<Id<Tunnel>>,
+    pub peer: SocketAddress,
+    pub deadlines: Deadlines,
+    pub opened: Mono,
+    /// The last time a byte moved, for choosing whom to evict.
+    pub progress: Mono,
+    /// Requests begun, refused heads included.
+    pub requests: u64,
+    /// Bytes that lingering may still read.
+    pub linger_left: u32,
+}
+
+const _: () = assert!(size_of::<Conn>() <= 208, "a conn is small: an idle one is little else");
+
+impl Conn {
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+    /// The one door through which the phase changes (invariant 6).
+    pub fn enter(&mut self, next: Phase) {
+        assert!(self.phase.may_become(next), "a conn may not go from {:?} to {next:?}", self.phase);
+        self.phase = next;
+    }
+}
+
+/// A completion of one of the conn's own operations.
+pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Conn>, completion: Completion) {
+    match (completion.token.kind(), completion.outcome) {
+        (Kind::ConnRecv, outcome) => on_recv(core, io, id, outcome),
+        (Kind::ConnSend, Outcome::Sent(n)) => on_sent(core, io, id, n),
+        (Kind::ConnSend, _) => on_send_failed(core, io, id),
+        (Kind::ConnClose, _) => close::on_closed(core, id),
+        (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a conn"),
+    }
+}
+
+fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.progress = now;
+    let (phase, tunnel) = (conn.phase, conn.tunnel);
+    if phase == Phase::Tunnel
+        && let Some(tunnel) = tunnel
+    {
+        let fate = match outcome {
+            Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Conn, lease),
+            Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Conn),
+            _ => {
+                conn.stream.on_recv_failed();
+                Fate::Ends(CloseReason::TunnelReset)
+            }
+        };
+        return on_tunnel_fate(core, io, id, fate);
+    }
+    match outcome {
+        Outcome::Received(lease) => {
+            conn.stream.on_received(&lease);
+            match phase {
+                Phase::Open | Phase::Serving => http1::on_bytes(core, io, id, lease),
+                Phase::Lingering => close::on_linger_bytes(core, io, id, lease),
+                Phase::Tunnel | Phase::Closing => {
+                    core.pool.give_back(lease);
+                    close::when_quiet(core, io, id);
+                }
+            }
+        }
+        Outcome::Eof => {
+            conn.stream.on_eof();
+            match phase {
+                Phase::Open | Phase::Serving => http1::on_eof(core, io, id),
+                Phase::Lingering => close::on_linger_eof(core, io, id),
+                Phase::Tunnel | Phase::Closing => close::when_quiet(core, io, id),
+            }
+        }
+        _ => {
+            conn.stream.on_recv_failed();
+            if phase == Phase::Closing {
+                close::when_quiet(core, io, id);
+            } else {
+                close::begin(core, io, id, CloseReason::ClientReset);
+            }
+        }
+    }
+}
+
+fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Conn>, n: u32) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.progress = now;
+    match (conn.phase, conn.tunnel) {
+        (Phase::Tunnel, Some(tunnel)) => {
+            let fate = tunnel::on_sent(core, io, tunnel, Side::Conn, n);
+            on_tunnel_fate(core, io, id, fate);
+        }
+        (phase, _) => {
+            conn.stream.on_sent(n, &mut core.pool);
+            conn.deadlines.end_write();
+            match phase {
+                Phase::Closing => close::when_quiet(core, io, id),
+                Phase::Lingering => close::on_linger_sent(core, io, id),
+                _ => relay::on_sent(core, io, id),
+            }
+        }
+    }
+}
+
+fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.stream.on_send_failed(&mut core.pool);
+    match conn.phase {
+        Phase::Closing => close::when_quiet(core, io, id),
+        Phase::Tunnel => close::begin(core, io, id, CloseReason::TunnelReset),
+        _ => close::begin(core, io, id, CloseReason::ClientReset),
+    }
+}
+
+/// Does what a tunnel's event asked for.
+pub fn on_tunnel_fate(core: &mut Core, io: &mut impl Io, id: Id<Conn>, fate: Fate) {
+    if let Fate::Ends(reason) = fate {
+        close::begin(core, io, id, reason);
+    }
+}
+
+/// Sends what is queued on a conn and keeps its send deadline.
+pub fn flush(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.stream.flush(io, &core.pool, id.token(Kind::ConnSend));
+    if conn.stream.is_sending() {
+        let send = core
+            .snapshot
+            .listener(conn.listener)
+            .map_or(crate::limits::SEND_TIMEOUT.default, |l| l.timeouts.send);
+        conn.deadlines.begin_write(now, send);
+        deadline::settle(core, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_reaches_closing() {
+        for phase in Phase::ALL {
+            assert!(phase == Phase::Closing || phase.may_become(Phase::Closing), "{phase:?}");
+            assert!(!Phase::Closing.may_become(phase));
+        }
+    }
+}

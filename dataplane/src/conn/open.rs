@@ -1,0 +1,64 @@
+//! The first moments of a conn: a slot, a place among the listener's connections, the first recv.
+
+use super::{Conn, Phase, deadline, reply};
+use crate::core::Core;
+use crate::deadlines::Deadlines;
+use crate::fault::{CloseReason, Refusal};
+use crate::io::{Expect, Fd, Io, Kind};
+use crate::spec::ListenerId;
+use crate::stream::Stream;
+
+/// A descriptor was accepted.
+pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+    let now = core.now();
+    let Some(spec) = core.snapshot.listener(listener) else { return discard(core, io, fd) };
+    let (max_connections, request_header) = (spec.max_connections, spec.timeouts.request_header);
+    // An error means that the client is gone again (ENOTCONN).
+    let Ok(peer) = io.peer_address(fd) else { return discard(core, io, fd) };
+    let shared = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
+    let counted = shared.is_some_and(|s| s.try_open(max_connections));
+    let conn = Conn {
+        stream: Stream::new(fd),
+        phase: Phase::Open,
+        counted,
+        expired: false,
+        hurried: !counted,
+        reason: (!counted).then_some(CloseReason::ListenerFull),
+        listener,
+        rx: None,
+        scan: Default::default(),
+        exchange: None,
+        tunnel: None,
+        peer,
+        deadlines: Deadlines::reading_by(now.after(request_header)),
+        opened: now,
+        progress: now,
+        requests: 0,
+        linger_left: 0,
+    };
+    let Ok(id) = core.conns.insert(conn) else {
+        if counted
+            && let Some(shared) = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref)
+        {
+            shared.close();
+        }
+        return discard(core, io, fd);
+    };
+    core.stats.conns_open.set(u64::from(core.conns.len()));
+    if !counted {
+        return reply::refuse(core, io, id, Refusal::ListenerFull);
+    }
+    if let Some(conn) = core.conns.get_mut(id) {
+        conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));
+    }
+    if core.draining {
+        deadline::on_last_chance(core, id);
+    }
+    deadline::settle(core, id);
+}
+
+/// Closes a descriptor that gets no conn.
+fn discard(core: &Core, io: &mut impl Io, fd: Fd) {
+    core.stats.close(CloseReason::ListenerFull).add(1);
+    io.discard(fd);
+}

@@ -1,0 +1,210 @@
+//! What a shard owns besides its ring: the tables of conns, exchanges, links and tunnels, the buffers, the clocks.
+//!
+//! Everything from `link` up takes `&mut Core`. It names the types of the layers above it, which is the one exception to
+//! the layer rule: types together, behaviour apart. It decides nothing.
+
+use crate::buf::{Pool, PoolSize};
+use crate::cluster::ClusterState;
+use crate::cluster::shared::{SharedCluster, SharedListener};
+use crate::conn::Conn;
+use crate::exchange::Exchange;
+use crate::io::{Clock, Mono};
+use crate::limits;
+use crate::link::Link;
+use crate::link::pool::IdleList;
+use crate::listener::ListenerState;
+use crate::proto::{RequestHead, ResponseHead};
+use crate::route::RouteTable;
+use crate::spec::{ClusterId, ListenerId, Snapshot};
+use crate::stats::Stats;
+use crate::stats::access_log::LogWriter;
+use crate::stats::request_id::RequestId;
+use crate::table::{Id, Slab, TimerWheel};
+use crate::tunnel::Tunnel;
+use std::fmt;
+use std::sync::Arc;
+
+/// The atomics that all shards of a process share, by id.
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub listeners: Vec<Option<Arc<SharedListener>>>,
+    pub clusters: Vec<Option<Arc<SharedCluster>>>,
+}
+
+impl Shared {
+    /// Fresh counters for every object of a snapshot.
+    pub fn new(snapshot: &Snapshot) -> Self {
+        let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
+        let cluster = |c: &Option<Arc<crate::spec::Cluster>>| {
+            c.as_ref().map(|c| Arc::new(SharedCluster::new(c.endpoints.len())))
+        };
+        Self {
+            listeners: snapshot.listeners.iter().map(listener).collect(),
+            clusters: snapshot.clusters.iter().map(cluster).collect(),
+        }
+    }
+}
+
+/// One cluster as this shard runs it: its balancer, and its idle links by endpoint.
+#[derive(Debug)]
+pub struct ClusterRuntime {
+    pub state: ClusterState,
+    pub idle: Vec<IdleList>,
+}
+
+/// The text of the current second for Date fields (RFC 9110 5.6.7), written anew once a second.
+#[derive(Debug)]
+pub struct Date {
+    second: u64,
+    text: [u8; 29],
+}
+
+impl Default for Date {
+    fn default() -> Self {
+        Self { second: u64::MAX, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" }
+    }
+}
+
+impl Date {
+    pub fn update(&mut self, wall: u64) {
+        let second = wall / 1_000_000_000;
+        if second != self.second {
+            self.second = second;
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+            // Writes exactly 29 bytes; an error could only mean that it does not fit, and then the old text stays.
+            let _ = std::io::Write::write_fmt(
+                &mut self.text.as_mut_slice(),
+                format_args!("{}", httpdate::HttpDate::from(time)),
+            );
+        }
+    }
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+/// Memory that is used within one event and kept for its capacity.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub request: RequestHead,
+    pub response: ResponseHead,
+    /// A whole answer of our own, its body, and its fields' values.
+    pub reply: Vec<u8>,
+    pub body: Vec<u8>,
+    pub values: Vec<u8>,
+}
+
+pub struct Core {
+    pub shard: u16,
+    pub clock: Clock,
+    pub date: Date,
+    pub snapshot: Arc<Snapshot>,
+    pub routes: Arc<RouteTable>,
+    pub shared: Arc<Shared>,
+    pub listeners: Vec<ListenerState>,
+    pub conns: Slab<Conn>,
+    pub exchanges: Slab<Exchange>,
+    pub links: Slab<Link>,
+    pub tunnels: Slab<Tunnel>,
+    pub clusters: Vec<Option<ClusterRuntime>>,
+    pub pool: Pool,
+    pub wheel: TimerWheel,
+    pub stats: Arc<Stats>,
+    pub log: LogWriter,
+    pub scratch: Scratch,
+    /// Set once: nothing new is accepted, and every connection ends at its next boundary.
+    pub draining: bool,
+    /// Numbers this shard's requests; with node and shard it makes the request id.
+    pub next_request: u64,
+    /// The process's part of its request ids.
+    pub process_tag: u32,
+    /// Tables of heads that ended exchanges left, so that the steady path allocates none.
+    pub spare_heads: Vec<(RequestHead, ResponseHead)>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("shard", &self.shard)
+            .field("conns", &self.conns.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a shard is given to start with.
+#[derive(Debug)]
+pub struct Setup {
+    pub shard: u16,
+    pub snapshot: Arc<Snapshot>,
+    pub routes: Arc<RouteTable>,
+    pub shared: Arc<Shared>,
+    pub stats: Arc<Stats>,
+    pub log: LogWriter,
+    pub pool: PoolSize,
+    /// Seed of the balancers' random draws.
+    pub seed: u64,
+    /// From `request_id::process_tag`.
+    pub process_tag: u32,
+}
+
+impl Core {
+    pub fn new(setup: Setup, clock: Clock) -> Self {
+        let Setup { shard, snapshot, routes, shared, stats, log, pool, seed, process_tag } = setup;
+        let conns_max: u32 =
+            snapshot.listeners.iter().flatten().map(|l| l.max_connections).fold(0, u32::saturating_add);
+        // Refused connections take a slot while they are answered, so there are a few more slots than connections.
+        let conns_max = conns_max.saturating_add(conns_max / 8).saturating_add(1024).min(1 << 24);
+        let cluster = |(index, spec): (usize, &Option<Arc<crate::spec::Cluster>>)| {
+            let (spec, shared) = (spec.as_ref()?, shared.clusters.get(index)?.as_ref()?);
+            let state = ClusterState::new(spec.clone(), shared.clone(), shard, seed);
+            Some(ClusterRuntime { idle: vec![IdleList::default(); spec.endpoints.len()], state })
+        };
+        let clusters = snapshot.clusters.iter().enumerate().map(cluster).collect();
+        Self {
+            shard,
+            clock,
+            date: Date::default(),
+            routes,
+            listeners: Vec::new(),
+            conns: Slab::new(conns_max),
+            exchanges: Slab::new(conns_max),
+            links: Slab::new(conns_max.saturating_mul(2)),
+            tunnels: Slab::new(conns_max),
+            clusters,
+            pool: Pool::new(pool),
+            wheel: TimerWheel::new(clock.mono),
+            stats,
+            log,
+            scratch: Scratch {
+                reply: vec![0; limits::RESPOND_BODY + limits::RESPOND_VALUES + limits::HEAD_ADDED_BYTES * 2],
+                body: vec![0; limits::RESPOND_BODY],
+                values: vec![0; limits::RESPOND_VALUES],
+                ..Scratch::default()
+            },
+            draining: false,
+            next_request: 0,
+            process_tag,
+            spare_heads: Vec::new(),
+            snapshot,
+            shared,
+        }
+    }
+
+    pub fn cluster_mut(&mut self, id: ClusterId) -> Option<&mut ClusterRuntime> {
+        self.clusters.get_mut(usize::from(id.0))?.as_mut()
+    }
+    pub fn listener_spec(&self, id: ListenerId) -> Option<&Arc<crate::spec::Listener>> {
+        self.snapshot.listener(id)
+    }
+    /// The conn that an exchange belongs to.
+    pub fn conn_of(&self, exchange: Id<Exchange>) -> Option<Id<Conn>> {
+        self.exchanges.get(exchange).map(|x| x.conn)
+    }
+    /// The id of request `count` of this shard.
+    pub fn request_id(&self, count: u64) -> RequestId {
+        RequestId { process: self.process_tag, shard: self.shard, count }
+    }
+    pub fn now(&self) -> Mono {
+        self.clock.mono
+    }
+}

@@ -1,0 +1,285 @@
+//! Having a request answered: choose an endpoint, take an idle link or connect, and try elsewhere where that is allowed.
+
+use super::{Attempt, Down, Exchange, Up};
+use crate::cluster::balance::Hint;
+use crate::cluster::retry::{self, Again, Failure};
+use crate::cluster::{PickError, Tried};
+use crate::core::Core;
+use crate::fault::Refusal;
+use crate::io::{Expect, Io, Mono};
+use crate::limits;
+use crate::link::{self, Link, Owner};
+use crate::spec::{ClusterId, EndpointId};
+use crate::table::Id;
+
+/// What to do after an attempt was begun or lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// A link is leased: send the request on it.
+    Send,
+    /// A connect is under way.
+    Wait,
+    /// No endpoint is left, or the request must not be repeated: answer this.
+    Refuse(Refusal),
+}
+
+/// How an attempt was lost before any byte of its response came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    pub failure: Failure,
+    /// What the client is told if the request is not tried again.
+    pub refusal: Refusal,
+}
+
+impl Loss {
+    pub fn connect(refusal: Refusal) -> Self {
+        Self { failure: Failure::Connect, refusal }
+    }
+    /// A deadline passed: the origin may be at work on the request.
+    pub fn timeout(refusal: Refusal) -> Self {
+        Self { failure: Failure::Other, refusal }
+    }
+    pub fn link(refusal: Refusal) -> Self {
+        let failure = if refusal == Refusal::OriginReset { Failure::Reset } else { Failure::Closed };
+        Self { failure, refusal }
+    }
+}
+
+/// Begins the next attempt of an exchange.
+pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
+    loop {
+        let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(Refusal::NoEndpoint) };
+        let failure = x.failure;
+        let (Some(cluster), Some(timeouts)) = (x.cluster, x.timeouts) else {
+            return Step::Refuse(Refusal::NoEndpoint);
+        };
+        if u32::from(x.attempts) >= limits::CONNECT_ATTEMPTS {
+            return Step::Refuse(failure.unwrap_or(Refusal::ConnectFailed));
+        }
+        let (tried, fresh, avoid) = (x.tried, x.fresh, x.avoid);
+        let Some(runtime) = core.cluster_mut(cluster) else { return Step::Refuse(Refusal::NoEndpoint) };
+        let endpoint = match runtime.state.pick(&tried, Hint::default()) {
+            Ok(endpoint) => endpoint,
+            Err(_) if fresh && avoid => {
+                // Nothing else may be had: the endpoint of the stale link is as good as it was, over a new connection.
+                if let Some(x) = core.exchanges.get_mut(id) {
+                    x.avoid = false;
+                    x.tried = Tried::NONE;
+                }
+                continue;
+            }
+            Err(PickError::Full) => return Step::Refuse(failure.unwrap_or(Refusal::EndpointsFull)),
+            Err(PickError::NoEndpoint) => return Step::Refuse(failure.unwrap_or(Refusal::NoEndpoint)),
+        };
+        let at = (cluster, endpoint);
+        // While receives wait for buffers, an idle link may hold bytes that nobody has seen (threat F22).
+        let trusted = !fresh && io.starved() == 0;
+        if trusted && let Some(taken) = link::pool::take(core, cluster, endpoint) {
+            lease(core, id, taken, endpoint);
+            return Step::Send;
+        }
+        match connect(core, io, at, id, timeouts.connect) {
+            Ok(()) => return Step::Wait,
+            Err(Refusal::EndpointsFull)
+                if fresh && let Some(taken) = link::pool::take(core, cluster, endpoint) =>
+            {
+                // A pooled link that may be dead is better than none.
+                lease(core, id, taken, endpoint);
+                return Step::Send;
+            }
+            Err(refusal) => {
+                end_request(core, at);
+                let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(refusal) };
+                x.failure = Some(refusal);
+                x.attempts += 1;
+                if refusal != Refusal::PortsExhausted {
+                    x.tried.add(endpoint);
+                }
+                if refusal == Refusal::DescriptorsExhausted {
+                    link::pool::close_some(core, io);
+                }
+            }
+        }
+    }
+}
+
+fn lease(core: &mut Core, id: Id<Exchange>, taken: Id<Link>, endpoint: EndpointId) {
+    core.stats.links_reused.add(1);
+    if let Some(link) = core.links.get_mut(taken) {
+        link.owner = Owner::Exchange(id);
+    }
+    if let Some(x) = core.exchanges.get_mut(id) {
+        x.attempts += 1;
+        x.link = Some(taken);
+        x.endpoint = Some(endpoint);
+        x.pooled = true;
+        x.enter_attempt(Attempt::Sending);
+    }
+}
+
+fn connect(
+    core: &mut Core,
+    io: &mut impl Io,
+    at: (ClusterId, EndpointId),
+    id: Id<Exchange>,
+    timeout: std::time::Duration,
+) -> Result<(), Refusal> {
+    let now = core.now();
+    if !core.cluster_mut(at.0).is_some_and(|runtime| runtime.state.open_link(at.1)) {
+        return Err(Refusal::EndpointsFull);
+    }
+    match link::connect::begin(core, io, at, id, timeout) {
+        Ok(link) => {
+            if let Some(x) = core.exchanges.get_mut(id) {
+                x.attempts += 1;
+                x.link = Some(link);
+                x.endpoint = Some(at.1);
+                x.pooled = false;
+                x.attempt_since = now;
+                x.enter_attempt(Attempt::Connecting);
+            }
+            Ok(())
+        }
+        Err(refusal) => {
+            if let Some(runtime) = core.cluster_mut(at.0) {
+                runtime.state.close_link(at.1);
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Gives the running-request slot back.
+fn end_request(core: &mut Core, (cluster, endpoint): (ClusterId, EndpointId)) {
+    if let Some(runtime) = core.cluster_mut(cluster) {
+        runtime.state.end_request(endpoint);
+    }
+}
+
+/// The connect of the attempt's link was made: the request may be sent.
+pub fn on_connected(core: &mut Core, id: Id<Exchange>) {
+    let now = core.now();
+    if let Some(x) = core.exchanges.get_mut(id) {
+        x.connected = Some(now);
+        x.enter_attempt(Attempt::Sending);
+    }
+}
+
+/// The attempt was lost before any byte of a response. Closes its link and decides what comes next.
+pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) -> Step {
+    let Some(x) = core.exchanges.get(id) else { return Step::Refuse(loss.refusal) };
+    // A send that is still in flight may have written bytes already.
+    let written =
+        x.link.and_then(|l| core.links.get(l)).is_some_and(|l| l.written > 0 || l.stream.is_sending());
+    let facts = retry::Attempt {
+        failure: loss.failure,
+        pooled: x.pooled,
+        idempotent: x.head.method.is_idempotent(),
+        request_bytes: written,
+        response_bytes: x.attempt() == Attempt::Receiving,
+        replayable: !x.body_taken,
+        attempts: u32::from(x.attempts),
+        repeats: u32::from(x.repeated),
+    };
+    let endpoint = x.endpoint;
+    release(core, io, id);
+    let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(loss.refusal) };
+    let again = facts.again();
+    match again {
+        Again::Never if loss.failure == Failure::Other || loss.failure == Failure::Connect => {
+            return Step::Refuse(loss.refusal);
+        }
+        Again::Never => return Step::Refuse(facts.refusal()),
+        // Out of ports from one source address: the next one may have some, to the same endpoint.
+        Again::Elsewhere if loss.refusal == Refusal::PortsExhausted => {}
+        Again::Elsewhere => {
+            if let Some(endpoint) = endpoint {
+                x.tried.add(endpoint);
+            }
+        }
+        Again::FreshLink => {
+            // The link was stale, or its endpoint is dying: another one first, while there is one (threat B02).
+            x.fresh = true;
+            x.avoid = true;
+            if let Some(endpoint) = endpoint {
+                x.tried.add(endpoint);
+            }
+        }
+    }
+    x.failure = Some(loss.refusal);
+    if loss.failure != Failure::Connect {
+        x.repeated = true;
+        x.enter_up(Up::Head);
+    }
+    x.enter_attempt(Attempt::Queued);
+    core.stats.retries.add(1);
+    start(core, io, id)
+}
+
+/// The attempt is over: its link is closed and the endpoint's request slot is free.
+pub fn release(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+    if let Some(link) = detach(core, id) {
+        link::close(core, io, link);
+    }
+}
+
+/// The response ended cleanly: the link waits for the next exchange, if it may.
+pub fn give_back(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+    let Some(x) = core.exchanges.get(id) else { return };
+    let reusable = x.link_clean && x.response.keep_alive && x.up() == Up::Done;
+    let Some(link) = detach(core, id) else { return };
+    let sent = core.links.get(link).is_some_and(|l| l.stream.is_drained() && !l.stream.is_eof());
+    if reusable && sent {
+        link::pool::put(core, io, link);
+    } else {
+        link::close(core, io, link);
+    }
+}
+
+/// Takes the link out of the exchange and ends the request at its endpoint.
+pub fn detach(core: &mut Core, id: Id<Exchange>) -> Option<Id<Link>> {
+    let x = core.exchanges.get_mut(id)?;
+    let link = x.link.take()?;
+    let (cluster, endpoint) = (x.cluster, x.endpoint);
+    if let Some(l) = core.links.get_mut(link) {
+        l.owner = Owner::None;
+    }
+    if let (Some(cluster), Some(endpoint)) = (cluster, endpoint) {
+        end_request(core, (cluster, endpoint));
+    }
+    Some(link)
+}
+
+/// Arms the recv for the response, and its deadline.
+pub fn await_response(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+    time_response(core, id);
+    if let Some(link) = core.exchanges.get(id).and_then(|x| x.link) {
+        link::arm_recv(core, io, link, Expect::Later);
+    }
+}
+
+/// The deadline of the response's head runs from the end of the request, and while the client waits for the origin's
+/// word (RFC 9110 10.1.1). While a body is on its way those of client and link say who is slow.
+pub fn time_response(core: &mut Core, id: Id<Exchange>) {
+    let now = core.now();
+    let Some(x) = core.exchanges.get(id) else { return };
+    let (Some(link), Some(timeouts), Down::Waiting) = (x.link, x.timeouts, x.down()) else { return };
+    let asked = x.head.expect_continue && x.interim_count == 0 && !x.body_taken;
+    let runs = x.up() == Up::Done || asked;
+    if let Some(l) = core.links.get_mut(link) {
+        l.deadlines.read_by = if runs { now.after(timeouts.response_header) } else { Mono::MAX };
+    }
+    link::settle(core, link);
+}
+
+/// The link takes no more: whatever the request lacks, its answer must come soon.
+pub fn time_last_words(core: &mut Core, id: Id<Exchange>) {
+    let now = core.now();
+    let Some(x) = core.exchanges.get(id) else { return };
+    let (Some(link), Some(timeouts)) = (x.link, x.timeouts) else { return };
+    if let Some(l) = core.links.get_mut(link) {
+        l.deadlines.read_by = l.deadlines.read_by.min(now.after(timeouts.response_header));
+    }
+    link::settle(core, link);
+}

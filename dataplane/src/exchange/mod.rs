@@ -1,0 +1,347 @@
+//! An exchange: one request and its response. Two halves that advance independently, and the attempts to have it answered.
+//!
+//! `attempt` finds and reaches an endpoint; `request` carries head and body up; `response` reads what comes down.
+//! An exchange does not know how its conn speaks to the client: `conn` asks it for the next piece and writes it.
+
+pub mod attempt;
+pub mod record;
+pub mod request;
+pub mod response;
+
+use crate::buf::Lease;
+use crate::cluster::Tried;
+use crate::conn::Conn;
+use crate::fault::Refusal;
+use crate::io::{Mono, SocketAddress};
+use crate::link::Link;
+use crate::proto::http1::{BodyDecoder, Scan};
+use crate::proto::{Framing, RequestHead, ResponseHead};
+use crate::spec::{ClusterId, ClusterTimeouts, EndpointId, RouteId};
+use crate::table::Id;
+
+/// How far the request has gone up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Up {
+    /// The head is here; not (or not again) sent.
+    #[default]
+    Head,
+    /// The head is on its way; the body follows as it comes.
+    Body,
+    /// Answered without an origin: what is left of the body is read and dropped.
+    Drain,
+    /// Every byte was taken from the client.
+    Done,
+    /// The rest will never be read.
+    Aborted,
+}
+
+impl Up {
+    pub const ALL: [Self; 5] = [Self::Head, Self::Body, Self::Drain, Self::Done, Self::Aborted];
+
+    /// The transition table of the request half. `Head` again from `Body` or `Done`: the attempt is made anew.
+    pub const fn may_become(self, next: Self) -> bool {
+        use Up::{Aborted, Body, Done, Drain, Head};
+        matches!(
+            (self, next),
+            (Head, Body | Drain | Done | Aborted)
+                | (Body, Head | Drain | Done | Aborted)
+                | (Drain, Done | Aborted)
+                | (Done, Head)
+        )
+    }
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Aborted)
+    }
+}
+
+/// How far the response has come down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Down {
+    /// Nothing yet, or interim responses only.
+    #[default]
+    Waiting,
+    /// The head is complete and not yet written to the client.
+    Head,
+    Body,
+    /// Every byte is queued to the client.
+    Done,
+    /// Cut off: the client sees an incomplete response.
+    Aborted,
+}
+
+impl Down {
+    pub const ALL: [Self; 5] = [Self::Waiting, Self::Head, Self::Body, Self::Done, Self::Aborted];
+
+    /// The transition table of the response half. `Waiting` to `Done` is our own answer.
+    pub const fn may_become(self, next: Self) -> bool {
+        use Down::{Aborted, Body, Done, Head, Waiting};
+        matches!(
+            (self, next),
+            (Waiting, Head | Done | Aborted) | (Head, Body | Done | Aborted) | (Body, Done | Aborted)
+        )
+    }
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Aborted)
+    }
+}
+
+/// Pairs of halves that cannot be: a request still to be sent has no response under way.
+pub const fn is_possible(up: Up, down: Down) -> bool {
+    !matches!(
+        (up, down),
+        (Up::Head, Down::Head | Down::Body) | (Up::Drain, Down::Waiting | Down::Head | Down::Body)
+    )
+}
+
+/// Where the present attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Attempt {
+    #[default]
+    Queued,
+    Connecting,
+    /// The head went to the link; no byte of the response has come.
+    Sending,
+    Receiving,
+    Ended,
+}
+
+impl Attempt {
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Connecting, Self::Sending, Self::Receiving, Self::Ended];
+
+    /// The transition table: back to `Queued` while nothing was received.
+    pub const fn may_become(self, next: Self) -> bool {
+        use Attempt::{Connecting, Ended, Queued, Receiving, Sending};
+        matches!(
+            (self, next),
+            (Queued, Connecting | Sending | Ended)
+                | (Connecting, Sending | Queued | Ended)
+                | (Sending, Receiving | Queued | Ended)
+                | (Receiving, Ended)
+        )
+    }
+}
+
+/// One request and its response. Its tables keep their memory from one life of the slot to the next.
+#[derive(Debug)]
+pub struct Exchange {
+    pub conn: Id<Conn>,
+    // --- the request, as it came
+    pub head: RequestHead,
+    pub head_bytes: Option<Lease>,
+    /// Number of the request in its shard, and on its conn.
+    pub number: u64,
+    pub on_conn: u64,
+    pub started: Mono,
+    pub started_wall: u64,
+    // --- where it goes
+    pub route: Option<RouteId>,
+    pub cluster: Option<ClusterId>,
+    pub timeouts: Option<ClusterTimeouts>,
+    // --- the request half
+    up: Up,
+    pub up_decoder: BodyDecoder,
+    /// Framing towards the origin.
+    pub up_framing: Framing,
+    pub up_bytes: u64,
+    /// When the body began, and how long we were not reading it, for the rate floor.
+    pub body_since: Mono,
+    pub paused_since: Option<Mono>,
+    // --- the response half
+    down: Down,
+    pub response: ResponseHead,
+    /// What the link delivered and nobody has taken yet; the response head stands at its front.
+    pub link_rx: Option<Lease>,
+    pub scan: Scan,
+    pub head_len: usize,
+    pub down_decoder: BodyDecoder,
+    /// Framing towards the client.
+    pub down_framing: Framing,
+    pub down_bytes: u64,
+    /// Most bytes this request's body may have.
+    pub body_limit: u64,
+    pub interim_count: u32,
+    pub interim_bytes: u32,
+    /// The origin's response ended cleanly with nothing behind it.
+    pub link_clean: bool,
+    /// Raw trailers of each direction, where the cluster passes them.
+    pub pass_trailers: bool,
+    pub up_trailers: Option<Box<Vec<u8>>>,
+    pub down_trailers: Option<Box<Vec<u8>>>,
+    // --- the attempt
+    attempt: Attempt,
+    pub link: Option<Id<Link>>,
+    pub endpoint: Option<EndpointId>,
+    pub tried: Tried,
+    pub attempts: u8,
+    /// The link came from the pool: it may turn out dead.
+    pub pooled: bool,
+    /// The request was sent anew once already, after its link was lost.
+    pub repeated: bool,
+    /// The next attempt must not take a link from the pool.
+    pub fresh: bool,
+    /// `tried` holds the endpoint of a stale link, which is only to be avoided.
+    pub avoid: bool,
+    /// Bytes of the body were taken from the client: they cannot be sent again.
+    pub body_taken: bool,
+    /// Why the last attempt failed.
+    pub failure: Option<Refusal>,
+    // --- what the log will say
+    pub status: u16,
+    pub refusal: Option<Refusal>,
+    /// When the last connect was begun, and when it was made.
+    pub attempt_since: Mono,
+    pub connected: Option<Mono>,
+    pub first_byte: Option<Mono>,
+    /// Local address of the last link that the request was sent on.
+    pub upstream_local: Option<SocketAddress>,
+    /// Bytes up and down through the tunnel that this exchange became.
+    pub tunnel_bytes: (u64, u64),
+    /// The conn ends after this exchange.
+    pub close_after: bool,
+}
+
+const _: () = assert!(size_of::<Exchange>() <= 1024, "an exchange is at most 1 KiB");
+
+impl Exchange {
+    /// A fresh exchange of a conn, everything at its beginning.
+    pub fn new(conn: Id<Conn>) -> Self {
+        Self {
+            conn,
+            head: Default::default(),
+            head_bytes: None,
+            number: 0,
+            on_conn: 0,
+            started: Mono(0),
+            started_wall: 0,
+            route: None,
+            cluster: None,
+            timeouts: None,
+            up: Up::Head,
+            up_decoder: BodyDecoder::new(Framing::None),
+            up_framing: Framing::None,
+            up_bytes: 0,
+            body_since: Mono(0),
+            paused_since: None,
+            down: Down::Waiting,
+            response: Default::default(),
+            link_rx: None,
+            scan: Default::default(),
+            head_len: 0,
+            down_decoder: BodyDecoder::new(Framing::None),
+            down_framing: Framing::None,
+            down_bytes: 0,
+            body_limit: crate::limits::REQUEST_BODY.default,
+            interim_count: 0,
+            interim_bytes: 0,
+            link_clean: false,
+            pass_trailers: false,
+            up_trailers: None,
+            down_trailers: None,
+            attempt: Attempt::Queued,
+            link: None,
+            endpoint: None,
+            tried: Default::default(),
+            attempts: 0,
+            pooled: false,
+            repeated: false,
+            fresh: false,
+            avoid: false,
+            body_taken: false,
+            failure: None,
+            status: 0,
+            refusal: None,
+            attempt_since: Mono(0),
+            connected: None,
+            first_byte: None,
+            upstream_local: None,
+            tunnel_bytes: (0, 0),
+            close_after: false,
+        }
+    }
+    pub fn up(&self) -> Up {
+        self.up
+    }
+    pub fn down(&self) -> Down {
+        self.down
+    }
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+    /// The one door of the request half (invariant 6).
+    pub fn enter_up(&mut self, next: Up) {
+        assert!(
+            self.up == next || self.up.may_become(next),
+            "a request may not go from {:?} to {next:?}",
+            self.up
+        );
+        self.up = next;
+    }
+    /// The one door of the response half.
+    pub fn enter_down(&mut self, next: Down) {
+        assert!(
+            self.down == next || self.down.may_become(next),
+            "a response may not go from {:?} to {next:?}",
+            self.down
+        );
+        self.down = next;
+        debug_assert!(is_possible(self.up, self.down), "{:?} with {:?}", self.up, self.down);
+    }
+    pub fn enter_attempt(&mut self, next: Attempt) {
+        assert!(
+            self.attempt == next || self.attempt.may_become(next),
+            "an attempt may not go from {:?} to {next:?}",
+            self.attempt
+        );
+        self.attempt = next;
+    }
+    /// Our own answer is queued: it is the whole response.
+    pub fn answer_own(&mut self) {
+        self.down_framing = Framing::None;
+        self.enter_down(Down::Done);
+    }
+    /// Both halves are over.
+    pub fn is_over(&self) -> bool {
+        self.up.is_over() && self.down.is_over()
+    }
+    /// Whether the body's framing still lets the rest of it be skipped cheaply, to keep the connection.
+    pub fn rest_is_small(&self) -> bool {
+        match self.up {
+            Up::Done => true,
+            Up::Aborted => false,
+            _ => {
+                self.up_decoder.is_done()
+                    || self.up_decoder.remaining().is_some_and(|n| n <= crate::limits::DRAIN_BYTES)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_reaches_its_end() {
+        for up in Up::ALL {
+            assert!(up.is_over() || up.may_become(Up::Aborted), "{up:?}");
+        }
+        for down in Down::ALL {
+            assert!(down.is_over() || down.may_become(Down::Aborted), "{down:?}");
+        }
+        for attempt in Attempt::ALL {
+            assert!(attempt == Attempt::Ended || attempt.may_become(Attempt::Ended), "{attempt:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_pairs_are_listed() {
+        let impossible = Up::ALL
+            .iter()
+            .flat_map(|u| Down::ALL.iter().map(move |d| (*u, *d)))
+            .filter(|(u, d)| !is_possible(*u, *d));
+        assert_eq!(impossible.count(), 5);
+    }
+}

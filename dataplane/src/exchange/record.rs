@@ -1,0 +1,96 @@
+//! What the access log says of an exchange.
+
+use super::Exchange;
+use crate::core::Core;
+use crate::fault::{CloseReason, Refusal};
+use crate::io::SocketAddress;
+use crate::proto::{FieldName, Version};
+use crate::spec::ListenerId;
+use crate::stats::access_log::Record;
+use crate::table::Id;
+
+/// Writes the record of an exchange that is over.
+pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
+    let now = core.now();
+    let Some(x) = core.exchanges.get(id) else { return };
+    let Some(conn) = core.conns.get(x.conn) else { return };
+    if !core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log) {
+        return;
+    }
+    let empty: &[u8] = &[];
+    let bytes = x.head_bytes.as_ref().map_or(empty, |lease| core.pool.bytes(lease));
+    let agent = x.head.fields.iter().find(|f| f.kind == FieldName::UserAgent).map(|f| f.value.of(bytes));
+    let us = |later: Option<crate::io::Mono>, from| later.map(|t| t.since(from) / 1000);
+    core.log.write(&Record {
+        wall_ns: x.started_wall,
+        request_id: core.request_id(x.number),
+        listener: conn.listener,
+        route: x.route,
+        cluster: x.cluster,
+        endpoint: x.endpoint,
+        peer: conn.peer,
+        upstream_local: x.upstream_local,
+        method: x.head.method_text.of(bytes),
+        host: x.head.host.of(bytes),
+        path: x.head.path.of(bytes),
+        query: x.head.query.map(|q| q.of(bytes)),
+        user_agent: agent,
+        minor_version: u8::from(x.head.version == Version::Http11),
+        status: x.status,
+        request_body_bytes: x.up_bytes,
+        response_body_bytes: x.down_bytes,
+        duration_us: now.since(x.started) / 1000,
+        connect_us: if x.pooled { None } else { us(x.connected, x.attempt_since) },
+        first_byte_us: us(x.first_byte, x.started),
+        attempts: x.attempts,
+        link_reused: x.pooled,
+        refusal: x.refusal,
+        close,
+        request_number: x.on_conn,
+        tunnel_up_bytes: x.tunnel_bytes.0,
+        tunnel_down_bytes: x.tunnel_bytes.1,
+    });
+}
+
+/// Writes the record of a request that was refused before it was one: its head was never complete.
+pub fn write_refused(
+    core: &mut Core,
+    listener: ListenerId,
+    peer: SocketAddress,
+    number: u64,
+    refusal: Refusal,
+    on_conn: u64,
+) {
+    if !core.snapshot.listener(listener).is_some_and(|l| l.access_log) {
+        return;
+    }
+    core.log.write(&Record {
+        wall_ns: core.clock.wall,
+        request_id: core.request_id(number),
+        listener,
+        route: None,
+        cluster: None,
+        endpoint: None,
+        peer,
+        upstream_local: None,
+        method: &[],
+        host: &[],
+        path: &[],
+        query: None,
+        user_agent: None,
+        minor_version: 1,
+        status: refusal.status(),
+        request_body_bytes: 0,
+        response_body_bytes: 0,
+        duration_us: 0,
+        connect_us: None,
+        first_byte_us: None,
+        attempts: 0,
+        link_reused: false,
+        refusal: Some(refusal),
+        close: Some(CloseReason::Refused),
+        request_number: on_conn,
+        tunnel_up_bytes: 0,
+        tunnel_down_bytes: 0,
+    });
+}

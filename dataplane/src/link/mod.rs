@@ -1,0 +1,186 @@
+//! A link: one upstream connection, from connect through leases to close. It owns its descriptor and outlives the conn.
+//!
+//! `connect` reaches an endpoint; `pool` is where links wait idle. Links know endpoints and nothing of HTTP.
+
+pub mod connect;
+pub mod pool;
+
+use crate::buf::Class;
+use crate::core::Core;
+use crate::deadlines::Deadlines;
+use crate::exchange::Exchange;
+use crate::io::{Expect, Io, Kind, Mono, SocketAddress};
+use crate::limits;
+use crate::spec::{ClusterId, EndpointId};
+use crate::stream::Stream;
+use crate::table::Id;
+use crate::tunnel::Tunnel;
+use std::time::Duration;
+
+/// Where a link is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Waiting for the endpoint to accept; an exchange waits with it.
+    Connecting,
+    /// Out on loan to an exchange.
+    Leased,
+    /// Waiting for the next exchange, with its recv armed so that a FIN is noticed (invariant 19).
+    Idle,
+    /// One side of a tunnel.
+    Tunnel,
+    /// Everything in flight was asked to end; freed when it has, and the descriptor is closed.
+    Closing,
+}
+
+impl Phase {
+    pub const ALL: [Self; 5] = [Self::Connecting, Self::Leased, Self::Idle, Self::Tunnel, Self::Closing];
+
+    /// The transition table.
+    pub const fn may_become(self, next: Self) -> bool {
+        use Phase::{Closing, Connecting, Idle, Leased, Tunnel};
+        matches!(
+            (self, next),
+            (Connecting, Leased | Closing)
+                | (Leased, Idle | Tunnel | Closing)
+                | (Idle, Leased | Closing)
+                | (Tunnel, Closing)
+        )
+    }
+}
+
+/// Whose a link is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    None,
+    Exchange(Id<Exchange>),
+    Tunnel(Id<Tunnel>),
+}
+
+#[derive(Debug)]
+pub struct Link {
+    pub stream: Stream,
+    phase: Phase,
+    pub cluster: ClusterId,
+    pub endpoint: EndpointId,
+    pub owner: Owner,
+    pub deadlines: Deadlines,
+    /// Its local address, once connected; for the log.
+    pub local: Option<SocketAddress>,
+    /// Exchanges begun on this link.
+    pub requests: u32,
+    /// Bytes the kernel took since the link was last leased.
+    pub written: u64,
+    /// Neighbours in the idle list of its endpoint.
+    newer: Option<Id<Self>>,
+    older: Option<Id<Self>>,
+}
+
+const _: () = assert!(size_of::<Link>() <= 184, "a link is small: there are as many as conns");
+
+impl Link {
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+    /// The one door through which the phase changes (invariant 6).
+    pub fn enter(&mut self, next: Phase) {
+        assert!(self.phase.may_become(next), "a link may not go from {:?} to {next:?}", self.phase);
+        self.phase = next;
+    }
+}
+
+/// How long the endpoint may take nothing: the exchange's word, which a route may have set, or the cluster's.
+pub fn send_timeout(core: &Core, link: &Link) -> Duration {
+    let exchange = if let Owner::Exchange(x) = link.owner { core.exchanges.get(x) } else { None };
+    exchange
+        .and_then(|x| x.timeouts)
+        .or_else(|| core.snapshot.cluster(link.cluster).map(|c| c.timeouts))
+        .map_or(limits::SEND_TIMEOUT.default, |timeouts| timeouts.send)
+}
+
+/// Sends what is queued on a link and keeps its send deadline.
+pub fn flush(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
+    let now = core.now();
+    let Some(send) = core.links.get(id).map(|l| send_timeout(core, l)) else { return };
+    let Some(link) = core.links.get_mut(id) else { return };
+    link.stream.flush(io, &core.pool, id.token(Kind::LinkSend));
+    if link.stream.is_sending() {
+        link.deadlines.begin_write(now, send);
+        settle(core, id);
+    } else {
+        link.deadlines.end_write();
+    }
+}
+
+/// Arms the link's recv unless it is armed.
+pub fn arm_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, expect: Expect) {
+    if let Some(link) = core.links.get_mut(id) {
+        link.stream.arm_recv(io, expect, id.token(Kind::LinkRecv));
+    }
+}
+
+/// As [`arm_recv`], for bytes that will join others: a small buffer, so that both together fit the largest.
+pub fn arm_small_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
+    if let Some(link) = core.links.get_mut(id) {
+        link.stream.arm_recv_of(io, Class::Small, Expect::Later, id.token(Kind::LinkRecv));
+    }
+}
+
+/// Puts the link's deadlines into the wheel.
+pub fn settle(core: &mut Core, id: Id<Link>) {
+    if let Some(link) = core.links.get_mut(id) {
+        link.deadlines.settle(&mut core.wheel, id.token(Kind::LinkTimer), Mono::MAX);
+    }
+}
+
+/// Begins the end of a link, from any phase: asks for the end of what is in flight, then closes, then frees.
+pub fn close(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
+    let Some(link) = core.links.get_mut(id) else { return };
+    if link.phase == Phase::Closing {
+        return;
+    }
+    if link.phase == Phase::Idle {
+        pool::unlist(core, id);
+    }
+    let Some(link) = core.links.get_mut(id) else { return };
+    link.enter(Phase::Closing);
+    link.owner = Owner::None;
+    link.deadlines.cancel(&mut core.wheel);
+    link.stream.discard_queue(&mut core.pool);
+    link.stream.cancel(io, id.token(Kind::LinkRecv), id.token(Kind::LinkSend), id.token(Kind::LinkConnect));
+    close_when_quiet(core, io, id);
+}
+
+/// Closes the descriptor of a closing link once nothing is in flight on it.
+pub fn close_when_quiet(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
+    let Some(link) = core.links.get_mut(id) else { return };
+    if link.phase == Phase::Closing && link.stream.is_quiet() {
+        link.stream.discard_queue(&mut core.pool);
+        link.stream.close(io, id.token(Kind::LinkClose));
+        // Operations run in the order they are submitted: a connect after this finds the place free.
+        let (cluster, endpoint) = (link.cluster, link.endpoint);
+        if let Some(runtime) = core.cluster_mut(cluster) {
+            runtime.state.close_link(endpoint);
+        }
+    }
+}
+
+/// The descriptor is closed: the slot is free again.
+pub fn on_closed(core: &mut Core, id: Id<Link>) {
+    if let Some(mut link) = core.links.remove(id) {
+        link.stream.on_closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_reaches_closing() {
+        for phase in Phase::ALL {
+            assert!(phase == Phase::Closing || phase.may_become(Phase::Closing), "{phase:?}");
+            assert!(!Phase::Closing.may_become(phase));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! All shards of a process: binds the listeners, starts a pinned thread for each shard, and speaks to them for control.
+
+use crate::buf::PoolSize;
+use crate::core::{Setup, Shared};
+use crate::io::{Errno, Fd, Io, Kind, SocketAddress, Token};
+use crate::limits;
+use crate::route::RouteTable;
+use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
+use crate::shard::{Shard, Turn};
+use crate::spec::{ListenerId, Snapshot};
+use crate::stats::access_log::{self, LogReader};
+use crate::stats::{Stats, request_id};
+use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What the plane tells control.
+#[derive(Debug)]
+pub enum PlaneEvent {
+    ShardEnded { shard: u16, how: ShardEnd },
+}
+
+/// How a shard's thread ended.
+#[derive(Debug)]
+pub enum ShardEnd {
+    /// Nothing was left.
+    Drained,
+    /// As told, at once.
+    Stopped,
+    /// A bug; the message says where. The process must end with 70.
+    Panicked(String),
+    /// The kernel refused the ring further service.
+    Failed(String),
+}
+
+/// One bound address of a listener, with its real port.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    pub listener: ListenerId,
+    pub address: SocketAddress,
+}
+
+/// Why the plane did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener's address could not be had.
+    Bind { listener: String, address: SocketAddress, errno: Errno },
+    /// The machine cannot run it; the text says why and what to change.
+    Machine(String),
+}
+
+/// A failure to inject, for tests.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    Panic,
+    Stall,
+}
+
+/// What this machine lends the process, for values that a configuration leaves to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// One shard per usable CPU, within the control group's quota.
+    pub shards: usize,
+    /// Descriptors that may be open, after the soft limit was raised to the hard one.
+    pub descriptors: u64,
+}
+
+/// Raises the descriptor limit as far as it may be, and says what there is.
+pub fn resources() -> Resources {
+    Resources { shards: affinity::shard_count_auto(), descriptors: sys::rlimit::raise_descriptor_limit() }
+}
+
+/// The running shards.
+pub struct Plane {
+    bound: Vec<Bound>,
+    shards: Vec<Running>,
+    log_readers: Vec<LogReader>,
+}
+
+impl fmt::Debug for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plane").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+struct Running {
+    thread: JoinHandle<()>,
+    /// Control is one thread; the cell spares its callers a `mut`.
+    commands: RefCell<Sender<Command>>,
+    stats: Arc<Stats>,
+}
+
+type Sockets = Vec<(ListenerId, Fd, SocketAddress)>;
+
+impl Plane {
+    /// Binds every listener once per shard, starts the shards, and returns when each accepts. `notify` is called on the
+    /// shards' threads.
+    pub fn start(
+        snapshot: Arc<Snapshot>,
+        notify: impl Fn(PlaneEvent) + Send + Clone + 'static,
+    ) -> Result<Self, StartError> {
+        let features = sys::probe().map_err(|why| StartError::Machine(why.to_string()))?;
+        let count = snapshot.runtime.shards.max(1);
+        let (sockets, bound) = bind(&snapshot, count)?;
+        let routes = Arc::new(RouteTable::build(&snapshot.routes));
+        let shared = Arc::new(Shared::new(&snapshot));
+        let wall = clock::now().wall;
+        let tag = request_id::process_tag(&snapshot.runtime.node, wall);
+        let cpus = affinity::cpus();
+        let (ready, started) = mpsc::channel();
+        let (mut shards, mut log_readers) = (Vec::new(), Vec::new());
+        for (shard, sockets) in (0u16..).zip(sockets) {
+            let (log, reader) = access_log::ring();
+            let stats = Arc::new(Stats::default());
+            let event = socket::event().map_err(|errno| StartError::Machine(format!("eventfd: {errno}")))?;
+            let (sender, receiver) = mailbox(limits::MAILBOX_COMMANDS, move || socket::signal_event(event));
+            let setup = Setup {
+                shard,
+                snapshot: snapshot.clone(),
+                routes: routes.clone(),
+                shared: shared.clone(),
+                stats: stats.clone(),
+                log,
+                pool: PoolSize::default(),
+                seed: wall ^ u64::from(shard) << 48,
+                process_tag: tag,
+            };
+            let start = Start {
+                setup,
+                sockets,
+                cpu: cpus[usize::from(shard) % cpus.len()],
+                features,
+                commands: receiver,
+                event,
+            };
+            let (ready, notify) = (ready.clone(), notify.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{shard}"))
+                .spawn(move || {
+                    let how = run(start, &ready);
+                    notify(PlaneEvent::ShardEnded { shard, how });
+                })
+                .map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
+            shards.push(Running { thread, commands: RefCell::new(sender), stats });
+            log_readers.push(reader);
+        }
+        drop(ready);
+        for _ in 0..count {
+            match started.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => return Err(StartError::Machine(why)),
+                Err(_) => return Err(StartError::Machine("a shard ended while it started".to_owned())),
+            }
+        }
+        Ok(Self { bound, shards, log_readers })
+    }
+
+    /// One entry for each bound address.
+    pub fn bound(&self) -> &[Bound] {
+        &self.bound
+    }
+    /// The reading ends of the shards' access-log rings; once.
+    pub fn take_log_readers(&mut self) -> Vec<LogReader> {
+        std::mem::take(&mut self.log_readers)
+    }
+    /// What each shard counts.
+    pub fn stats(&self) -> impl Iterator<Item = &Stats> {
+        self.shards.iter().map(|s| &*s.stats)
+    }
+    /// Turns of each shard's loop so far, for the watchdog.
+    pub fn turns(&self) -> Vec<u64> {
+        self.stats().map(|s| s.turns.get()).collect()
+    }
+    /// Every shard stops accepting, finishes what runs within `within`, and ends.
+    pub fn drain(&self, within: Duration) {
+        self.tell(Command::Drain { within });
+    }
+    /// Every shard closes what it has and ends.
+    pub fn stop(&self) {
+        self.tell(Command::Stop);
+    }
+    /// Makes the first shard fail, for the tests of what then happens.
+    pub fn inject(&self, fault: Fault) {
+        let failure = match fault {
+            Fault::Panic => Failure::Panic,
+            Fault::Stall => Failure::Stall,
+        };
+        if let Some(first) = self.shards.first() {
+            // A full mailbox is a shard that is stuck, which is what was asked for.
+            let _ = first.commands.borrow_mut().send(Command::Inject(failure));
+        }
+    }
+    fn tell(&self, command: Command) {
+        for shard in &self.shards {
+            // A full mailbox is a shard that is stuck: the watchdog ends the process.
+            let _ = shard.commands.borrow_mut().send(command);
+        }
+    }
+    /// Waits for every shard's thread to end.
+    pub fn join(self) {
+        for shard in self.shards {
+            // A panic was reported through `notify` already.
+            let _ = shard.thread.join();
+        }
+    }
+}
+
+/// Every listener's sockets, by shard. The first socket of an address chooses the port where it is 0.
+fn bind(snapshot: &Snapshot, shards: u16) -> Result<(Vec<Sockets>, Vec<Bound>), StartError> {
+    let mut sockets: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    for listener in snapshot.listeners.iter().flatten() {
+        for address in &listener.addresses {
+            let failed =
+                |errno| StartError::Bind { listener: listener.name.to_string(), address: address.0, errno };
+            is_free(&address.0).map_err(failed)?;
+            let mut real = address.0;
+            for of_shard in &mut sockets {
+                let fd =
+                    socket::listener(&real, limits::LISTEN_BACKLOG).map_err(|error| failed(error.errno))?;
+                real = socket::local_address(fd).map_err(failed)?;
+                of_shard.push((listener.id, fd, real));
+            }
+            bound.push(Bound { listener: listener.id, address: real });
+        }
+    }
+    Ok((sockets, bound))
+}
+
+/// SO_REUSEPORT would let us join another process's group of the same user without a word: bind once without it first.
+fn is_free(address: &SocketAddress) -> Result<(), Errno> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    socket::probe_free(address)
+}
+
+/// What a shard's thread takes along.
+struct Start {
+    setup: Setup,
+    sockets: Sockets,
+    cpu: usize,
+    features: sys::Features,
+    commands: Receiver<Command>,
+    event: Fd,
+}
+
+/// A shard's thread, from its pinning to its end.
+fn run(start: Start, ready: &mpsc::Sender<Result<(), String>>) -> ShardEnd {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(start, ready)));
+    outcome.unwrap_or_else(|panic| ShardEnd::Panicked(message_of(&*panic)))
+}
+
+fn serve(start: Start, ready: &mpsc::Sender<Result<(), String>>) -> ShardEnd {
+    let Start { setup, sockets, cpu, features, commands, event } = start;
+    // A container may forbid it: slower, not wrong.
+    let _ = affinity::pin(cpu);
+    // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
+    let mut shard = Shard::new(setup, &sockets, clock::now());
+    let mut ring = match Ring::new(features, RingOptions::default()) {
+        Ok(ring) => ring,
+        Err(why) => {
+            let _ = ready.send(Err(why.to_string()));
+            return ShardEnd::Failed(why.to_string());
+        }
+    };
+    shard.listen_to(&mut ring, commands, event);
+    shard.start(&mut ring);
+    // What was queued is submitted by the first turn; the sockets listen already.
+    let _ = ready.send(Ok(()));
+    let how = loop {
+        match shard.turn(&mut ring) {
+            Ok(Turn::Goes) => {}
+            Ok(Turn::Ended) if shard.was_stopped() => break ShardEnd::Stopped,
+            Ok(Turn::Ended) => break ShardEnd::Drained,
+            Err(errno) => break ShardEnd::Failed(format!("io_uring_enter: {errno}")),
+        }
+    };
+    if !quiesce(&mut shard, &mut ring) {
+        // The kernel still holds something: losing the memory is the safe way out (invariant 15).
+        std::mem::forget(shard);
+    }
+    how
+}
+
+/// Invariant 15: ring and memory go only when the kernel holds nothing of theirs. False if it does not let go.
+fn quiesce(shard: &mut Shard, ring: &mut Ring) -> bool {
+    const TRIES: u32 = 100;
+    ring.cancel(Token::new(Kind::Mailbox, 0, 0));
+    let mut rest = Vec::new();
+    for _ in 0..TRIES {
+        if ring.in_flight() == 0 {
+            break;
+        }
+        let until = clock::now().mono.after(Duration::from_millis(10));
+        if ring.turn(&mut shard.core.pool, until, &mut rest).is_err() {
+            break;
+        }
+    }
+    ring.reclaim(&mut shard.core.pool)
+}
+
+fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}

@@ -1,0 +1,176 @@
+//! One socket as a shard holds it: what the kernel has in flight on it, and the bytes queued to be sent.
+//!
+//! The seam for TLS: a stream that encrypts will hold a session beside these fields, and its `push` and `received` will
+//! pass through it; everything above sees plain bytes either way.
+
+use crate::buf::{Chain, Class, Lease, Pool};
+use crate::io::{Expect, Fd, Io, Shutdown, Token};
+
+const RECV: u8 = 1 << 0;
+const SEND: u8 = 1 << 1;
+const CONNECT: u8 = 1 << 2;
+const CLOSE: u8 = 1 << 3;
+const IN_FLIGHT: u8 = RECV | SEND | CONNECT | CLOSE;
+const EOF: u8 = 1 << 4;
+const FIN_WANTED: u8 = 1 << 5;
+const FIN_SENT: u8 = 1 << 6;
+const BULK: u8 = 1 << 7;
+
+/// A socket, one bit for each operation in flight on it (submitting a set bit is a bug), and its send queue.
+#[derive(Debug)]
+pub struct Stream {
+    pub fd: Fd,
+    bits: u8,
+    tx: Chain,
+}
+
+impl Stream {
+    pub fn new(fd: Fd) -> Self {
+        Self { fd, bits: 0, tx: Chain::default() }
+    }
+
+    fn begin(&mut self, bit: u8) {
+        assert!(self.bits & bit == 0, "an operation was submitted twice on one descriptor");
+        assert!(self.bits & CLOSE == 0, "an operation was submitted on a closing descriptor");
+        self.bits |= bit;
+    }
+    fn end(&mut self, bit: u8) {
+        assert!(self.bits & bit != 0, "a completion came for an operation that is not in flight");
+        self.bits &= !bit;
+    }
+
+    /// Nothing of this socket is with the kernel: it may be closed (invariant 2).
+    pub fn is_quiet(&self) -> bool {
+        self.bits & IN_FLIGHT == 0
+    }
+    pub fn is_receiving(&self) -> bool {
+        self.bits & RECV != 0
+    }
+    pub fn is_sending(&self) -> bool {
+        self.bits & SEND != 0
+    }
+    pub fn is_connecting(&self) -> bool {
+        self.bits & CONNECT != 0
+    }
+    /// The peer's FIN was seen.
+    pub fn is_eof(&self) -> bool {
+        self.bits & EOF != 0
+    }
+    /// We sent FIN, or will once the queue is empty.
+    pub fn is_finished(&self) -> bool {
+        self.bits & (FIN_SENT | FIN_WANTED) != 0
+    }
+    /// Nothing queued and nothing being sent.
+    pub fn is_drained(&self) -> bool {
+        self.tx.is_empty() && self.bits & SEND == 0
+    }
+    /// Leases that may still be queued.
+    pub fn room(&self) -> usize {
+        self.tx.room()
+    }
+    /// Leases queued, the one being sent included.
+    pub fn queued(&self) -> usize {
+        self.tx.len()
+    }
+
+    /// Arms one recv unless one is armed or the peer has finished. `token` is the recv token of the owner.
+    pub fn arm_recv(&mut self, io: &mut impl Io, expect: Expect, token: Token) {
+        let class = if self.bits & BULK != 0 { Class::Large } else { Class::Small };
+        self.arm_recv_of(io, class, expect, token);
+    }
+    /// As [`Stream::arm_recv`], with a class of the caller's choice: small where the bytes will join others.
+    pub fn arm_recv_of(&mut self, io: &mut impl Io, class: Class, expect: Expect, token: Token) {
+        if self.bits & (RECV | EOF | CLOSE) == 0 {
+            self.begin(RECV);
+            io.recv(self.fd, class, expect, token);
+        }
+    }
+    /// A recv completed with bytes. A full buffer asks for larger ones from now on, a mostly empty one for small ones.
+    pub fn on_received(&mut self, lease: &Lease) {
+        self.end(RECV);
+        if lease.len() >= Class::Small.capacity() {
+            self.bits |= BULK;
+        } else if lease.len() < Class::Small.capacity() / 2 {
+            self.bits &= !BULK;
+        }
+    }
+    pub fn on_eof(&mut self) {
+        self.end(RECV);
+        self.bits |= EOF;
+    }
+    pub fn on_recv_failed(&mut self) {
+        self.end(RECV);
+    }
+
+    /// Queues a lease behind what is there. The caller checked [`Stream::room`].
+    pub fn push(&mut self, lease: Lease) {
+        assert!(!self.is_finished(), "bytes were queued behind the end of a stream");
+        self.tx.push(lease);
+    }
+    /// The last queued lease, to append to, if the kernel is not reading it.
+    pub fn back_mut(&mut self) -> Option<&mut Lease> {
+        if self.is_sending() { None } else { self.tx.back_mut() }
+    }
+    /// Sends what is queued unless a send is in flight; then the FIN if one is wanted.
+    pub fn flush(&mut self, io: &mut impl Io, pool: &Pool, token: Token) {
+        if self.bits & (SEND | CONNECT | CLOSE) != 0 {
+            return;
+        }
+        if !self.tx.is_empty() {
+            self.begin(SEND);
+            io.send(self.fd, &self.tx, pool, token);
+        } else if self.bits & FIN_WANTED != 0 {
+            self.bits = self.bits & !FIN_WANTED | FIN_SENT;
+            // A failure means that the connection is gone already; the recv in flight will say so.
+            let _ = io.shutdown(self.fd, Shutdown::Write);
+        }
+    }
+    /// The kernel took `n` bytes.
+    pub fn on_sent(&mut self, n: u32, pool: &mut Pool) {
+        self.end(SEND);
+        self.tx.consume(n as usize, pool);
+    }
+    pub fn on_send_failed(&mut self, pool: &mut Pool) {
+        self.end(SEND);
+        self.tx.clear(pool);
+    }
+    /// No more bytes will be queued: FIN goes out behind the last one, at the next [`Stream::flush`].
+    pub fn finish(&mut self) {
+        if self.bits & FIN_SENT == 0 {
+            self.bits |= FIN_WANTED;
+        }
+    }
+
+    pub fn connect(&mut self, io: &mut impl Io, to: &crate::io::SocketAddress, token: Token) {
+        self.begin(CONNECT);
+        io.connect(self.fd, to, token);
+    }
+    pub fn on_connect_ended(&mut self) {
+        self.end(CONNECT);
+    }
+
+    /// Asks for the end of everything in flight. Their completions still come.
+    pub fn cancel(&self, io: &mut impl Io, recv: Token, send: Token, connect: Token) {
+        for (bit, token) in [(RECV, recv), (SEND, send), (CONNECT, connect)] {
+            if self.bits & bit != 0 {
+                io.cancel(token);
+            }
+        }
+    }
+    /// Gives queued leases back, unless the kernel still reads them: then the completion of the send does.
+    pub fn discard_queue(&mut self, pool: &mut Pool) {
+        if !self.is_sending() {
+            self.tx.clear(pool);
+        }
+    }
+    /// Asks for the close; nothing is in flight (invariant 2).
+    pub fn close(&mut self, io: &mut impl Io, token: Token) {
+        assert!(self.is_quiet(), "a descriptor was closed under an operation");
+        assert!(self.tx.is_empty(), "a descriptor was closed with leases queued");
+        self.begin(CLOSE);
+        io.close(self.fd, token);
+    }
+    pub fn on_closed(&mut self) {
+        self.end(CLOSE);
+    }
+}
