@@ -1,0 +1,346 @@
+//! `SimIo`: the kernel as a shard sees it, over the simulated network and in virtual time.
+//!
+//! Stricter than the kernel where a shard must be right: a second operation of one kind on a descriptor, a close with
+//! an operation in flight, and a buffer that changed under a send end the run at once.
+
+#[cfg(test)]
+mod tests;
+
+use super::faults::{Fault, FaultPlan};
+use super::net::{ListenerId, Net, Notice, Owner, SocketId};
+use super::operations::{Descriptor, Ready, Submission, Thing, Verb};
+use super::sabotage::Sabotage;
+use super::trace::{Event, Trace};
+use crate::buf::{Chain, Class, Pool};
+use crate::io::{
+    Clock, Completion, Errno, Expect, Family, Fd, Io, Kind, Mono, Shutdown, SocketAddress, SocketOption,
+    Token,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The peers: everything at the far end of the network. Called when something of theirs happened.
+pub trait World {
+    /// A socket of `actor` changed: bytes, room, FIN, RST, or its connect ended.
+    fn on_socket(&mut self, net: &mut Net, actor: u32, socket: SocketId);
+    /// A connection waits in the accept queue of a listener of `actor`.
+    fn on_listener(&mut self, net: &mut Net, actor: u32, listener: ListenerId);
+    fn on_timer(&mut self, net: &mut Net, actor: u32, cookie: u64);
+}
+
+/// A world without peers.
+impl World for () {
+    fn on_socket(&mut self, _: &mut Net, _: u32, _: SocketId) {}
+    fn on_listener(&mut self, _: &mut Net, _: u32, _: ListenerId) {}
+    fn on_timer(&mut self, _: &mut Net, _: u32, _: u64) {}
+}
+
+/// Descriptors begin here, as in a process with stdin, stdout and stderr.
+const FIRST_FD: usize = 3;
+/// What one turn costs, nanoseconds.
+const TURN_COST: u64 = 2_000;
+/// A turn without any event in sight ends here at the latest.
+const LONGEST_TURN: u64 = 3_600_000_000_000;
+/// 2026-01-01T00:00:00Z: the wall clock when the virtual clock says 0, nanoseconds.
+const EPOCH: u64 = 1_767_225_600_000_000_000;
+
+/// The simulated backend.
+#[derive(Debug)]
+pub struct SimIo<W: World = ()> {
+    pub net: Net,
+    pub world: W,
+    pub trace: Trace,
+    /// Descriptors a process may have.
+    pub descriptor_limit: usize,
+    pub sabotage: Option<Sabotage>,
+    /// How often the sabotage struck.
+    pub sabotaged: u64,
+    pub turns: u64,
+    pub(super) descriptors: Vec<Option<Descriptor>>,
+    pub(super) submissions: Vec<Submission>,
+    /// Operations submitted whose terminal completion was not handed out yet.
+    pub(super) live: BTreeMap<Token, (Fd, Verb)>,
+    /// Closes of descriptors that never got an owner.
+    /// The completion queue, by when each may be seen.
+    pub(super) ready: BTreeMap<(Mono, u64), Ready>,
+    pub(super) sequence: u64,
+    pub(super) starving: BTreeSet<Fd>,
+    /// Cancels that come late, and when.
+    pub(super) late_cancels: Vec<(Mono, Token)>,
+    /// For the stale-completion sabotage: slots whose generation ended with a receive outstanding in spirit.
+    pub(super) former: BTreeMap<(u8, u32), u32>,
+}
+
+impl SimIo<()> {
+    /// A network without peers.
+    pub fn new(faults: FaultPlan) -> Self {
+        Self::with_world(faults, ())
+    }
+}
+
+impl<W: World> SimIo<W> {
+    pub fn with_world(faults: FaultPlan, world: W) -> Self {
+        Self {
+            net: Net::new(faults),
+            world,
+            trace: Trace::default(),
+            descriptor_limit: 65_536,
+            sabotage: None,
+            sabotaged: 0,
+            turns: 0,
+            descriptors: (0..FIRST_FD).map(|_| None).collect(),
+            submissions: Vec::new(),
+            live: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            sequence: 0,
+            starving: BTreeSet::new(),
+            late_cancels: Vec::new(),
+            former: BTreeMap::new(),
+        }
+    }
+    /// An eventfd, for a mailbox's poll.
+    pub fn event(&mut self) -> Fd {
+        self.open(Thing::Event(false)).expect("descriptors are left for an eventfd")
+    }
+    /// Writes to an eventfd, as another thread would.
+    pub fn signal(&mut self, fd: Fd) {
+        let descriptor = self.descriptor_mut(fd).expect("an open eventfd");
+        descriptor.thing = Thing::Event(true);
+    }
+    /// Descriptors open now.
+    pub fn open_descriptors(&self) -> usize {
+        self.descriptors.iter().flatten().count()
+    }
+    /// The socket behind a descriptor.
+    pub fn socket_of(&self, fd: Fd) -> Option<SocketId> {
+        match self.descriptors.get(fd.0 as usize)?.as_ref()?.thing {
+            Thing::Socket(id) => Some(id),
+            Thing::Listener(_) | Thing::Event(_) => None,
+        }
+    }
+    /// The listener behind a descriptor.
+    pub fn listener_of(&self, fd: Fd) -> Option<ListenerId> {
+        match self.descriptors.get(fd.0 as usize)?.as_ref()?.thing {
+            Thing::Listener(id) => Some(id),
+            Thing::Socket(_) | Thing::Event(_) => None,
+        }
+    }
+    /// What is in flight, for a message when it should be nothing.
+    pub fn in_flight_tokens(&self) -> Vec<(Token, Fd)> {
+        self.live.iter().map(|(token, (fd, _))| (*token, *fd)).collect()
+    }
+
+    /// A socket to listen on, before any fault.
+    pub fn listener_socket(&mut self) -> Fd {
+        let fd = self.open(Thing::Event(false)).expect("descriptors are left for a listener");
+        let id = self.net.socket(Owner::Shard(fd));
+        self.descriptor_mut(fd).expect("just opened").thing = Thing::Socket(id);
+        fd
+    }
+    /// Operations in flight that no conn or link knows of.
+    pub fn in_flight_of_listeners(&self) -> usize {
+        let theirs = |t: &Token| matches!(t.kind(), Kind::Accept | Kind::ListenerClose | Kind::Mailbox);
+        let queued = self.submissions.iter().filter_map(Submission::token).filter(theirs).count();
+        self.live.keys().filter(|t| theirs(t)).count() + queued
+    }
+
+    /// The lowest free number, as the kernel gives it.
+    pub(super) fn open(&mut self, thing: Thing) -> Result<Fd, Errno> {
+        if self.open_descriptors() >= self.descriptor_limit {
+            return Err(Errno(libc::EMFILE));
+        }
+        let free = (FIRST_FD..self.descriptors.len()).find(|i| self.descriptors[*i].is_none());
+        let at = free.unwrap_or_else(|| {
+            self.descriptors.push(None);
+            self.descriptors.len() - 1
+        });
+        self.descriptors[at] = Some(Descriptor::new(thing));
+        Ok(Fd(at as i32))
+    }
+    pub(super) fn descriptor_mut(&mut self, fd: Fd) -> Result<&mut Descriptor, Errno> {
+        self.descriptors.get_mut(fd.0 as usize).and_then(Option::as_mut).ok_or(Errno(libc::EBADF))
+    }
+    fn socket_at(&mut self, fd: Fd) -> Result<SocketId, Errno> {
+        match self.descriptor_mut(fd)?.thing {
+            Thing::Socket(id) => Ok(id),
+            Thing::Listener(_) | Thing::Event(_) => Err(Errno(libc::ENOTCONN)),
+        }
+    }
+    pub(super) fn note(&mut self, what: &'static str, token: Token, fd: Fd, value: i64) {
+        self.trace.add(Event { at: self.net.now, what, token, fd, value });
+    }
+    /// Notes an immediate operation.
+    fn did<T>(&mut self, what: &'static str, fd: Fd, result: Result<T, Errno>) -> Result<T, Errno> {
+        let value = result.as_ref().err().map_or(0, |e| -i64::from(e.0));
+        self.note(what, Token(0), fd, value);
+        result
+    }
+
+    /// Lets everything happen that is due by now.
+    fn settle(&mut self, pool: &mut Pool) {
+        self.cancel_late();
+        self.feed_starving(pool);
+        while let Some(notice) = self.net.step() {
+            match notice {
+                Notice::Socket(id) => match self.net.owner(id) {
+                    Owner::Shard(fd) => self.serve_socket(fd, pool),
+                    Owner::Actor(actor) => self.world.on_socket(&mut self.net, actor, id),
+                    Owner::Nobody => {}
+                },
+                Notice::Listener(id) => match self.net.listener_owner(id) {
+                    Owner::Shard(fd) => self.serve_accept(fd),
+                    Owner::Actor(actor) => self.world.on_listener(&mut self.net, actor, id),
+                    Owner::Nobody => {}
+                },
+                Notice::Timer(actor, cookie) => self.world.on_timer(&mut self.net, actor, cookie),
+            }
+        }
+        self.serve_events();
+    }
+    /// When something may happen next.
+    fn next_at(&self) -> Option<Mono> {
+        let ready = self.ready.first_key_value().map(|((at, _), _)| *at);
+        let late = self.late_cancels.iter().map(|(at, _)| *at).min();
+        [ready, late, self.net.next_at(), self.next_meal()].into_iter().flatten().min()
+    }
+    /// Where the virtual clock stands.
+    pub fn clock(&self) -> Clock {
+        Clock { mono: self.net.now, wall: EPOCH + self.net.now.0 }
+    }
+}
+
+impl<W: World> Io for SimIo<W> {
+    fn turn(&mut self, pool: &mut Pool, until: Mono, out: &mut Vec<Completion>) -> Result<Clock, Errno> {
+        self.turns += 1;
+        for submission in std::mem::take(&mut self.submissions) {
+            self.start(submission, pool);
+        }
+        let stall =
+            if self.net.faults.hit(Fault::Stall) { self.net.faults.random().below(20_000_000) } else { 0 };
+        // Nothing happens while the thread is away; then all of it at once, in order.
+        self.net.now = Mono(self.net.now.0 + TURN_COST + stall);
+        let until = until.min(Mono(self.net.now.0 + LONGEST_TURN));
+        let most = if self.net.faults.hit(Fault::QueueFull) {
+            self.net.faults.random().between(1, 3) as usize
+        } else {
+            usize::MAX
+        };
+        loop {
+            self.settle(pool);
+            if self.hand_out(pool, most, out) > 0 {
+                break;
+            }
+            match self.next_at() {
+                Some(next) if next <= until => self.net.now = self.net.now.max(next),
+                _ => {
+                    self.net.now = self.net.now.max(until);
+                    break;
+                }
+            }
+        }
+        Ok(self.clock())
+    }
+
+    fn accept(&mut self, listener: Fd, token: Token) {
+        self.submissions.push(Submission::Accept(listener, token));
+    }
+    fn recv(&mut self, fd: Fd, class: Class, _: Expect, token: Token) {
+        self.submissions.push(Submission::Recv(fd, class, token));
+    }
+    fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token) {
+        let sights: Vec<_> = chain.iter().map(|lease| pool.sight(lease)).collect();
+        assert!(sights.iter().any(|s| !s.is_empty()), "a send of nothing");
+        self.submissions.push(Submission::Send(fd, sights, token));
+    }
+    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
+        self.submissions.push(Submission::Connect(fd, *to, token));
+    }
+    fn poll(&mut self, fd: Fd, token: Token) {
+        self.submissions.push(Submission::Poll(fd, token));
+    }
+    fn close(&mut self, fd: Fd, token: Token) {
+        self.submissions.push(Submission::Close(fd, token));
+    }
+    fn cancel(&mut self, target: Token) {
+        self.submissions.push(Submission::Cancel(target));
+    }
+
+    fn socket(&mut self, _: Family) -> Result<Fd, Errno> {
+        if self.net.faults.hit(Fault::SocketEmfile) {
+            return self.did("socket", Fd(-1), Err(Errno(libc::EMFILE)));
+        }
+        let fd = match self.open(Thing::Event(false)) {
+            Ok(fd) => fd,
+            Err(errno) => return self.did("socket", Fd(-1), Err(errno)),
+        };
+        let id = self.net.socket(Owner::Shard(fd));
+        self.descriptor_mut(fd)?.thing = Thing::Socket(id);
+        self.did("socket", fd, Ok(fd))
+    }
+    fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno> {
+        let id = self.socket_at(fd)?;
+        match option {
+            SocketOption::ReusePort => self.descriptor_mut(fd)?.reuse_port = true,
+            SocketOption::BindAddressNoPort => self.net.set_late_port(id),
+            SocketOption::ResetOnClose => self.net.set_reset_on_close(id),
+            SocketOption::V6Only | SocketOption::NoDelay => {}
+        }
+        Ok(())
+    }
+    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
+        let id = self.socket_at(fd)?;
+        let bound = if self.descriptor_mut(fd)?.reuse_port {
+            self.net.bind_to_listen(id, *to);
+            Ok(())
+        } else if self.net.is_listening(*to) {
+            Err(Errno(libc::EADDRINUSE))
+        } else {
+            self.net.bind(id, *to)
+        };
+        self.did("bind", fd, bound)
+    }
+    fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno> {
+        let id = self.socket_at(fd)?;
+        let address = self.net.local_address(id);
+        self.net.close(id);
+        let listener = self.net.listen(address, backlog.max(1) as usize, Owner::Shard(fd));
+        self.descriptor_mut(fd)?.thing = Thing::Listener(listener);
+        self.did("listen", fd, Ok(()))
+    }
+    fn shutdown(&mut self, fd: Fd, how: Shutdown) -> Result<(), Errno> {
+        let id = self.socket_at(fd)?;
+        let result = self.net.shutdown(id, how);
+        self.did("shutdown", fd, result)
+    }
+    fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
+        match self.descriptor_mut(fd)?.thing {
+            Thing::Socket(id) => Ok(self.net.local_address(id)),
+            Thing::Listener(id) => Ok(self.net.listener_address(id)),
+            Thing::Event(_) => Err(Errno(libc::ENOTSOCK)),
+        }
+    }
+    fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
+        let id = self.socket_at(fd)?;
+        self.net.peer_address(id)
+    }
+    fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
+        let id = self.socket_at(fd)?;
+        Ok(u32::try_from(self.net.unsent(id)).unwrap_or(u32::MAX))
+    }
+    fn discard(&mut self, fd: Fd) {
+        self.note("discard", Token::new(Kind::Backend, 0, 0), fd, 0);
+        self.drop_descriptor(fd, 0);
+    }
+    fn clear_event(&mut self, fd: Fd) {
+        if let Ok(Descriptor { thing: Thing::Event(set), .. }) = self.descriptor_mut(fd) {
+            *set = false;
+        }
+    }
+
+    fn starved(&self) -> usize {
+        self.starving.len()
+    }
+    fn in_flight(&self) -> usize {
+        // What is queued counts: the next turn submits it.
+        self.live.len() + self.submissions.iter().filter_map(Submission::token).count()
+    }
+}

@@ -1,0 +1,156 @@
+//! The configuration that a seed runs with: one listener, one cluster, and a few seeds' limits drawn low enough to be met.
+
+use super::random::Random;
+use super::workload::{ORIGIN_COUNT, Workload};
+use crate::buf::PoolSize;
+use crate::cluster::balance;
+use crate::io::SocketAddress;
+use crate::limits;
+use crate::spec::{
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
+    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Route, RouteId, Runtime, Snapshot,
+    SourceAddresses, Timeouts,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest request body accepted, bytes; a flaw of the workload is larger, its uploads are not.
+const REQUEST_BODY: u64 = 500_000;
+/// How long an idle connection may stay.
+pub(super) const IDLE: Duration = Duration::from_secs(15);
+
+/// What a seed draws.
+#[derive(Debug)]
+pub(super) struct Drawn {
+    pub(super) snapshot: Snapshot,
+    pub(super) pool: PoolSize,
+    /// Good requests may be refused by a limit.
+    pub(super) scarce: bool,
+    /// Connections end by `max_lifetime`, perhaps between an answer that promised more and the next request.
+    pub(super) mortal: bool,
+    /// Drains in the middle of the run, this long after its begin.
+    pub(super) drain_after: Option<Duration>,
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Where the shard of every seed listens.
+pub(super) fn listen_address() -> SocketAddress {
+    SocketAddress::new([127, 0, 0, 1].into(), 8080)
+}
+
+pub(super) fn draw(seed: u64) -> Drawn {
+    let mut random = Random::new(seed ^ 0x7365_7475);
+    let mut listener = listener();
+    let mut cluster = cluster(&mut random);
+    let mut pool = PoolSize { tiny: 4096, small: 2048, large: 256 };
+    let mut scarce = true;
+    let mut drain_after = None;
+    match random.below(16) {
+        0 => listener.max_connections = random.between(10, 60) as u32,
+        1 => pool = PoolSize { tiny: 64, small: 48, large: 12 },
+        6 => pool = PoolSize { tiny: 4, small: 10, large: 3 },
+        2 => cluster.endpoints.iter_mut().for_each(|e| e.max_requests = 2),
+        3 => cluster.endpoints.iter_mut().for_each(|e| e.max_connections = 3),
+        4 => drain_after = Some(Duration::from_millis(random.between(1_000, 14_000))),
+        5 => cluster.endpoints.iter_mut().for_each(|e| e.weight = 0),
+        _ => scarce = false,
+    }
+    if random.one_in(4) {
+        listener.limits.requests_per_connection = random.between(1, 5);
+    }
+    let mortal = random.one_in(6);
+    if mortal {
+        listener.timeouts.max_lifetime = Duration::from_millis(random.between(500, 8_000));
+    }
+    let snapshot = Snapshot {
+        runtime: Runtime { shards: 1, node: "sim".into(), drain_timeout: seconds(5) },
+        listeners: vec![Some(Arc::new(listener))],
+        routes: vec![Arc::new(route())],
+        clusters: vec![Some(Arc::new(cluster))],
+    };
+    Drawn { snapshot, pool, scarce, mortal, drain_after }
+}
+
+fn listener() -> Listener {
+    Listener {
+        id: ListenerId(0),
+        name: "edge".into(),
+        addresses: vec![ListenAddress(listen_address())],
+        max_connections: 10_000,
+        limits: Limits {
+            request_line: limits::REQUEST_LINE.default as u32,
+            header_block: limits::HEADER_BLOCK.default as u32,
+            header_fields: limits::HEADER_FIELDS.default as u32,
+            request_body: REQUEST_BODY,
+            requests_per_connection: u64::MAX,
+            pipelined: limits::PIPELINED.default as u32,
+        },
+        timeouts: Timeouts {
+            request_header: seconds(5),
+            request_body: seconds(5),
+            min_rate: 500,
+            send: seconds(5),
+            idle: IDLE,
+            tunnel_idle: seconds(10),
+            max_lifetime: Duration::MAX,
+        },
+        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        cluster: None,
+        access_log: true,
+    }
+}
+
+fn cluster(random: &mut Random) -> Cluster {
+    let endpoint = |n: u16| Endpoint {
+        id: EndpointId(n),
+        name: format!("origin-{n}").into(),
+        address: Workload::origin_address(n),
+        authority: Workload::origin_address(n).to_string().into(),
+        weight: u32::from(n) + 1,
+        max_connections: u32::MAX,
+        max_requests: u32::MAX,
+    };
+    let sources =
+        if random.one_in(3) { vec![([127, 0, 0, 1].into(), [127, 0, 0, 4].into())] } else { Vec::new() };
+    let policies: Vec<&'static str> = balance::POLICIES.iter().map(|p| p.name).collect();
+    Cluster {
+        id: ClusterId(0),
+        name: "app".into(),
+        balance: random.pick(&policies),
+        host: HostPolicy::Pass,
+        source_addresses: SourceAddresses { ranges: sources },
+        endpoints: (0..ORIGIN_COUNT).map(endpoint).collect(),
+        timeouts: ClusterTimeouts {
+            connect: seconds(2),
+            response_header: seconds(8),
+            response_body: seconds(8),
+            send: seconds(5),
+        },
+        pool: Pool {
+            idle: random.pick(&[0, 4, 64, 64, 256]),
+            idle_timeout: seconds(6),
+            requests_per_connection: random.pick(&[u64::MAX, u64::MAX, 10]),
+        },
+        pass_trailers: random.one_in(4),
+    }
+}
+
+/// Everything below /x goes to the cluster; nothing else has a route.
+fn route() -> Route {
+    Route {
+        id: RouteId(0),
+        name: "all".into(),
+        listeners: Vec::new(),
+        matcher: Match { path_prefix: vec!["/x".into()], ..Match::default() },
+        action: Action::Forward {
+            cluster: ClusterId(0),
+            response_header: None,
+            response_body: None,
+            send: None,
+            connect: None,
+        },
+    }
+}
