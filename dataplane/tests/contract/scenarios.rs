@@ -1,0 +1,592 @@
+//! The scenarios. Nothing here knows which backend it runs on.
+
+use crate::harness::{A_WHILE, Harness, World, assert_failed};
+use dataplane::buf::{Class, PoolSize};
+use dataplane::io::{Fd, Io, Kind, Mono, Outcome, Shutdown, SocketOption, Token};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Calls `$test!(name)` for every scenario, so that no backend leaves one out.
+macro_rules! each_scenario {
+    ($test:ident) => {
+        $test!(connect_and_accept);
+        $test!(turn_keeps_time);
+        $test!(bytes_then_eof);
+        $test!(chains_arrive_in_order);
+        $test!(full_socket_takes_a_part);
+        $test!(shutdown_of_writing_leaves_reading);
+        $test!(shutdown_of_both_wakes_the_receiver);
+        $test!(close_over_unread_bytes_resets);
+        $test!(reset_is_not_an_end);
+        $test!(reset_wakes_the_receiver);
+        $test!(send_to_a_closed_peer);
+        $test!(connect_refused);
+        $test!(poll_then_receive);
+        $test!(cancel_receive);
+        $test!(cancel_accept);
+        $test!(cancel_connect);
+        $test!(cancel_poll);
+        $test!(cancel_send);
+        $test!(cancel_what_ended);
+        $test!(starved_receive_resumes);
+        $test!(cancel_starved_receive);
+        $test!(shutdown_wakes_a_starved_receive);
+        $test!(starvation_of_one_class_only);
+        $test!(discard_many);
+        $test!(what_a_slow_reader_has_not_taken);
+        $test!(accept_many);
+        $test!(accept_without_descriptors);
+    };
+}
+pub(crate) use each_scenario;
+
+pub fn connect_and_accept<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (client, accepted) = w.pair();
+    assert_eq!(w.io.local_address(client), w.io.peer_address(accepted));
+    assert_eq!(w.io.peer_address(client), w.io.local_address(accepted));
+    w.io.set_option(accepted, SocketOption::NoDelay).unwrap();
+    w.close_both((client, accepted));
+    w.finish();
+}
+
+/// Descriptors that never got an owner, many of them within one turn.
+pub fn discard_many<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let pairs = w.pairs(5);
+    for (client, accepted) in pairs {
+        w.io.discard(accepted);
+        let end = w.recv(client, Class::Small);
+        assert!(matches!(w.outcome(end), Outcome::Eof));
+        w.close(client);
+    }
+    w.finish();
+}
+
+/// What was given to a socket and not taken shrinks as its peer reads, long before a full send completes.
+pub fn what_a_slow_reader_has_not_taken<H: Harness>(h: &mut H) {
+    const PIECE: usize = 60_000;
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    assert_eq!(w.io.unacknowledged(a), Ok(0));
+    let mut sent = 0;
+    let stuck = loop {
+        let token = w.send(a, &[&[b'x'; PIECE]]);
+        let Some(completion) = w.soon(token) else { break token };
+        let Outcome::Sent(n) = completion.outcome else { panic!("{completion:?}") };
+        sent += n as usize;
+    };
+    let before = w.io.unacknowledged(a).unwrap();
+    assert!(before > 0);
+    w.read(b, sent / 2);
+    assert!(w.io.unacknowledged(a).unwrap() < before);
+    w.read(b, sent - sent / 2);
+    w.outcome(stuck);
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn turn_keeps_time<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let before = w.now();
+    w.pass(A_WHILE);
+    assert!(w.now().since(before) >= 30_000_000);
+    let mut out = Vec::new();
+    w.io.turn(&mut w.pool, Mono(0), &mut out).unwrap();
+    assert!(out.is_empty());
+    w.finish();
+}
+
+pub fn bytes_then_eof<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let early = w.recv(b, Class::Small);
+    assert_eq!(w.io.in_flight(), 1);
+    w.nothing_from(early);
+    w.write(a, b"hello");
+    assert_eq!(w.bytes(early), b"hello");
+    w.write(a, b"again");
+    w.close(a);
+    assert_eq!(w.read(b, 5), b"again");
+    for _ in 0..2 {
+        let end = w.recv(b, Class::Small);
+        assert!(matches!(w.outcome(end), Outcome::Eof));
+    }
+    w.close(b);
+    w.finish();
+}
+
+pub fn chains_arrive_in_order<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let body = vec![b'x'; 3000];
+    let token = w.send(a, &[b"one ", b"two ", &body, b" three"]);
+    let Outcome::Sent(n) = w.outcome(token) else { panic!("the chain was not sent") };
+    assert_eq!(n, 3014, "three kilobytes fit an empty socket");
+    let expected = [b"one two ".as_slice(), &body, b" three"].concat();
+    assert_eq!(w.read(b, 3014), expected);
+    // A small buffer takes its capacity of a longer run, and the rest stays for the next.
+    let long = vec![b'y'; Class::Small.capacity() + 10];
+    let token = w.send(a, &[&long]);
+    assert!(matches!(w.outcome(token), Outcome::Sent(n) if n as usize == long.len()));
+    let first = w.recv(b, Class::Small);
+    assert!(w.bytes(first).len() <= Class::Small.capacity());
+    w.close(a);
+    let mut rest = 0;
+    loop {
+        let token = w.recv(b, Class::Large);
+        match w.outcome(token) {
+            Outcome::Received(lease) => {
+                rest += lease.len();
+                w.pool.give_back(lease);
+            }
+            Outcome::Eof => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(rest >= 10);
+    w.close(b);
+    w.finish();
+}
+
+/// The byte at place `at` of a long stream.
+fn canary(at: usize) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]
+}
+
+pub fn full_socket_takes_a_part<H: Harness>(h: &mut H) {
+    const PIECE: usize = 60_000;
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let (mut sent, mut shorts) = (0, 0);
+    // Send until a send stays unanswered: the socket is full, because nobody reads.
+    let stuck = loop {
+        let piece: Vec<u8> = (sent..sent + 3 * PIECE).map(canary).collect();
+        let parts: Vec<&[u8]> = piece.chunks(PIECE).collect();
+        let token = w.send(a, &parts);
+        let Some(completion) = w.soon(token) else { break token };
+        let Outcome::Sent(n) = completion.outcome else { panic!("{completion:?}") };
+        assert!((1..=3 * PIECE).contains(&(n as usize)));
+        shorts += usize::from((n as usize) < 3 * PIECE);
+        sent += n as usize;
+        assert!(sent < 64 << 20, "a socket that is never full");
+    };
+    assert!(shorts > 0, "{sent} bytes, and no send was taken in part");
+    let mut read = 0;
+    let mut due = None;
+    loop {
+        if let Some(completion) = w.take(stuck) {
+            let Outcome::Sent(n) = completion.outcome else { panic!("{completion:?}") };
+            sent += n as usize;
+            due = Some(sent);
+        }
+        if due == Some(read) {
+            break;
+        }
+        let token = w.recv(b, Class::Large);
+        let bytes = w.bytes(token);
+        for (at, byte) in (read..).zip(&bytes) {
+            assert_eq!(*byte, canary(at), "at byte {at}");
+        }
+        read += bytes.len();
+    }
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn shutdown_of_writing_leaves_reading<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let back = w.recv(a, Class::Small);
+    w.write(a, b"all I have");
+    w.io.shutdown(a, Shutdown::Write).unwrap();
+    assert_eq!(w.read(b, 10), b"all I have");
+    let end = w.recv(b, Class::Small);
+    assert!(matches!(w.outcome(end), Outcome::Eof));
+    w.nothing_from(back);
+    w.write(b, b"thanks");
+    assert_eq!(w.bytes(back), b"thanks");
+    let refused = w.send(a, &[b"more"]);
+    assert_failed(&w.outcome(refused), &[libc::EPIPE]);
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn shutdown_of_both_wakes_the_receiver<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let (mine, theirs) = (w.recv(a, Class::Small), w.recv(b, Class::Large));
+    w.nothing_from(mine);
+    w.io.shutdown(a, Shutdown::Both).unwrap();
+    assert!(matches!(w.outcome(mine), Outcome::Eof));
+    assert!(matches!(w.outcome(theirs), Outcome::Eof));
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn close_over_unread_bytes_resets<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let answer = w.recv(a, Class::Small);
+    w.write(a, b"never read");
+    w.nothing_from(answer);
+    w.close(b);
+    assert_failed(&w.outcome(answer), &[libc::ECONNRESET]);
+    w.close(a);
+    w.finish();
+}
+
+/// What the peer had not read when a reset came may be lost or not; but it must never look like an orderly end.
+pub fn reset_is_not_an_end<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    w.write(a, b"perhaps lost");
+    w.io.set_option(a, SocketOption::ResetOnClose).unwrap();
+    w.close(a);
+    w.pass(A_WHILE);
+    let first = w.recv(b, Class::Small);
+    match w.outcome(first) {
+        Outcome::Received(lease) => {
+            assert_eq!(w.pool.bytes(&lease), b"perhaps lost");
+            w.pool.give_back(lease);
+            let second = w.recv(b, Class::Small);
+            assert_failed(&w.outcome(second), &[libc::ECONNRESET]);
+        }
+        other => assert_failed(&other, &[libc::ECONNRESET]),
+    }
+    w.close(b);
+    w.finish();
+}
+
+pub fn reset_wakes_the_receiver<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let waiting = w.recv(b, Class::Small);
+    w.nothing_from(waiting);
+    w.io.set_option(a, SocketOption::ResetOnClose).unwrap();
+    w.close(a);
+    assert_failed(&w.outcome(waiting), &[libc::ECONNRESET]);
+    w.close(b);
+    w.finish();
+}
+
+pub fn send_to_a_closed_peer<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    w.close(b);
+    let mut sent = 0;
+    let failure = loop {
+        let token = w.send(a, &[b"anybody there?"]);
+        match w.outcome(token) {
+            Outcome::Sent(_) => sent += 1,
+            other => break other,
+        }
+        assert!(sent < 100, "a peer that is gone takes everything");
+        w.pass(A_WHILE);
+    };
+    assert!(sent > 0, "the first bytes after an orderly end are taken");
+    assert_failed(&failure, &[libc::EPIPE, libc::ECONNRESET]);
+    w.close(a);
+    w.finish();
+}
+
+pub fn connect_refused<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (listener, address) = w.listener(8);
+    w.close(listener);
+    let (fd, connect) = w.connect(&address);
+    assert_failed(&w.outcome(connect), &[libc::ECONNREFUSED]);
+    w.close(fd);
+    w.finish();
+}
+
+pub fn poll_then_receive<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let poll = w.token(Kind::Mailbox);
+    w.io.poll(b, poll);
+    w.nothing_from(poll);
+    w.write(a, b"ready");
+    assert!(matches!(w.outcome(poll), Outcome::Ready));
+    assert_eq!(w.read(b, 5), b"ready");
+    w.close_both((a, b));
+    w.finish();
+}
+
+/// Cancels and expects the one answer that an operation with nothing to tell can give.
+fn cancel_for_sure<H: Harness>(w: &mut World<'_, H>, token: Token) {
+    w.nothing_from(token);
+    w.io.cancel(token);
+    w.io.cancel(token);
+    assert_failed(&w.outcome(token), &[libc::ECANCELED]);
+    w.nothing_from(token);
+}
+
+pub fn cancel_receive<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let waiting = w.recv(b, Class::Small);
+    cancel_for_sure(&mut w, waiting);
+    // Asked for and cancelled in the same turn.
+    let at_once = w.recv(b, Class::Large);
+    w.io.cancel(at_once);
+    assert_failed(&w.outcome(at_once), &[libc::ECANCELED]);
+    // A cancel that races with bytes: either wins, and no byte is lost.
+    let race = w.recv(b, Class::Small);
+    w.write(a, b"bytes");
+    w.io.cancel(race);
+    let got = match w.outcome(race) {
+        Outcome::Received(lease) => {
+            let bytes = w.pool.bytes(&lease).to_vec();
+            w.pool.give_back(lease);
+            bytes
+        }
+        other => {
+            assert_failed(&other, &[libc::ECANCELED]);
+            w.read(b, 5)
+        }
+    };
+    assert_eq!(got, b"bytes");
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn cancel_accept<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (listener, address) = w.listener(8);
+    let accept = w.accept(listener);
+    cancel_for_sure(&mut w, accept);
+    // A connection that comes while an accept is cancelled is delivered, or waits for the next accept.
+    let accept = w.accept(listener);
+    let (client, connect) = w.connect(&address);
+    w.io.cancel(accept);
+    let mut fds: Vec<Fd> = Vec::new();
+    loop {
+        let completion = w.wait(accept);
+        match completion.outcome {
+            Outcome::Accepted(fd) => fds.push(fd),
+            other => assert_failed(&other, &[libc::ECANCELED]),
+        }
+        if !completion.more {
+            break;
+        }
+    }
+    assert!(matches!(w.outcome(connect), Outcome::Connected));
+    if fds.is_empty() {
+        let next = w.accept(listener);
+        fds.push(w.accepted(next));
+        cancel_for_sure(&mut w, next);
+    }
+    assert_eq!(fds.len(), 1);
+    w.close_both((client, fds[0]));
+    w.close(listener);
+    w.finish();
+}
+
+pub fn cancel_connect<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    // A full backlog that nobody empties: later connects wait, where the network is that true to life.
+    let (listener, address) = w.listener(0);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let (fd, connect) = w.connect(&address);
+        w.pass(A_WHILE);
+        w.io.cancel(connect);
+        match w.outcome(connect) {
+            Outcome::Connected => {}
+            other => assert_failed(&other, &[libc::ECANCELED]),
+        }
+        clients.push(fd);
+    }
+    clients.into_iter().for_each(|fd| w.close(fd));
+    w.close(listener);
+    w.finish();
+}
+
+pub fn cancel_poll<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let poll = w.token(Kind::Mailbox);
+    w.io.poll(b, poll);
+    cancel_for_sure(&mut w, poll);
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn cancel_send<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let block = vec![b'z'; 60_000];
+    let stuck = loop {
+        let token = w.send(a, &[&block, &block, &block, &block]);
+        match w.soon(token) {
+            Some(completion) => assert!(matches!(completion.outcome, Outcome::Sent(_)), "{completion:?}"),
+            None => break token,
+        }
+    };
+    cancel_for_sure(&mut w, stuck);
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn cancel_what_ended<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let token = w.recv(b, Class::Small);
+    w.write(a, b"done");
+    assert_eq!(w.bytes(token), b"done");
+    w.io.cancel(token);
+    let never = w.token(Kind::ConnRecv);
+    w.io.cancel(never);
+    w.nothing_from(token);
+    w.close_both((a, b));
+    w.finish();
+}
+
+/// Sixteen buffers, two of them in reserve, and more receivers with bytes waiting than that.
+const STARVED: usize = 10;
+fn starve<H: Harness>(w: &mut World<'_, H>) -> (Vec<(Fd, Fd)>, Vec<Token>) {
+    let pairs = w.pairs(14 + STARVED);
+    for (a, _) in &pairs {
+        w.write(*a, b"!");
+    }
+    let tokens: Vec<Token> = pairs.iter().map(|(_, b)| w.recv(*b, Class::Small)).collect();
+    w.pass(A_WHILE);
+    assert_eq!((w.io.starved(), w.io.in_flight()), (STARVED, STARVED));
+    (pairs, tokens)
+}
+
+const SCARCE: PoolSize = PoolSize { tiny: 64, small: 16, large: 16 };
+
+pub fn starved_receive_resumes<H: Harness>(h: &mut H) {
+    let mut w = World::with_pool(h, SCARCE);
+    let (pairs, tokens) = starve(&mut w);
+    let mut got = BTreeSet::new();
+    while got.len() < tokens.len() {
+        let ready: Vec<_> = tokens.iter().filter_map(|t| w.take(*t)).collect();
+        // At most two leases go back per round, so that the rest keeps waiting for its turn.
+        for completion in ready {
+            let Outcome::Received(lease) = completion.outcome else { panic!("{completion:?}") };
+            w.pool.give_back(lease);
+            assert!(got.insert(completion.token), "one receive answered twice");
+            if got.len() % 2 == 0 {
+                w.turn(Duration::ZERO);
+            }
+        }
+        w.turn(Duration::from_secs(1));
+    }
+    assert_eq!(w.io.starved(), 0);
+    pairs.into_iter().for_each(|pair| w.close_both(pair));
+    w.finish();
+}
+
+pub fn cancel_starved_receive<H: Harness>(h: &mut H) {
+    let mut w = World::with_pool(h, SCARCE);
+    let (pairs, tokens) = starve(&mut w);
+    let received: Vec<_> = tokens.iter().filter_map(|t| w.take(*t)).collect();
+    assert_eq!(received.len(), 14);
+    // Which ones starve is the backend's choice.
+    let mut starved = Vec::new();
+    for (token, (_, b)) in tokens.into_iter().zip(&pairs) {
+        if received.iter().all(|c| c.token != token) {
+            starved.push((token, *b));
+        }
+    }
+    for (cancelled, (token, _)) in starved.iter().enumerate() {
+        w.io.cancel(*token);
+        assert_failed(&w.outcome(*token), &[libc::ECANCELED]);
+        assert_eq!(w.io.starved(), STARVED - cancelled - 1);
+    }
+    for completion in received {
+        let Outcome::Received(lease) = completion.outcome else { panic!("{completion:?}") };
+        w.pool.give_back(lease);
+    }
+    // What was cancelled lost nothing: the bytes are still there to be read.
+    for (_, b) in starved {
+        assert_eq!(w.read(b, 1), b"!");
+    }
+    pairs.into_iter().for_each(|pair| w.close_both(pair));
+    w.finish();
+}
+
+pub fn shutdown_wakes_a_starved_receive<H: Harness>(h: &mut H) {
+    let mut w = World::with_pool(h, SCARCE);
+    let (pairs, tokens) = starve(&mut w);
+    for (token, (_, b)) in tokens.into_iter().zip(&pairs) {
+        if !w.peek(token) {
+            w.io.shutdown(*b, Shutdown::Both).unwrap();
+            assert!(matches!(w.outcome(token), Outcome::Eof));
+        }
+    }
+    assert_eq!(w.io.starved(), 0);
+    w.drop_received();
+    pairs.into_iter().for_each(|pair| w.close_both(pair));
+    w.finish();
+}
+
+pub fn starvation_of_one_class_only<H: Harness>(h: &mut H) {
+    let mut w = World::with_pool(h, SCARCE);
+    let (pairs, tokens) = starve(&mut w);
+    let (a, b) = w.pair();
+    w.write(a, b"large");
+    let large = w.recv(b, Class::Large);
+    assert_eq!(w.bytes(large), b"large");
+    assert_eq!(w.io.starved(), STARVED);
+    let mut open = BTreeSet::from_iter(tokens);
+    while let Some(token) = open.iter().copied().next() {
+        let token = open.iter().copied().find(|t| w.peek(*t)).unwrap_or(token);
+        assert_eq!(w.bytes(token), b"!");
+        open.remove(&token);
+    }
+    w.close_both((a, b));
+    pairs.into_iter().for_each(|pair| w.close_both(pair));
+    w.finish();
+}
+
+pub fn accept_many<H: Harness>(h: &mut H) {
+    const MANY: usize = 200;
+    let mut w = World::new(h);
+    let (listener, address) = w.listener(1024);
+    let accept = w.accept(listener);
+    let clients: Vec<_> = (0..MANY).map(|_| w.connect(&address)).collect();
+    let accepted: Vec<Fd> = (0..MANY).map(|_| w.accepted(accept)).collect();
+    let mut theirs = BTreeSet::new();
+    for (fd, connect) in &clients {
+        assert!(matches!(w.outcome(*connect), Outcome::Connected));
+        theirs.insert(w.io.local_address(*fd).unwrap());
+    }
+    let seen: BTreeSet<_> = accepted.iter().map(|fd| w.io.peer_address(*fd).unwrap()).collect();
+    assert_eq!((seen.len(), &seen), (MANY, &theirs));
+    w.io.cancel(accept);
+    assert_failed(&w.outcome(accept), &[libc::ECANCELED]);
+    clients.into_iter().for_each(|(fd, _)| w.close(fd));
+    accepted.into_iter().for_each(|fd| w.close(fd));
+    w.close(listener);
+    w.finish();
+}
+
+pub fn accept_without_descriptors<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (listener, address) = w.listener(8);
+    let accept = w.accept(listener);
+    let fd = w.io.socket(dataplane::io::Family::V4).unwrap();
+    if w.exhaust_descriptors() {
+        let connect = w.token(Kind::LinkConnect);
+        w.io.connect(fd, &address, connect);
+        assert!(matches!(w.outcome(connect), Outcome::Connected));
+        assert_failed(&w.outcome(accept), &[libc::EMFILE]);
+        w.relieve_descriptors();
+        // The connection waited in the backlog.
+        let again = w.accept(listener);
+        let accepted = w.accepted(again);
+        w.close(accepted);
+        w.io.cancel(again);
+        assert_failed(&w.outcome(again), &[libc::ECANCELED]);
+    } else {
+        w.io.cancel(accept);
+        assert_failed(&w.outcome(accept), &[libc::ECANCELED]);
+    }
+    w.close(fd);
+    w.close(listener);
+    w.finish();
+}

@@ -1,0 +1,12 @@
+//! HTTP/1 through a whole shard, in the simulator without faults: every case of `cases/`, and every limit and timeout.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+mod bed;
+#[path = "../cases/mod.rs"]
+mod cases;
+mod limits;
+mod message;
+mod requests;
+mod responses;
+mod timeouts;

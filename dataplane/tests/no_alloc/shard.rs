@@ -1,0 +1,70 @@
+//! What a whole shard costs per request on the real ring: no allocation, and a part of a system call.
+
+use crate::counting::allocations;
+use crate::real::{Exchange, Real, with_shard};
+
+const CLIENTS: u64 = 4;
+const WARM: u64 = 500;
+const MEASURED: u64 = 10_000;
+
+const GET: &[u8] =
+    b"GET /some/path?x=y HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
+const OK: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello, world";
+
+/// `MEASURED` exchanges are watched, all on connections that stay: the first that closes makes a table longer.
+fn assert_allocates_nothing(exchange: &Exchange) {
+    with_shard(CLIENTS, (WARM + MEASURED + WARM) / CLIENTS, exchange, |real| {
+        real.run_to(WARM);
+        let count = allocations(|| real.run_to(WARM + MEASURED));
+        assert_eq!(count, 0, "allocations in {MEASURED} exchanges");
+    });
+}
+
+#[test]
+fn exchanges_with_sized_responses() {
+    assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: OK.to_vec() });
+}
+
+#[test]
+fn exchanges_with_chunked_responses() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let response = format!("{head}5\r\nhello\r\n400\r\n{}\r\n1\r\n!\r\n0\r\n\r\n", "b".repeat(0x400));
+    assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: response.into_bytes() });
+}
+
+#[test]
+fn exchanges_with_uploads() {
+    let body = "b".repeat(8192);
+    let sized = format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\n\r\n{body}");
+    assert_allocates_nothing(&Exchange { request: sized.into_bytes(), response: OK.to_vec() });
+}
+
+#[test]
+fn exchanges_with_uploads_in_chunks() {
+    let body = "b".repeat(4096);
+    let chunked = format!(
+        "POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n{body}\r\n1000\r\n{body}\r\n0\r\n\r\n"
+    );
+    assert_allocates_nothing(&Exchange { request: chunked.into_bytes(), response: OK.to_vec() });
+}
+
+/// A busy shard enters the kernel less than once for each request, and makes no other system call for one.
+#[test]
+fn system_calls_of_a_busy_shard() {
+    const CLIENTS: u64 = 64;
+    let exchange = Exchange { request: GET.to_vec(), response: OK.to_vec() };
+    with_shard(CLIENTS, 200, &exchange, |real| {
+        // Until every client has a connection and nearly every link is made.
+        real.run_to(CLIENTS * 50);
+        let connects = |real: &Real| real.shard.core.stats.connects.get();
+        let before = (real.io.enters(), real.io.calls, connects(real));
+        real.run_to(CLIENTS * 150);
+        let (enters, calls) = (real.io.enters() - before.0, real.io.calls - before.1);
+        let requests = CLIENTS * 100;
+        assert!(enters * 10 < requests * 9, "{enters} io_uring_enter for {requests} requests");
+        // A new link costs its socket, an option and its address.
+        let links = connects(real) - before.2;
+        assert!(calls <= 3 * links, "{calls} other system calls for {requests} requests and {links} links");
+    });
+}
