@@ -1,1 +1,172 @@
 //! A configuration file: read, parse, check, and the snapshot that the shards run.
+//!
+//! The text becomes a spanned tree (`tree`), each section reads its table of it by its keys (`process`, `listener`,
+//! `route`, `cluster`), and every problem goes into one report (`report`). The manual is written from the same keys
+//! (`reference`).
+
+mod address;
+mod cluster;
+mod host;
+mod keys;
+mod later;
+mod listener;
+mod matching;
+mod names;
+mod process;
+mod reference;
+mod reply;
+mod report;
+mod route;
+mod template;
+mod tree;
+mod units;
+
+pub use keys::{Key, ReloadEffect, Section, Shape};
+pub use process::{AccessLog, Backend, LogFormat, LogLevel, LogTarget, ProcessSettings, Shards};
+pub use reference::{manual, sections};
+pub use report::{Problem, Report, Severity};
+pub use units::{parse_duration, parse_size};
+
+use dataplane::limits;
+use dataplane::spec::Snapshot;
+use names::Names;
+use report::Problems;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use toml::de::DeTable;
+use tree::Table;
+
+/// What `ringway` runs without a file.
+pub const DEMO: &str = include_str!("demo.toml");
+
+/// What a file's "auto" depends on.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// Descriptors it may open: the soft limit, after it was raised.
+    pub descriptors: u64,
+    /// Its pseudonym unless the file gives one.
+    pub random_node: String,
+}
+
+/// A checked file.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub snapshot: Arc<Snapshot>,
+    pub process: ProcessSettings,
+    pub warnings: Report,
+}
+
+/// Reads and checks a file. Warnings alone are no failure.
+pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|what| Report::of_file(&name, what))?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let (good, _) = bytes.split_at(error.valid_up_to());
+            let problems = Problems::default();
+            let what = "this byte is not UTF-8, which TOML is written in".to_owned();
+            problems.syntax(good.len(), what, None);
+            return Err(problems.finish(&name, std::str::from_utf8(good).unwrap_or_default()));
+        }
+    };
+    parse(text, &name, environment)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let most = limits::CONFIG_FILE_BYTES;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| format!("cannot be opened: {e}"))?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+    match u64::try_from(bytes.len()) {
+        Ok(len) if len <= most => Ok(bytes),
+        _ => Err(format!("is larger than {}", units::format_size(most))),
+    }
+}
+
+/// Checks a text; `file` is its name in problems.
+pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded, Report> {
+    if u64::try_from(text.len()).is_ok_and(|len| len > limits::CONFIG_FILE_BYTES) {
+        let most = units::format_size(limits::CONFIG_FILE_BYTES);
+        return Err(Report::of_file(file, format!("is larger than {most}")));
+    }
+    let problems = Problems::default();
+    let (tree, faults) = DeTable::parse_recoverable(text);
+    for fault in faults {
+        let at = fault.span().map_or(text.len(), |span| span.start);
+        let (what, meant) = explain(fault.message(), text.get(at..).unwrap_or_default());
+        problems.syntax(at, what, meant);
+    }
+    let (snapshot, process) = build(&tree::root(&process::ROOT, &tree, &problems), environment);
+    drop(tree);
+    let report = problems.finish(file, text);
+    if report.has_errors() {
+        return Err(report);
+    }
+    Ok(Loaded { snapshot: Arc::new(snapshot), process, warnings: report })
+}
+
+/// A fault of syntax in other words where the parser's would mislead: it takes a bare word for a number or a date.
+fn explain(message: &str, rest: &str) -> (String, Option<String>) {
+    let word: String =
+        rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "_-.:/".contains(*c)).take(64).collect();
+    let bare = word.starts_with(|c: char| c.is_ascii_alphabetic());
+    if bare && ["invalid float", "invalid integer", "string values"].iter().any(|m| message.starts_with(m)) {
+        return ("a string stands in quotes".to_owned(), Some(format!("{word:?}")));
+    }
+    (message.replace('\n', " "), None)
+}
+
+/// Reads all sections. What has problems is filled in with defaults, and not used.
+fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSettings) {
+    let (runtime, mut process) = process::read(root, environment);
+    let listener_tables = bounded(root, "listener", limits::LISTENERS_MAX);
+    let route_tables = bounded(root, "route", limits::ROUTES_MAX);
+    let cluster_tables = bounded(root, "cluster", limits::CLUSTERS_MAX);
+    if root.get("listener").is_none() {
+        root.lacks(Severity::Error, "listener", "is missing: at least one [[listener]]");
+    }
+    let (mut listener_ids, listener_names) = Names::read("listener", &listener_tables);
+    let (mut cluster_ids, cluster_names) = Names::read("cluster", &cluster_tables);
+
+    let clusters = cluster::read(&cluster_tables, &cluster_names);
+    let mut listeners = listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment);
+    let routes = route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
+    process.access_logs = process::access_logs(root, &mut listener_ids);
+
+    for listener in &mut listeners {
+        listener.access_log = process.access_logs.iter().any(|log| log.takes(&listener.name));
+    }
+    if !root.problems.any_error() {
+        listener::warn_deaf(&listener_tables, &listeners, &routes);
+        cluster_ids.warn_unused(&cluster_tables, &cluster_names);
+        route::warn_hidden(&route_tables, &routes);
+    }
+
+    let snapshot = Snapshot {
+        runtime,
+        listeners: listeners.into_iter().map(|l| Some(Arc::new(l))).collect(),
+        routes,
+        clusters: clusters.into_iter().map(|c| Some(Arc::new(c))).collect(),
+    };
+    (snapshot, process)
+}
+
+/// The tables of a kind, unless there are too many of them.
+fn bounded<'t>(root: &Table<'t>, kind: &str, most: usize) -> Vec<Table<'t>> {
+    let tables = root.tables(kind);
+    if tables.len() > most {
+        root.error(
+            kind,
+            format!("there are {} of them, which is out of range (at most {most})", tables.len()),
+        );
+        return Vec::new();
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests;

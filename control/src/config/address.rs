@@ -1,0 +1,272 @@
+//! Addresses as the file writes them: to listen on, to connect to, ranges to connect from, networks to believe.
+
+use super::tree::Item;
+use dataplane::io::SocketAddress;
+use dataplane::spec::{ListenAddress, Network};
+use std::net::{IpAddr, SocketAddr};
+
+/// Why a text is no address, and what was probably meant.
+type Wrong = (String, Option<String>);
+
+/// `"0.0.0.0:8080"`, `"[::]:443"`.
+pub(super) fn listen(item: &Item<'_>) -> Option<ListenAddress> {
+    let text = item.words()?;
+    if is_later(item, text, &["unix:", "fd:"]) {
+        return None;
+    }
+    let found = socket(text).map_err(|(what, nearest)| match host_name(text) {
+        Some(_) => {
+            (format!("{text:?} is a host name: a listener is bound to an IP address and port"), nearest)
+        }
+        None => (what, nearest),
+    });
+    Some(ListenAddress(told(item, found)?))
+}
+
+/// `"127.0.0.1:9000"`, `"[::1]:9000"`: somewhere to connect to.
+pub(super) fn endpoint(item: &Item<'_>) -> Option<SocketAddress> {
+    let text = item.words()?;
+    if is_later(item, text, &["unix:"]) {
+        return None;
+    }
+    if socket(text).is_err()
+        && let Some((host, port)) = host_name(text)
+    {
+        let nearest = (host == "localhost").then(|| format!("127.0.0.1:{port}"));
+        item.error_near(format!("known, not in this version: a host name ({host})"), nearest);
+        return None;
+    }
+    let address = told(item, socket(text))?;
+    if address.port() == 0 {
+        item.error("port 0 cannot be connected to");
+    } else if address.ip().is_multicast() || address.ip() == IpAddr::from([255, 255, 255, 255]) {
+        item.error("a multicast or broadcast address cannot be connected to");
+    } else if address.ip().is_unspecified() {
+        let local = if address.is_v6() { "[::1]" } else { "127.0.0.1" };
+        item.warn("connects to this machine", Some(format!("{local}:{}", address.port())));
+    }
+    Some(address)
+}
+
+/// `"10.0.0.0/8"`, or one address.
+pub(super) fn network(item: &Item<'_>) -> Option<Network> {
+    let text = item.words()?;
+    let network = told(item, parse_network(text))?;
+    let base = first_of(network);
+    if base != network.address {
+        item.warn(
+            format!("{} has bits behind its prefix, which do not count", network.address),
+            Some(format!("{base}/{}", network.prefix)),
+        );
+    }
+    Some(Network { address: base, ..network })
+}
+
+/// `"127.0.0.1-127.0.0.9"`, `"10.0.0.0/24"` (without its first and last address in IPv4), or one address.
+pub(super) fn range(item: &Item<'_>) -> Option<(IpAddr, IpAddr)> {
+    let text = item.words()?;
+    let (from, to) = told(item, parse_range(text))?;
+    if from.is_multicast() || to.is_multicast() {
+        item.error("a multicast address cannot be connected from");
+        return None;
+    }
+    Some((from, to))
+}
+
+/// How many addresses a range has.
+pub(super) fn range_size((from, to): (IpAddr, IpAddr)) -> u128 {
+    number(to).saturating_sub(number(from)).saturating_add(1)
+}
+
+fn told<T>(item: &Item<'_>, found: Result<T, Wrong>) -> Option<T> {
+    found.map_err(|(what, nearest)| item.error_near(what, nearest)).ok()
+}
+
+fn is_later(item: &Item<'_>, text: &str, prefixes: &[&str]) -> bool {
+    let found = prefixes.iter().find(|prefix| text.starts_with(**prefix));
+    if let Some(prefix) = found {
+        item.later(&format!("{prefix} addresses"));
+    }
+    found.is_some()
+}
+
+fn socket(text: &str) -> Result<SocketAddress, Wrong> {
+    match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(v6)) if v6.scope_id() != 0 => Err((format!("{text:?} has a scope id"), None)),
+        Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
+            let v4 = v6.ip().to_canonical();
+            Err((format!("{text:?} is an IPv4 address in IPv6 form"), Some(format!("{v4}:{}", v6.port()))))
+        }
+        Ok(address) => Ok(address.into()),
+        Err(_) => Err(why_no_socket(text)),
+    }
+}
+
+fn why_no_socket(text: &str) -> Wrong {
+    let as_socket = |text: &str| text.parse::<SocketAddr>().ok().map(|a| a.to_string());
+    if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return (format!("{text:?} is a URL; an address has no scheme"), as_socket(rest));
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let meant = unbracketed(text).unwrap_or_else(|| SocketAddr::new(ip, 8080).to_string());
+        return (format!("{text:?} lacks its port"), Some(meant));
+    }
+    let port = text.trim_start_matches('*').trim_start_matches(':');
+    if let Ok(port) = port.parse::<u16>() {
+        return (format!("{text:?} lacks its IP address"), Some(format!("0.0.0.0:{port}")));
+    }
+    match text.rsplit_once(':') {
+        Some((ip, port))
+            if ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) && port.parse::<u16>().is_err() =>
+        {
+            (format!("{port:?} is not a port (0 to 65535)"), None)
+        }
+        _ => {
+            let (what, mended) =
+                ("is not an IP address and port, as \"127.0.0.1:8080\"", as_socket(text.trim()));
+            (format!("{text:?} {what}"), mended.or_else(|| unbracketed(text)))
+        }
+    }
+}
+
+/// What `::1:8080` was meant to be, if its last group can be a port and the rest an address.
+fn unbracketed(text: &str) -> Option<String> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let ip: IpAddr = ip.parse().ok()?;
+    Some(SocketAddr::new(ip, port.parse().ok()?).to_string())
+}
+
+/// The host and port of `name:port`, if it has that form.
+fn host_name(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let named = host.bytes().all(is_host) && host.bytes().any(|b| b.is_ascii_alphabetic());
+    if named { Some((host, port.parse().ok()?)) } else { None }
+}
+
+fn parse_network(text: &str) -> Result<Network, Wrong> {
+    let wrong = || (format!("{text:?} is not a network, as \"10.0.0.0/8\""), None);
+    let (ip, prefix) = text.split_once('/').map_or((text, None), |(ip, prefix)| (ip, Some(prefix)));
+    let address: IpAddr = ip.parse().map_err(|_| wrong())?;
+    if let Some(v4) = mapped(address) {
+        return Err((format!("{text:?} is an IPv4 address in IPv6 form"), Some(v4.to_string())));
+    }
+    let longest = bits(address);
+    let Some(prefix) = prefix else { return Ok(Network { address, prefix: longest }) };
+    let all_digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    match prefix.parse::<u8>() {
+        Ok(prefix) if all_digits && prefix <= longest => Ok(Network { address, prefix }),
+        _ => Err((format!("{prefix:?} is not a prefix length (0 to {longest})"), None)),
+    }
+}
+
+fn parse_range(text: &str) -> Result<(IpAddr, IpAddr), Wrong> {
+    let Some((from, to)) = text.split_once('-') else {
+        let network = parse_network(text).map_err(|(what, nearest)| match text.contains('/') {
+            true => (what, nearest),
+            false => {
+                (format!("{text:?} is not an address, a network or a range \"127.0.0.1-127.0.0.9\""), nearest)
+            }
+        })?;
+        return Ok(usable(network));
+    };
+    let parse = |text: &str| {
+        let text = text.trim();
+        text.parse::<IpAddr>().map_err(|_| (format!("{text:?} is not an IP address"), None))
+    };
+    let (from, to) = (parse(from)?, parse(to)?);
+    if from.is_ipv4() != to.is_ipv4() {
+        return Err((format!("{text:?} goes from one family of addresses to the other"), None));
+    }
+    if from > to {
+        return Err((format!("{text:?} ends before it begins"), Some(format!("{to}-{from}"))));
+    }
+    Ok((from, to))
+}
+
+/// The addresses of a network that a socket can have: in IPv4 the first names the network, the last is its broadcast.
+fn usable(network: Network) -> (IpAddr, IpAddr) {
+    let (first, size) =
+        (number(first_of(network)), bits(network.address) - network.prefix.min(bits(network.address)));
+    let last = first | 1u128.checked_shl(u32::from(size)).map_or(u128::MAX, |n| n - 1);
+    match network.address {
+        IpAddr::V4(_) if size >= 2 => (v4(first + 1), v4(last - 1)),
+        IpAddr::V4(_) => (v4(first), v4(last)),
+        IpAddr::V6(_) => (IpAddr::V6(first.into()), IpAddr::V6(last.into())),
+    }
+}
+
+fn first_of(network: Network) -> IpAddr {
+    let host = bits(network.address) - network.prefix.min(bits(network.address));
+    let mask = u128::MAX.checked_shl(u32::from(host)).unwrap_or(0);
+    let first = number(network.address) & mask;
+    match network.address {
+        IpAddr::V4(_) => v4(first),
+        IpAddr::V6(_) => IpAddr::V6(first.into()),
+    }
+}
+
+fn mapped(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map(IpAddr::V4),
+        IpAddr::V4(_) => None,
+    }
+}
+
+fn bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+fn v4(number: u128) -> IpAddr {
+    IpAddr::V4(u32::try_from(number).unwrap_or(u32::MAX).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ranges() {
+        let range = |text| parse_range(text).map_err(|w| w.0);
+        assert_eq!(range("127.0.0.1-127.0.0.9"), Ok((ip("127.0.0.1"), ip("127.0.0.9"))));
+        assert_eq!(range("127.0.0.1 - 127.0.0.9"), Ok((ip("127.0.0.1"), ip("127.0.0.9"))));
+        assert_eq!(range("127.0.0.7"), Ok((ip("127.0.0.7"), ip("127.0.0.7"))));
+        assert_eq!(range("10.1.2.3/24"), Ok((ip("10.1.2.1"), ip("10.1.2.254"))));
+        assert_eq!(range("10.1.2.3/31"), Ok((ip("10.1.2.2"), ip("10.1.2.3"))));
+        assert_eq!(range("0.0.0.0/0").map(range_size), Ok((1 << 32) - 2));
+        assert_eq!(range("::/0").map(range_size), Ok(u128::MAX));
+        assert_eq!(range("fd00::/127"), Ok((ip("fd00::"), ip("fd00::1"))));
+        for wrong in
+            ["", "-", "127.0.0.9-127.0.0.1", "1.1.1.1-::1", "1.1.1.1/33", "1.1.1.1/+8", "a", "::ffff:1.2.3.4"]
+        {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant() {
+        let nearest = |text| socket(text).unwrap_err().1;
+        assert_eq!(nearest(":8080").as_deref(), Some("0.0.0.0:8080"));
+        assert_eq!(nearest("8080").as_deref(), Some("0.0.0.0:8080"));
+        assert_eq!(nearest("*:80").as_deref(), Some("0.0.0.0:80"));
+        assert_eq!(nearest("::1").as_deref(), Some("[::1]:8080"));
+        assert_eq!(nearest("fe80::1:99999"), None);
+        assert_eq!(nearest("http://10.0.0.1:80/").as_deref(), Some("10.0.0.1:80"));
+        assert_eq!(nearest("[::ffff:1.2.3.4]:80").as_deref(), Some("1.2.3.4:80"));
+        assert_eq!(host_name("app.internal:9000"), Some(("app.internal", 9000)));
+        assert_eq!(host_name("10.0.0.1:9000"), None);
+        assert_eq!(host_name("app"), None);
+    }
+}

@@ -1,0 +1,320 @@
+//! `[[cluster]]`: endpoints with one policy, how they are reached and for how long.
+
+use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
+use super::keys::{Key, Section, Shape};
+use super::tree::{Item, Table, is_name};
+use super::{address, host, later};
+use dataplane::cluster::balance::POLICIES;
+use dataplane::limits;
+use dataplane::spec::{
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SourceAddresses,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Policies of this version; the first is the default.
+const BALANCE: &[&str] = &{
+    let mut names = [""; POLICIES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = POLICIES[i].name;
+        i += 1;
+    }
+    names
+};
+const BALANCE_LATER: &[&str] = &["first", "peak_ewma", "hash"];
+
+pub(super) static SECTION: Section = Section {
+    path: "cluster",
+    shared: false,
+    doc: "A named set of endpoints with one policy.",
+    keys: &[
+        Key::new("name", Shape::Free("a name"), Drains, "Its identity in routes, log and metrics.").absent("required"),
+        Key::new(
+            "balance",
+            Shape::Word(BALANCE, BALANCE_LATER),
+            NextExchange,
+            "Which endpoint takes the next request: `\"round_robin\"` by weight in turn, `\"least_connections\"` the one \
+             with the fewest running requests for its weight, `\"random\"` the better of two draws.",
+        ),
+        Key::new(
+            "host",
+            Shape::Free("\"pass\", \"endpoint\" or a name"),
+            NextExchange,
+            "The Host that origins are sent: the client's, the endpoint's address, or this name.",
+        )
+        .absent("\"pass\""),
+        Key::new(
+            "source_addresses",
+            Shape::Free("local addresses, ranges \"127.0.0.1-127.0.0.9\" or networks, one or a list"),
+            NewConnections,
+            "Where links come from, each address in turn. An IPv4 network stands for its addresses without the first and \
+             the last.",
+        )
+        .absent("the kernel's choice"),
+        Key::new(
+            "endpoints",
+            Shape::Free("a list of addresses or tables"),
+            Drains,
+            "An address `\"127.0.0.1:9000\"`, or a table. Host names and `unix:PATH` are known, not in this version.",
+        )
+        .absent("required"),
+        Key::new(
+            "trailers",
+            Shape::Word(&["drop", "pass"], &[]),
+            NextExchange,
+            "Whether the trailers of chunked bodies are passed on, both ways.",
+        ),
+        Key::new("timeouts", Shape::Table(&TIMEOUTS), NextExchange, "How long an origin may take."),
+        Key::new("pool", Shape::Table(&POOL), NextExchange, "Idle links kept for the next request."),
+        Key::later("send_proxy", Shape::Word(&["v1", "v2"], &[]), NewConnections, "Send a PROXY header."),
+        Key::later("health", Shape::Table(&later::HEALTH), Nothing, "Active checks."),
+        Key::later("outlier", Shape::Table(&later::OUTLIER), Nothing, "Passive checks."),
+        Key::later("circuit_breaker", Shape::Table(&later::CIRCUIT_BREAKER), Nothing, "Circuit breaker."),
+        Key::later("retry", Shape::Table(&later::RETRY), NextExchange, "Second attempts."),
+        Key::later("sticky", Shape::Table(&later::STICKY), NextExchange, "Sticky clients."),
+        Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS to endpoints."),
+    ],
+};
+
+pub(super) static ENDPOINT: Section = Section {
+    path: "cluster.endpoints",
+    shared: false,
+    doc: "An endpoint as a table.",
+    keys: &[
+        Key::new("name", Shape::Free("a name"), Drains, "Its identity in its cluster.").absent("its address"),
+        Key::new("address", Shape::Free("an address, as \"127.0.0.1:9000\""), Drains, "Where to connect.")
+            .absent("required"),
+        Key::new(
+            "weight",
+            Shape::Count(limits::ENDPOINT_WEIGHT, None),
+            NextExchange,
+            "Its share; 0 takes nothing.",
+        ),
+        Key::new(
+            "max_connections",
+            Shape::Count(limits::ENDPOINT_CONNECTIONS, Some(("unlimited", u64::MAX))),
+            NewConnections,
+            "Open links, idle ones included (each holds a port), over all shards.",
+        ),
+        Key::new(
+            "max_requests",
+            Shape::Count(limits::ENDPOINT_REQUESTS, Some(("unlimited", u64::MAX))),
+            NextExchange,
+            "Running requests, over all shards.",
+        ),
+        Key::later("backup", Shape::Flag, NextExchange, "Short for `priority = 1`."),
+        Key::later(
+            "priority",
+            Shape::Free("a whole number"),
+            NextExchange,
+            "Used when all of lower numbers are down.",
+        ),
+    ],
+};
+
+pub(super) static TIMEOUTS: Section = Section {
+    path: "cluster.timeouts",
+    shared: false,
+    doc: "How long an origin may take. A route may override these.",
+    keys: &[
+        Key::new(
+            "connect",
+            Shape::Duration(limits::CONNECT_TIMEOUT, None),
+            NextExchange,
+            "To connect. Beyond: the next endpoint, in the end 504.",
+        ),
+        Key::new(
+            "response_header",
+            Shape::Duration(limits::RESPONSE_HEADER_TIMEOUT, None),
+            NextExchange,
+            "From the end of the request to the end of the response's head. Beyond: 504.",
+        ),
+        Key::new(
+            "response_body",
+            Shape::Duration(limits::RESPONSE_BODY_TIMEOUT, None),
+            NextExchange,
+            "Between two pieces of a response's body.",
+        ),
+        Key::new(
+            "send",
+            Shape::Duration(limits::SEND_TIMEOUT, None),
+            NextExchange,
+            "For an origin to take any of what is sent to it.",
+        ),
+        Key::later("queue", Shape::Free("a duration"), NextExchange, "For a request to wait for a place."),
+    ],
+};
+
+pub(super) static POOL: Section = Section {
+    path: "cluster.pool",
+    shared: false,
+    doc: "Links kept open for the next request.",
+    keys: &[
+        Key::new(
+            "idle",
+            Shape::Count(limits::POOL_IDLE, None),
+            NextExchange,
+            "Idle links kept, over all shards of this process; 0 closes each after its exchange.",
+        ),
+        Key::new(
+            "idle_timeout",
+            Shape::Duration(limits::POOL_IDLE_TIMEOUT, None),
+            NextExchange,
+            "How long a link may be idle; keep it below the origins' own.",
+        ),
+        Key::new(
+            "requests_per_connection",
+            Shape::Count(limits::REQUESTS_PER_CONNECTION, Some(("unlimited", u64::MAX))),
+            NextExchange,
+            "Requests on one link before it is closed.",
+        ),
+    ],
+};
+
+pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>]) -> Vec<Cluster> {
+    let tables = tables.iter().zip(names).enumerate();
+    tables
+        .map(|(index, (table, name))| {
+            let timeouts = table.table("timeouts");
+            let pool = table.table("pool");
+            let balance = balance(table);
+            Cluster {
+                id: ClusterId(u16::try_from(index).unwrap_or(u16::MAX)),
+                name: Arc::clone(name),
+                balance,
+                host: host_policy(table),
+                source_addresses: source_addresses(table),
+                endpoints: endpoints(table, balance),
+                timeouts: ClusterTimeouts {
+                    connect: timeouts.duration("connect"),
+                    response_header: timeouts.duration("response_header"),
+                    response_body: timeouts.duration("response_body"),
+                    send: timeouts.duration("send"),
+                },
+                pool: Pool {
+                    idle: pool.count32("idle"),
+                    idle_timeout: pool.duration("idle_timeout"),
+                    requests_per_connection: pool.count("requests_per_connection"),
+                },
+                pass_trailers: table.word("trailers") == "pass",
+            }
+        })
+        .collect()
+}
+
+fn balance(table: &Table<'_>) -> &'static str {
+    if let Some(item) = table.get("balance")
+        && item.value.is_table()
+    {
+        item.later("a policy with parameters");
+        return BALANCE[0];
+    }
+    table.word("balance")
+}
+
+fn host_policy(table: &Table<'_>) -> HostPolicy {
+    let Some(item) = table.get("host") else { return HostPolicy::Pass };
+    match item.words() {
+        None | Some("pass") => HostPolicy::Pass,
+        Some("endpoint") => HostPolicy::Endpoint,
+        Some(name) => {
+            if let Err(what) = host::authority(name) {
+                item.error(what);
+            }
+            HostPolicy::Name(name.into())
+        }
+    }
+}
+
+fn source_addresses(table: &Table<'_>) -> SourceAddresses {
+    let items = table.each("source_addresses");
+    let ranges: Vec<_> = items.iter().filter_map(address::range).collect();
+    let count = ranges.iter().map(|&range| address::range_size(range)).fold(0, u128::saturating_add);
+    if count > limits::SOURCE_ADDRESSES_MAX as u128
+        && let Some(item) = items.first()
+    {
+        let most = limits::SOURCE_ADDRESSES_MAX;
+        item.error(format!("{count} addresses are out of range (at most {most} in all)"));
+    }
+    SourceAddresses { ranges }
+}
+
+fn endpoints(table: &Table<'_>, balance: &str) -> Vec<Endpoint> {
+    let Some(list) = table.need("endpoints") else { return Vec::new() };
+    if !list.value.is_array() {
+        list.wrong_type();
+        return Vec::new();
+    }
+    let items = list.each();
+    if items.len() > limits::ENDPOINTS_MAX {
+        list.error(format!("lists more than {} endpoints", limits::ENDPOINTS_MAX));
+        return Vec::new();
+    }
+    let mut names = BTreeSet::new();
+    let mut endpoints: Vec<Endpoint> = Vec::with_capacity(items.len());
+    for item in &items {
+        let id = EndpointId(u16::try_from(endpoints.len()).unwrap_or(u16::MAX));
+        let Some(endpoint) = endpoint(item, id) else { continue };
+        if !names.insert(Arc::clone(&endpoint.name)) {
+            let name = &endpoint.name;
+            let hint = if is_name(name) && !name.contains(':') { "" } else { "; give each a `name`" };
+            item.error(format!("another endpoint of this cluster is called {name:?}{hint}"));
+        }
+        endpoints.push(endpoint);
+    }
+    if endpoints.len() == items.len() {
+        check_weights(&list, &endpoints, balance);
+    }
+    endpoints
+}
+
+fn endpoint(item: &Item<'_>, id: EndpointId) -> Option<Endpoint> {
+    const NONE: u32 = u32::MAX;
+    if !item.value.is_table() {
+        if !item.value.is_str() {
+            item.wants("an address or a table");
+            return None;
+        }
+        let address = address::endpoint(item)?;
+        let name: Arc<str> = address.to_string().into();
+        let authority = Arc::clone(&name);
+        return Some(Endpoint {
+            id,
+            name,
+            address,
+            authority,
+            weight: 1,
+            max_connections: NONE,
+            max_requests: NONE,
+        });
+    }
+    let table = item.table(&ENDPOINT)?;
+    let name = table.get("name").map(|item| item.name());
+    let weight = table.count32("weight");
+    let (max_connections, max_requests) = (table.count32("max_connections"), table.count32("max_requests"));
+    let address = table.need("address").and_then(|item| address::endpoint(&item))?;
+    let name = match name {
+        Some(name) => name?,
+        None => address.to_string().into(),
+    };
+    let authority = address.to_string().into();
+    Some(Endpoint { id, name, address, authority, weight, max_connections, max_requests })
+}
+
+fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {
+    let weights = endpoints.iter().map(|e| e.weight);
+    if !endpoints.is_empty() && weights.clone().all(|w| w == 0) {
+        list.warn("every weight is 0: this cluster takes nothing, and its requests are answered 503", None);
+    }
+    let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
+    let cycle = weights.map(|w| (w / divisor) as usize).sum::<usize>();
+    if balance == BALANCE[0] && cycle > limits::ROUND_ROBIN_CYCLE {
+        let most = limits::ROUND_ROBIN_CYCLE;
+        list.error(format!("the weights add up to {cycle}, which is out of range (at most {most} in all)"));
+    }
+}
+
+fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}

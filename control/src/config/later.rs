@@ -1,0 +1,154 @@
+//! Keys that are known and reserved, and refused until their feature is built. Each section moves to its own file then.
+
+use super::keys::ReloadEffect::{NewConnections, NextExchange, Nothing};
+use super::keys::{Key, ReloadEffect, Section, Shape};
+
+const fn key(name: &'static str, form: &'static str, effect: ReloadEffect, doc: &'static str) -> Key {
+    Key::later(name, Shape::Free(form), effect, doc)
+}
+
+pub(super) static ADMIN: Section = Section {
+    path: "admin",
+    shared: false,
+    doc: "The address of the admin API, metrics and page.",
+    keys: &[key("address", "an address, as \"127.0.0.1:9901\"", NewConnections, "Where it listens.")],
+};
+
+pub(super) static PROXY_PROTOCOL: Section = Section {
+    path: "listener.proxy_protocol",
+    shared: false,
+    doc: "The PROXY header of a balancer in front.",
+    keys: &[
+        key("accept", "\"required\" or \"optional\"", NewConnections, "Whether it must come."),
+        key("from", "networks, as \"10.0.0.0/8\"", NewConnections, "Who may send it."),
+    ],
+};
+
+pub(super) static BALANCE: Section = Section {
+    path: "cluster.balance",
+    shared: false,
+    doc: "`balance` as a table: a policy with parameters.",
+    keys: &[
+        key("policy", "the name of a policy", NextExchange, "The policy."),
+        key(
+            "on",
+            "\"source\", \"uri\", \"header:NAME\" or \"cookie:NAME\"",
+            NextExchange,
+            "What a hash is taken of.",
+        ),
+        key("table", "\"maglev\"", NextExchange, "How a hash finds its endpoint."),
+        key(
+            "bounded_load",
+            "a number above 1",
+            NextExchange,
+            "Share of the mean load that an endpoint may have.",
+        ),
+    ],
+};
+
+pub(super) static HEALTH: Section = Section {
+    path: "cluster.health",
+    shared: false,
+    doc: "Active checks of each endpoint.",
+    keys: &[
+        key("kind", "\"tcp\" or \"http\"", Nothing, "What a check does."),
+        key("method", "a method", Nothing, "Of the check's request."),
+        key("path", "a path", Nothing, "Of the check's request."),
+        key("host", "a name", Nothing, "Of the check's request."),
+        key("headers", "a table", Nothing, "Of the check's request."),
+        key("expect_status", "a list, as [\"200-399\"]", Nothing, "What counts as well."),
+        Key::later("expect_body", Shape::Table(&EXPECT_BODY), Nothing, "What the answer's body must have."),
+        key("interval", "a duration", Nothing, "Between two checks."),
+        key("timeout", "a duration", Nothing, "For one check."),
+        key("rise", "a whole number", Nothing, "Good checks until an endpoint is up."),
+        key("fall", "a whole number", Nothing, "Bad checks until it is down."),
+        key("fast_interval", "a duration", Nothing, "Between checks while it changes."),
+        key("initial", "\"up\", \"down\" or \"probing\"", Nothing, "Before the first check."),
+    ],
+};
+
+pub(super) static EXPECT_BODY: Section = Section {
+    path: "cluster.health.expect_body",
+    shared: false,
+    doc: "One of the two.",
+    keys: &[
+        key("contains", "a string", Nothing, "Somewhere in the body."),
+        key("regex", "a regular expression", Nothing, "Found in the body."),
+    ],
+};
+
+pub(super) static OUTLIER: Section = Section {
+    path: "cluster.outlier",
+    shared: false,
+    doc: "Ejecting endpoints that fail real requests.",
+    keys: &[
+        key("consecutive_failures", "a whole number", Nothing, "In a row until ejection."),
+        key("failure_rate", "a number from 0 to 1", Nothing, "Share of failures until ejection."),
+        key("minimum_volume", "a whole number", Nothing, "Requests before the rate counts."),
+        key("ejection_time", "a duration", Nothing, "How long."),
+        key("max_ejected_percent", "a whole number", Nothing, "Endpoints that may be out at once."),
+    ],
+};
+
+pub(super) static CIRCUIT_BREAKER: Section = Section {
+    path: "cluster.circuit_breaker",
+    shared: false,
+    doc: "Stopping requests to a cluster that fails.",
+    keys: &[
+        key("failure_threshold", "a whole number", Nothing, "Failures until it opens."),
+        key("recovery_timeout", "a duration", Nothing, "Until it tries again."),
+        key("trial_timeout", "a duration", Nothing, "For the trial."),
+    ],
+};
+
+pub(super) static RETRY: Section = Section {
+    path: "cluster.retry",
+    shared: false,
+    doc: "Trying a request again.",
+    keys: &[
+        key("attempts", "a whole number", NextExchange, "Further attempts."),
+        key(
+            "on",
+            "a list, as [\"connect\", \"reset\", \"timeout\", 503]",
+            NextExchange,
+            "What is tried again.",
+        ),
+        key(
+            "budget_percent",
+            "a whole number",
+            NextExchange,
+            "Share of requests that may be second attempts.",
+        ),
+        key(
+            "hedge_after",
+            "\"p95\" or a duration",
+            NextExchange,
+            "When a second attempt starts beside the first.",
+        ),
+    ],
+};
+
+pub(super) static STICKY: Section = Section {
+    path: "cluster.sticky",
+    shared: false,
+    doc: "Keeping a client at its endpoint by a cookie.",
+    keys: &[
+        key("cookie", "a cookie's name", NextExchange, "The cookie."),
+        key("indirect", "true or false", NextExchange, "Origins do not see it."),
+        key("nocache", "true or false", NextExchange, "Answers that set it are not cached."),
+        key("secure", "true or false", NextExchange, "Sent over TLS only."),
+        key("same_site", "\"lax\", \"strict\" or \"none\"", NextExchange, "Its SameSite."),
+        key("key", "a string", NextExchange, "Signs it."),
+    ],
+};
+
+pub(super) static AVAILABLE: Section = Section {
+    path: "route.match.available",
+    shared: false,
+    doc: "How many endpoints of a cluster are available (HAProxy's nbsrv).",
+    keys: &[
+        key("cluster", "the name of a cluster", NextExchange, "Whose."),
+        key("below", "a whole number", NextExchange, "Fewer than this."),
+        key("at_least", "a whole number", NextExchange, "This or more."),
+    ],
+};

@@ -1,0 +1,305 @@
+//! `[[listener]]`: where clients connect, what is allowed to them, and whose forwarding fields are believed.
+
+use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
+use super::keys::{Key, Section, Shape};
+use super::names::Names;
+use super::tree::Table;
+use super::{Environment, Severity, address, later};
+use dataplane::limits;
+use dataplane::spec::{
+    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Route, Timeouts,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) static SECTION: Section = Section {
+    path: "listener",
+    shared: false,
+    doc: "Bound addresses, and what is allowed to those who connect there. A request that no route takes goes to the \
+          listener's `cluster`; without one it is answered 404. No `[[listener]]` at all is an error.",
+    keys: &[
+        Key::new("name", Shape::Free("a name"), Drains, "Its identity in routes, log and metrics.").absent("required"),
+        Key::new(
+            "address",
+            Shape::Free("an address, or a list of them"),
+            Drains,
+            "`\"0.0.0.0:8080\"`, `\"[::]:8080\"` (IPv6 only: list both for both), `\"127.0.0.1:0\"` (any free port). \
+             `unix:PATH` and `fd:N` are known, not in this version.",
+        )
+        .absent("required"),
+        Key::new("protocol", Shape::Word(&["http"], &["tcp"]), Drains, "What is spoken there."),
+        Key::new(
+            "max_connections",
+            Shape::Count(limits::LISTENER_CONNECTIONS, None),
+            Nothing,
+            "Connections open at once, over all shards; further ones are refused. `\"auto\"` is half of the \
+             descriptors that the process may open, so that each connection can have its link.",
+        )
+        .absent("\"auto\""),
+        Key::new(
+            "cluster",
+            Shape::Free("the name of a cluster"),
+            NextExchange,
+            "Takes the requests that no route takes.",
+        )
+        .absent("none: 404"),
+        Key::new("limits", Shape::Table(&LIMITS), NewConnections, "How much one client may send."),
+        Key::new("timeouts", Shape::Table(&TIMEOUTS), NewConnections, "How long one client may take."),
+        Key::new("forwarded", Shape::Table(&FORWARDED), NextExchange, "The fields that tell origins who the client is."),
+        Key::later(
+            "proxy_protocol",
+            Shape::Table(&later::PROXY_PROTOCOL),
+            NewConnections,
+            "Take the client's address from a PROXY header.",
+        ),
+        Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS from clients."),
+        Key::later("versions", Shape::Free("reserved"), NewConnections, "Versions of HTTP that are spoken."),
+    ],
+};
+
+pub(super) static LIMITS: Section = Section {
+    path: "listener.limits",
+    shared: false,
+    doc: "Each is exact: the limit passes, one more is refused with the limit's name in answer, log and metric.",
+    keys: &[
+        Key::new(
+            "request_line",
+            Shape::Size(limits::REQUEST_LINE, None),
+            NextExchange,
+            "The request line, without its CRLF. Beyond: 414.",
+        ),
+        Key::new(
+            "header_block",
+            Shape::Size(limits::HEADER_BLOCK, None),
+            NextExchange,
+            "All field lines of a head, with their CRLFs. Beyond: 431.",
+        ),
+        Key::new(
+            "header_fields",
+            Shape::Count(limits::HEADER_FIELDS, None),
+            NextExchange,
+            "Field lines in one head. Beyond: 431.",
+        ),
+        Key::new(
+            "request_body",
+            Shape::Size(limits::REQUEST_BODY, Some(("unlimited", u64::MAX))),
+            NextExchange,
+            "The body of one request. Beyond: 413.",
+        ),
+        Key::new(
+            "requests_per_connection",
+            Shape::Count(limits::REQUESTS_PER_CONNECTION, Some(("unlimited", u64::MAX))),
+            NextExchange,
+            "Requests answered on one connection before it is closed.",
+        ),
+        Key::new(
+            "pipelined",
+            Shape::Count(limits::PIPELINED, None),
+            NextExchange,
+            "Requests that may wait on one connection, the running one included; further ones stay unread, but for what came in one segment with the last that was read.",
+        ),
+    ],
+};
+
+const OFF: (&str, Duration) = ("off", Duration::MAX);
+
+pub(super) static TIMEOUTS: Section = Section {
+    path: "listener.timeouts",
+    shared: false,
+    doc: "How long one client may take.",
+    keys: &[
+        Key::new(
+            "request_header",
+            Shape::Duration(limits::REQUEST_HEADER_TIMEOUT, None),
+            NextExchange,
+            "From the first byte of a request to the end of its head. Beyond: 408.",
+        ),
+        Key::new(
+            "request_body",
+            Shape::Duration(limits::REQUEST_BODY_TIMEOUT, None),
+            NextExchange,
+            "Between two pieces of a request's body. Beyond: 408.",
+        ),
+        Key::new(
+            "min_rate",
+            Shape::Size(limits::MIN_RATE, Some(("off", 0))),
+            NextExchange,
+            "What a body must keep per second, on average, after its first 10 s; `\"off\"` asks for nothing.",
+        ),
+        Key::new(
+            "send",
+            Shape::Duration(limits::SEND_TIMEOUT, None),
+            NextExchange,
+            "For a client to take any of what is sent to it.",
+        ),
+        Key::new(
+            "idle",
+            Shape::Duration(limits::IDLE_TIMEOUT, None),
+            NextExchange,
+            "Between two requests of a connection.",
+        ),
+        Key::new(
+            "tunnel_idle",
+            Shape::Duration(limits::TUNNEL_IDLE_TIMEOUT, None),
+            NewConnections,
+            "Without a byte in either direction of a tunnel.",
+        ),
+        Key::new(
+            "max_lifetime",
+            Shape::Duration(limits::MAX_LIFETIME, Some(OFF)),
+            NewConnections,
+            "From accept on; the running exchange is finished.",
+        ),
+    ],
+};
+
+pub(super) static FORWARDED: Section = Section {
+    path: "listener.forwarded",
+    shared: false,
+    doc: "X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.",
+    keys: &[
+        Key::new(
+            "mode",
+            Shape::Word(&["replace", "append", "off"], &[]),
+            NextExchange,
+            "`\"replace\"` drops what the client sent and sets ours; `\"append\"` adds to what a `trusted` peer sent and \
+             replaces what others sent; `\"off\"` adds nothing, and passes on only what a `trusted` peer sent.",
+        ),
+        Key::new(
+            "trusted",
+            Shape::Free("networks, as \"10.0.0.0/8\""),
+            NextExchange,
+            "Peers whose forwarding fields are believed.",
+        )
+        .absent("none"),
+    ],
+};
+
+/// Reads all listeners; which of them an access log wants is found later.
+pub(super) fn read(
+    tables: &[Table<'_>],
+    names: &[Arc<str>],
+    clusters: &mut Names,
+    environment: &Environment,
+) -> Vec<Listener> {
+    let mut bound = BTreeMap::new();
+    let mut listeners = Vec::with_capacity(tables.len());
+    for (index, (table, name)) in tables.iter().zip(names).enumerate() {
+        table.word("protocol");
+        listeners.push(Listener {
+            id: ListenerId(u16::try_from(index).unwrap_or(u16::MAX)),
+            name: Arc::clone(name),
+            addresses: addresses(table, name, &mut bound),
+            max_connections: max_connections(table, environment),
+            limits: read_limits(&table.table("limits")),
+            timeouts: read_timeouts(&table.table("timeouts")),
+            forwarded: forwarded(&table.table("forwarded")),
+            cluster: table.get("cluster").and_then(|item| clusters.resolve(&item)).map(ClusterId),
+            access_log: false,
+        });
+    }
+    listeners
+}
+
+/// The addresses of one listener; `bound` are those of the listeners before it.
+fn addresses(
+    table: &Table<'_>,
+    name: &Arc<str>,
+    bound: &mut BTreeMap<String, Arc<str>>,
+) -> Vec<ListenAddress> {
+    let Some(item) = table.need("address") else { return Vec::new() };
+    let items = item.each();
+    if items.len() > limits::LISTENER_ADDRESSES_MAX {
+        item.error(format!("lists more than {} addresses", limits::LISTENER_ADDRESSES_MAX));
+        return Vec::new();
+    }
+    let mut addresses = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(found) = address::listen(&item) else { continue };
+        let other = match found.0.port() {
+            0 => None,
+            _ => bound.insert(found.0.to_string(), Arc::clone(name)),
+        };
+        if let Some(other) = other {
+            item.error(format!("listener {other:?} is bound to {} already", found.0));
+        }
+        addresses.push(found);
+    }
+    addresses
+}
+
+fn max_connections(table: &Table<'_>, environment: &Environment) -> u32 {
+    let reserved = limits::RESERVED_DESCRIPTORS.min(environment.descriptors / 4);
+    let usable = environment.descriptors.saturating_sub(reserved);
+    let bound = limits::LISTENER_CONNECTIONS;
+    let auto = u32::try_from((usable / 2).clamp(bound.min, bound.max)).unwrap_or(u32::MAX);
+    let Some(item) = table.get("max_connections") else { return auto };
+    match item.value.as_str() {
+        Some("auto") => auto,
+        Some(_) => {
+            item.wants("a whole number or \"auto\"");
+            auto
+        }
+        None => {
+            let Some(count) = item.count(bound, None) else { return auto };
+            if count > usable {
+                item.warn(format!("the process may open only {} descriptors", environment.descriptors), None);
+            }
+            u32::try_from(count).unwrap_or(u32::MAX)
+        }
+    }
+}
+
+fn read_limits(table: &Table<'_>) -> Limits {
+    Limits {
+        request_line: table.size32("request_line"),
+        header_block: table.size32("header_block"),
+        header_fields: table.count32("header_fields"),
+        request_body: table.size("request_body"),
+        requests_per_connection: table.count("requests_per_connection"),
+        pipelined: table.count32("pipelined"),
+    }
+}
+
+fn read_timeouts(table: &Table<'_>) -> Timeouts {
+    Timeouts {
+        request_header: table.duration("request_header"),
+        request_body: table.duration("request_body"),
+        min_rate: table.size("min_rate"),
+        send: table.duration("send"),
+        idle: table.duration("idle"),
+        tunnel_idle: table.duration("tunnel_idle"),
+        max_lifetime: table.duration("max_lifetime"),
+    }
+}
+
+fn forwarded(table: &Table<'_>) -> Forwarded {
+    let mode = match table.word("mode") {
+        "append" => ForwardedMode::Append,
+        "off" => ForwardedMode::Off,
+        _ => ForwardedMode::Replace,
+    };
+    let trusted: Vec<_> = table.each("trusted").iter().filter_map(address::network).collect();
+    if mode == ForwardedMode::Append
+        && table.get("trusted").is_none()
+        && let Some(item) = table.get("mode")
+    {
+        item.warn("without `trusted` nobody is believed, and this does what \"replace\" does", None);
+    }
+    Forwarded { mode, trusted }
+}
+
+/// Warns of listeners that take no request at all.
+pub(super) fn warn_deaf(tables: &[Table<'_>], listeners: &[Listener], routes: &[Arc<Route>]) {
+    let everywhere = routes.iter().any(|route| route.listeners.is_empty());
+    let named: BTreeSet<_> = routes.iter().flat_map(|route| &route.listeners).collect();
+    for (table, listener) in tables.iter().zip(listeners) {
+        if listener.cluster.is_none() && !everywhere && !named.contains(&listener.id) {
+            let name = &listener.name;
+            let what =
+                format!("no route and no cluster takes the requests of {name:?}: all are answered 404");
+            table.lacks(Severity::Warning, "cluster", what);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What concerns the process: `version`, `[runtime]`, `[log]`, `[[access_log]]`.
+
+use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
+use super::keys::{Key, Section, Shape};
+use super::names::Names;
+use super::tree::{Item, Table};
+use super::{Environment, Severity, later, listener};
+use super::{cluster, route};
+use dataplane::limits::{self, Bound};
+use dataplane::spec::Runtime;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const VERSION: Bound<u64> = Bound { min: 1, default: 1, max: 1 };
+
+pub(super) static ROOT: Section = Section {
+    path: "",
+    shared: false,
+    doc: "The file is TOML, at most 10 MiB. Durations are strings with a unit: `ms`, `s`, `m`, `h`, `d`; sizes likewise: `B`, `KiB`, \
+          `MiB`, `GiB`, `TiB`. Names match `[a-z0-9][a-z0-9_.-]{0,63}` and are unique per kind.",
+    keys: &[
+        Key::new("version", Shape::Count(VERSION, None), Nothing, "The version of this format."),
+        Key::new("runtime", Shape::Table(&RUNTIME), NeedsUpgrade, "The process."),
+        Key::new("log", Shape::Table(&LOG), Nothing, "The process log, on stderr."),
+        Key::new("access_log", Shape::Tables(&ACCESS_LOG), Nothing, "Records of requests.").absent("none"),
+        Key::new("listener", Shape::Tables(&listener::SECTION), Nothing, "Where clients connect.")
+            .absent("required"),
+        Key::new("route", Shape::Tables(&route::SECTION), NextExchange, "What is done with which request.")
+            .absent("none"),
+        Key::new("cluster", Shape::Tables(&cluster::SECTION), Nothing, "Where requests are forwarded to.")
+            .absent("none"),
+        Key::later("admin", Shape::Table(&later::ADMIN), Nothing, "The admin API, metrics and page."),
+        Key::later("include", Shape::Free("reserved"), Nothing, "Other files."),
+        Key::later("certificate", Shape::Free("reserved"), Nothing, "Certificates."),
+        Key::later("filter", Shape::Free("reserved"), Nothing, "Filters."),
+    ],
+};
+
+pub(super) static RUNTIME: Section = Section {
+    path: "runtime",
+    shared: false,
+    doc: "The process.",
+    keys: &[
+        Key::new(
+            "shards",
+            Shape::Count(limits::SHARDS, None),
+            NeedsUpgrade,
+            "Threads that serve, each pinned to a CPU with its own ring. `\"auto\"` is the CPUs that the process may use.",
+        )
+        .absent("\"auto\""),
+        Key::new("backend", Shape::Word(&["auto", "io_uring"], &["epoll"]), NeedsUpgrade, "How the kernel is asked. `\"auto\"` is io_uring."),
+        Key::new(
+            "node",
+            Shape::Free("a name"),
+            NeedsUpgrade,
+            "This process's pseudonym in Via and the front of its request ids; each process behind another needs its own. \
+             `\"auto\"` is random.",
+        )
+        .absent("\"auto\""),
+        Key::new("drain_timeout", Shape::Duration(limits::DRAIN_TIMEOUT, None), Nothing, "From SIGTERM until what still runs is closed."),
+    ],
+};
+
+pub(super) static LOG: Section = Section {
+    path: "log",
+    shared: false,
+    doc: "The process log, on stderr.",
+    keys: &[
+        Key::new(
+            "level",
+            Shape::Word(&["info", "error", "warn", "debug", "trace"], &[]),
+            Nothing,
+            "The least that is written.",
+        ),
+        Key::new("format", Shape::Word(&["text", "json"], &[]), Nothing, "Of each line."),
+    ],
+};
+
+pub(super) static ACCESS_LOG: Section = Section {
+    path: "access_log",
+    shared: false,
+    doc: "One record for each request.",
+    keys: &[
+        Key::new(
+            "to",
+            Shape::Free("\"stdout\" or \"file:PATH\""),
+            Nothing,
+            "Where to; SIGUSR1 opens files anew. `syslog:HOST:PORT` is known, not in this version.",
+        )
+        .absent("\"stdout\""),
+        Key::new(
+            "format",
+            Shape::Free("\"json\""),
+            Nothing,
+            "`\"common\"` and format strings are known, not in this version.",
+        )
+        .absent("\"json\""),
+        Key::new("listeners", Shape::Free("names of listeners"), Nothing, "Whose requests.").absent("all"),
+        Key::new("sample", Shape::Fraction, Nothing, "Share of requests that are written."),
+    ],
+};
+
+/// What the process around the shards is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessSettings {
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    pub access_logs: Vec<AccessLog>,
+    pub backend: Backend,
+    /// As asked; `Snapshot.runtime.shards` is what that comes to here.
+    pub shards: Shards,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[[access_log]]`; its format is JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub to: LogTarget,
+    /// Names, which outlast a reload; `None` is all.
+    pub listeners: Option<Vec<Arc<str>>>,
+    /// 0 to 1.
+    pub sample: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Auto,
+    IoUring,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shards {
+    Auto,
+    Number(u16),
+}
+
+/// Reads `version`, `[runtime]` and `[log]`; access logs come later, when listeners have names.
+pub(super) fn read(root: &Table<'_>, environment: &Environment) -> (Runtime, ProcessSettings) {
+    root.count("version");
+    let table = root.table("runtime");
+    let cpus = u16::try_from(environment.cpus.clamp(1, max_shards().into())).unwrap_or(1);
+    let shards = shards(&table, cpus);
+    let backend = if table.word("backend") == "io_uring" { Backend::IoUring } else { Backend::Auto };
+    let runtime = Runtime {
+        shards: if let Shards::Number(n) = shards { n } else { cpus },
+        node: node(&table, environment),
+        drain_timeout: table.duration("drain_timeout"),
+    };
+    let log = root.table("log");
+    let settings = ProcessSettings {
+        log_level: match log.word("level") {
+            "error" => LogLevel::Error,
+            "warn" => LogLevel::Warn,
+            "debug" => LogLevel::Debug,
+            "trace" => LogLevel::Trace,
+            _ => LogLevel::Info,
+        },
+        log_format: if log.word("format") == "json" { LogFormat::Json } else { LogFormat::Text },
+        access_logs: Vec::new(),
+        backend,
+        shards,
+    };
+    (runtime, settings)
+}
+
+fn max_shards() -> u16 {
+    u16::try_from(limits::SHARDS.max).unwrap_or(u16::MAX)
+}
+
+fn shards(table: &Table<'_>, cpus: u16) -> Shards {
+    let Some(item) = table.get("shards") else { return Shards::Auto };
+    match item.value.as_str() {
+        Some("auto") => Shards::Auto,
+        Some(_) => {
+            item.wants("a whole number or \"auto\"");
+            Shards::Auto
+        }
+        None => {
+            let number = item.count(limits::SHARDS, None).and_then(|n| u16::try_from(n).ok());
+            if number.is_some_and(|n| n > cpus) {
+                item.warn(
+                    format!("this process may use {cpus} CPUs; more shards share them"),
+                    Some(cpus.to_string()),
+                );
+            }
+            number.map_or(Shards::Auto, Shards::Number)
+        }
+    }
+}
+
+fn node(table: &Table<'_>, environment: &Environment) -> Arc<str> {
+    let random = || environment.random_node.as_str().into();
+    let Some(item) = table.get("node") else { return random() };
+    match item.value.as_str() {
+        Some("auto") => random(),
+        _ => item.name().unwrap_or_else(random),
+    }
+}
+
+impl AccessLog {
+    /// Whether it takes the records of the listener of that name.
+    pub fn takes(&self, listener: &str) -> bool {
+        self.listeners.as_ref().is_none_or(|names| names.iter().any(|name| **name == *listener))
+    }
+}
+
+pub(super) fn access_logs(root: &Table<'_>, listeners: &mut Names) -> Vec<AccessLog> {
+    let mut logs = Vec::new();
+    for table in root.tables("access_log") {
+        let wanted = table.get("listeners").map(|item| {
+            let items = item.each();
+            let known = items.iter().filter(|item| listeners.resolve(item).is_some());
+            known.filter_map(|item| item.value.as_str().map(Into::into)).collect()
+        });
+        if let Some(item) = table.get("format") {
+            access_format(&item);
+        }
+        let to = table.get("to").map_or(Some(LogTarget::Stdout), |item| log_target(&item));
+        let sample = table.fraction("sample");
+        if sample == 0.0 {
+            table.lacks(Severity::Warning, "sample", "is 0: this log stays empty");
+        }
+        logs.extend(to.map(|to| AccessLog { to, listeners: wanted, sample }));
+    }
+    logs
+}
+
+fn access_format(item: &Item<'_>) {
+    match item.words() {
+        None | Some("json") => {}
+        Some("common") => item.later("\"common\""),
+        Some(text) if text.contains(['$', '%', '{', ' ']) => item.later("a format string"),
+        Some(text) => {
+            let nearest = super::report::nearest(text, ["json", "common"]);
+            item.error_near(format!("wants \"json\"; this is {text:?}"), nearest);
+        }
+    }
+}
+
+fn log_target(item: &Item<'_>) -> Option<LogTarget> {
+    let text = item.words()?;
+    if text == "stdout" {
+        return Some(LogTarget::Stdout);
+    }
+    if text.starts_with("syslog:") {
+        item.later("syslog");
+        return None;
+    }
+    match text.strip_prefix("file:") {
+        Some(path) if !path.is_empty() && !path.contains('\0') => Some(LogTarget::File(path.into())),
+        Some(_) => {
+            item.error("\"file:\" lacks its path");
+            None
+        }
+        None => {
+            let nearest = match text.starts_with(['/', '.']) {
+                true => Some(format!("file:{text}")),
+                false => super::report::nearest(text, ["stdout"]),
+            };
+            item.error_near(format!("wants \"stdout\" or \"file:PATH\"; this is {text:?}"), nearest);
+            None
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `[[route]]`: in file order, the first whose match holds takes the request.
+
+use super::keys::ReloadEffect::NextExchange;
+use super::keys::{Key, Section, Shape};
+use super::names::Names;
+use super::tree::Table;
+use super::{Severity, matching, reply};
+use dataplane::limits;
+use dataplane::spec::{Action, ClusterId, ListenerId, Match, Route, RouteId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub(super) static SECTION: Section = Section {
+    path: "route",
+    shared: false,
+    doc: "In file order; the first whose match holds takes the request. Exactly one of `cluster`, `respond` and \
+          `redirect` says what becomes of it.",
+    keys: &[
+        Key::new("name", Shape::Free("a name"), NextExchange, "Its identity in log, metrics and plan.")
+            .absent("\"FIRST LISTENER/N\", N being its place among the routes"),
+        Key::new("listeners", Shape::Free("names of listeners"), NextExchange, "Where it holds.")
+            .absent("every http listener"),
+        Key::new("match", Shape::Table(&matching::SECTION), NextExchange, "Which requests it takes.")
+            .absent("every request"),
+        Key::new("cluster", Shape::Free("the name of a cluster"), NextExchange, "Forward to this cluster.")
+            .absent("none"),
+        Key::new("respond", Shape::Table(&reply::RESPOND), NextExchange, "Answer.").absent("none"),
+        Key::new("redirect", Shape::Table(&reply::REDIRECT), NextExchange, "Redirect.").absent("none"),
+        Key::new(
+            "timeouts",
+            Shape::Table(&TIMEOUTS),
+            NextExchange,
+            "Instead of the cluster's, for requests of this route.",
+        )
+        .absent("the cluster's"),
+    ],
+};
+
+pub(super) static TIMEOUTS: Section = Section {
+    path: "route.timeouts",
+    shared: false,
+    doc: "As in `[cluster.timeouts]`, for requests of this route.",
+    keys: &[
+        Key::new("connect", Shape::Duration(limits::CONNECT_TIMEOUT, None), NextExchange, "To connect.")
+            .absent("the cluster's"),
+        Key::new(
+            "response_header",
+            Shape::Duration(limits::RESPONSE_HEADER_TIMEOUT, None),
+            NextExchange,
+            "For the response's head.",
+        )
+        .absent("the cluster's"),
+        Key::new(
+            "response_body",
+            Shape::Duration(limits::RESPONSE_BODY_TIMEOUT, None),
+            NextExchange,
+            "Between two pieces of the response's body.",
+        )
+        .absent("the cluster's"),
+        Key::new(
+            "send",
+            Shape::Duration(limits::SEND_TIMEOUT, None),
+            NextExchange,
+            "For the origin to take any of what is sent.",
+        )
+        .absent("the cluster's"),
+        Key::later("queue", Shape::Free("a duration"), NextExchange, "For a request to wait for a place."),
+    ],
+};
+
+pub(super) fn read(
+    tables: &[Table<'_>],
+    listeners: &mut Names,
+    listener_names: &[Arc<str>],
+    clusters: &mut Names,
+) -> Vec<Arc<Route>> {
+    let mut names = BTreeSet::new();
+    let mut routes = Vec::with_capacity(tables.len());
+    for (index, table) in tables.iter().enumerate() {
+        let ids = listener_ids(table, listeners);
+        let first = ids.first().map_or(0, |id| usize::from(id.0));
+        let name = match table.get("name") {
+            None => {
+                listener_names.get(first).map_or("?", |name| name).to_owned() + &format!("/{}", index + 1)
+            }
+            Some(item) => {
+                let name = item.name().unwrap_or_else(|| "?".into());
+                if &*name != "?" && !names.insert(Arc::clone(&name)) {
+                    item.error(format!("another route is called {name:?}"));
+                }
+                name.to_string()
+            }
+        };
+        let matcher = if table.get("match").is_some() {
+            matching::read(&table.table("match"))
+        } else {
+            Match::default()
+        };
+        routes.push(Arc::new(Route {
+            id: RouteId(u32::try_from(index).unwrap_or(u32::MAX)),
+            name: name.into(),
+            listeners: ids,
+            matcher,
+            action: action(table, clusters),
+        }));
+    }
+    routes
+}
+
+fn listener_ids(table: &Table<'_>, listeners: &mut Names) -> Vec<ListenerId> {
+    let mut ids = Vec::new();
+    for item in table.each("listeners") {
+        if let Some(id) = listeners.resolve(&item).map(ListenerId)
+            && !ids.contains(&id)
+        {
+            ids.push(id);
+        }
+    }
+    ids
+}
+
+fn action(table: &Table<'_>, clusters: &mut Names) -> Action {
+    let present: Vec<_> =
+        ["cluster", "respond", "redirect"].iter().filter_map(|key| table.get(key)).collect();
+    for item in present.iter().skip(1) {
+        item.error("a route has exactly one of `cluster`, `respond` and `redirect`");
+    }
+    let timeouts = table.table("timeouts");
+    if let (Some(item), true) = (table.get("timeouts"), table.get("cluster").is_none()) {
+        item.error("only a route with a `cluster` has timeouts");
+    }
+    let respond =
+        table.get("respond").map(|_| Action::Respond(Arc::new(reply::respond(&table.table("respond")))));
+    let redirect =
+        table.get("redirect").map(|_| Action::Redirect(Arc::new(reply::redirect(&table.table("redirect")))));
+    if present.is_empty() {
+        table.lacks(
+            Severity::Error,
+            "cluster",
+            "is missing: a route has one of `cluster`, `respond` and `redirect`",
+        );
+    }
+    let cluster = table.get("cluster").and_then(|item| clusters.resolve(&item));
+    respond.or(redirect).unwrap_or_else(|| Action::Forward {
+        cluster: ClusterId(cluster.unwrap_or(0)),
+        response_header: timeouts.duration_if_set("response_header"),
+        response_body: timeouts.duration_if_set("response_body"),
+        send: timeouts.duration_if_set("send"),
+        connect: timeouts.duration_if_set("connect"),
+    })
+}
+
+/// Warns of routes that an earlier one leaves nothing: it has the same match or none, and holds wherever they do.
+pub(super) fn warn_hidden(tables: &[Table<'_>], routes: &[Arc<Route>]) {
+    let mut seen: BTreeSet<(String, Vec<ListenerId>)> = BTreeSet::new();
+    let everything = format!("{:?}", Match::default());
+    for (table, route) in tables.iter().zip(routes) {
+        let own = format!("{:?}", route.matcher);
+        let mut listeners = route.listeners.clone();
+        listeners.sort_unstable();
+        let hides = |matcher: &str| {
+            let at = |listeners: &[ListenerId]| seen.contains(&(matcher.to_owned(), listeners.to_vec()));
+            at(&[]) || at(&listeners) || (!listeners.is_empty() && listeners.iter().all(|&id| at(&[id])))
+        };
+        let why = if hides(&everything) {
+            Some("an earlier route takes every request")
+        } else if hides(&own) {
+            Some("an earlier route has the same match")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            table.lacks(
+                Severity::Warning,
+                "match",
+                format!("the route {:?} takes nothing: {why}", route.name),
+            );
+        }
+        seen.insert((own, listeners));
+    }
+}

@@ -1,0 +1,372 @@
+//! The whole module: the demo, defaults, every key with its text, the manual, and that no text panics.
+
+use super::keys::Shape;
+use super::*;
+use dataplane::limits::{self, Bound};
+use dataplane::spec::{Action, ForwardedMode, HostPolicy, TemplatePart, Variable};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+fn environment() -> Environment {
+    Environment { cpus: 2, descriptors: 20_128, random_node: "n0".to_owned() }
+}
+
+fn good(text: &str) -> Loaded {
+    parse(text, "t.toml", &environment()).unwrap_or_else(|report| panic!("{report}"))
+}
+
+fn problems(text: &str) -> String {
+    match parse(text, "t.toml", &environment()) {
+        Ok(loaded) => loaded.warnings.to_string(),
+        Err(report) => report.to_string(),
+    }
+}
+
+#[test]
+fn the_demo_is_sound() {
+    let loaded = good(DEMO);
+    assert_eq!(loaded.warnings.to_string(), "");
+    let snapshot = &loaded.snapshot;
+    let listener = |i: usize| snapshot.listeners[i].as_ref().unwrap();
+    let addresses = |i: usize| listener(i).addresses.iter().map(|a| a.0.to_string()).collect::<Vec<_>>();
+    assert_eq!(addresses(0), ["127.0.0.1:8080"]);
+    assert_eq!(addresses(1), ["127.0.0.1:9000", "127.0.0.2:9000", "127.0.0.3:9000"]);
+    let cluster = snapshot.clusters[0].as_ref().unwrap();
+    assert_eq!(listener(0).cluster, Some(cluster.id));
+    assert_eq!((cluster.balance, cluster.endpoints.len()), ("round_robin", 3));
+    assert_eq!(cluster.source_addresses.nth(8, false).unwrap().to_string(), "127.0.0.9");
+    let Action::Respond(reply) = &snapshot.routes[0].action else { panic!("no respond") };
+    assert_eq!(reply.body.0[0], TemplatePart::Variable(Variable::RemoteAddr));
+    assert_eq!(reply.body.0.last(), Some(&TemplatePart::Text("\r\n".into())));
+    assert_eq!(snapshot.routes[0].listeners, [listener(1).id]);
+}
+
+#[test]
+fn what_is_left_out_is_the_default() {
+    let loaded = good(
+        "[[listener]]\nname = 'e'\naddress = '127.0.0.1:0'\n[[route]]\ncluster = 'a'\n\
+         [[cluster]]\nname = 'a'\nendpoints = ['127.0.0.1:1']",
+    );
+    let runtime = &loaded.snapshot.runtime;
+    assert_eq!((runtime.shards, &*runtime.node), (2, "n0"));
+    assert_eq!(runtime.drain_timeout, limits::DRAIN_TIMEOUT.default);
+    let process = &loaded.process;
+    assert_eq!((process.shards, process.backend), (Shards::Auto, Backend::Auto));
+    assert_eq!((process.log_level, process.log_format), (LogLevel::Info, LogFormat::Text));
+    assert!(process.access_logs.is_empty());
+
+    let listener = loaded.snapshot.listeners[0].as_ref().unwrap();
+    assert_eq!(listener.max_connections, 10_000, "half of what descriptors leave");
+    assert!(!listener.access_log);
+    assert_eq!(listener.forwarded.mode, ForwardedMode::Replace);
+    let l = listener.limits;
+    assert_eq!((l.request_line, l.header_block, l.header_fields, l.pipelined), (8192, 16384, 100, 16));
+    assert_eq!((l.request_body, l.requests_per_connection), (u64::MAX, u64::MAX));
+    let t = listener.timeouts;
+    let seconds = Duration::from_secs;
+    assert_eq!((t.request_header, t.request_body, t.min_rate), (seconds(10), seconds(30), 500));
+    assert_eq!((t.send, t.idle, t.tunnel_idle), (seconds(30), seconds(60), seconds(3600)));
+    assert_eq!(t.max_lifetime, Duration::MAX);
+
+    let route = &loaded.snapshot.routes[0];
+    assert_eq!((&*route.name, route.listeners.len()), ("e/1", 0));
+    let Action::Forward { response_header, .. } = route.action else { panic!("no cluster") };
+    assert_eq!(response_header, None);
+
+    let cluster = loaded.snapshot.clusters[0].as_ref().unwrap();
+    assert_eq!((&cluster.host, cluster.pass_trailers), (&HostPolicy::Pass, false));
+    assert_eq!(cluster.balance, dataplane::cluster::balance::POLICIES[0].name);
+    let (t, p) = (cluster.timeouts, cluster.pool);
+    assert_eq!((t.connect, t.response_header), (seconds(2), seconds(60)));
+    assert_eq!((t.response_body, t.send), (seconds(60), seconds(30)));
+    assert_eq!((p.idle, p.idle_timeout, p.requests_per_connection), (256, seconds(30), u64::MAX));
+    let endpoint = &cluster.endpoints[0];
+    assert_eq!((&*endpoint.name, &*endpoint.authority), ("127.0.0.1:1", "127.0.0.1:1"));
+    assert_eq!((endpoint.weight, endpoint.max_connections, endpoint.max_requests), (1, u32::MAX, u32::MAX));
+}
+
+#[test]
+fn what_is_written_is_taken() {
+    let loaded = good(include_str!("../../tests/config_cases/good.toml"));
+    let snapshot = &loaded.snapshot;
+    assert_eq!((snapshot.runtime.shards, &*snapshot.runtime.node), (2, "proxy-1"));
+    assert_eq!(loaded.process.backend, Backend::IoUring);
+    assert_eq!(loaded.process.log_level, LogLevel::Debug);
+    assert_eq!(loaded.process.access_logs[1].to, LogTarget::File("/var/log/ringway/access.log".into()));
+    let (edge, inner) = (snapshot.listeners[0].as_ref().unwrap(), snapshot.listeners[1].as_ref().unwrap());
+    let logs = &loaded.process.access_logs;
+    assert!(logs[0].takes("edge") && !logs[0].takes("inner") && logs[1].takes("inner"));
+    assert!(edge.access_log && inner.access_log, "the second log takes all");
+    assert_eq!((edge.limits.request_body, edge.limits.requests_per_connection), (10 << 20, 1000));
+    assert_eq!((edge.timeouts.min_rate, edge.max_connections), (0, 500));
+    assert_eq!(edge.forwarded.trusted.len(), 3);
+
+    let [api, redirect, respond] = &snapshot.routes[..] else { panic!("three routes") };
+    assert_eq!((&*api.name, &*redirect.name), ("api", "edge/2"));
+    let Action::Forward { connect, .. } = api.action else { panic!("no cluster") };
+    assert_eq!(connect, Some(Duration::from_secs(1)));
+    assert_eq!(api.matcher.host, ["api.example.com".into(), "*.example.org".into()]);
+    assert!(redirect.matcher.path_regex[0].is_match(b"/ABC"), "ignore_case");
+    let Action::Redirect(to) = &redirect.action else { panic!("no redirect") };
+    assert_eq!((to.status, to.to.0.len()), (308, 2));
+    let Action::Respond(reply) = &respond.action else { panic!("no respond") };
+    assert_eq!((reply.status, &*reply.headers[0].0), (403, "content-type"));
+    assert_eq!(respond.matcher.header.len(), 4);
+    assert_eq!(respond.matcher.not.as_ref().unwrap().path, ["/b".into()]);
+
+    let (api, app) = (snapshot.clusters[0].as_ref().unwrap(), snapshot.clusters[1].as_ref().unwrap());
+    assert_eq!(
+        (api.balance, &api.host, api.pass_trailers),
+        ("least_connections", &HostPolicy::Endpoint, true)
+    );
+    assert_eq!(app.host, HostPolicy::Name("app.internal:8080".into()));
+    let two = &api.endpoints[1];
+    assert_eq!((&*two.name, two.weight, two.max_connections, two.max_requests), ("two", 3, 30000, 1000));
+}
+
+#[test]
+fn strings_may_stand_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page.html");
+    std::fs::write(&page, "it is ${host}\n").unwrap();
+    let text = format!(
+        "[[listener]]\nname = 'e'\naddress = '127.0.0.1:0'\n[[route]]\nrespond.body.file = {:?}\n\
+         respond.headers.x-cargo.env = 'CARGO_PKG_NAME'",
+        page.display().to_string()
+    );
+    let loaded = good(&text);
+    let Action::Respond(reply) = &loaded.snapshot.routes[0].action else { panic!("no respond") };
+    assert_eq!(reply.body.0[1], TemplatePart::Variable(Variable::Host));
+    assert_eq!(reply.headers[0].1.0, [TemplatePart::Text(env!("CARGO_PKG_NAME").into())]);
+}
+
+#[test]
+fn limits_hold_at_their_edge() {
+    let file = |line: &str| {
+        format!(
+            "[[listener]]\nname = 'e'\naddress = '127.0.0.1:0'\ncluster = 'a'\n{line}\n[[cluster]]\nname = 'a'\nendpoints = ['127.0.0.1:1']"
+        )
+    };
+    let edges = |key: &str, Bound { min, max, .. }: Bound<u64>, unit: &str| {
+        for (value, good) in [(min, true), (max, true), (min - 1, false), (max + 1, false)] {
+            let quote = if unit.is_empty() { "" } else { "'" };
+            let found = problems(&file(&format!("limits.{key} = {quote}{value}{unit}{quote}")));
+            assert_eq!(found.is_empty(), good, "{key} = {value}: {found}");
+        }
+    };
+    edges("request_line", limits::REQUEST_LINE, "B");
+    edges("header_block", limits::HEADER_BLOCK, "B");
+    edges("header_fields", limits::HEADER_FIELDS, "");
+    edges("pipelined", limits::PIPELINED, "");
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ringway.toml");
+    let failure = |path: &Path| load(path, &environment()).unwrap_err().to_string();
+    assert!(failure(&path).contains("ringway.toml:1:1: error: file: cannot be opened"), "{}", failure(&path));
+    assert!(failure(dir.path()).contains("error: file: cannot be read"), "{}", failure(dir.path()));
+    std::fs::write(&path, b"version = 1\n# \xc3\xa4 \xff\n").unwrap();
+    assert!(failure(&path).contains("ringway.toml:2:5: error: syntax: this byte"), "{}", failure(&path));
+    let most = usize::try_from(limits::CONFIG_FILE_BYTES).unwrap();
+    std::fs::write(&path, vec![b'\n'; most + 1]).unwrap();
+    assert!(failure(&path).contains("error: file: is larger than 10MiB"), "{}", failure(&path));
+    std::fs::write(&path, vec![b'\n'; most]).unwrap();
+    assert!(failure(&path).contains("listener: is missing"), "{}", failure(&path));
+    std::fs::write(&path, DEMO).unwrap();
+    assert_eq!(load(&path, &environment()).unwrap().snapshot.routes.len(), 1);
+}
+
+/// Every key that the design names, by section. What is not built is refused, never unknown.
+const KEYS: &[(&str, &str)] = &[
+    ("", "version runtime admin log access_log listener route cluster include certificate filter"),
+    ("runtime", "shards backend node drain_timeout"),
+    ("admin", "address"),
+    ("log", "level format"),
+    ("access_log", "to format listeners sample"),
+    (
+        "listener",
+        "name address protocol max_connections proxy_protocol cluster limits timeouts forwarded tls versions",
+    ),
+    ("listener.proxy_protocol", "accept from"),
+    (
+        "listener.limits",
+        "request_line header_block header_fields request_body requests_per_connection pipelined",
+    ),
+    ("listener.timeouts", "request_header request_body min_rate send idle tunnel_idle max_lifetime"),
+    ("listener.forwarded", "mode trusted"),
+    ("route", "name listeners match cluster timeouts respond redirect"),
+    (
+        "route.match",
+        "host host_prefix path path_prefix path_begins path_suffix path_regex ignore_case method header cookie query \
+         source sni alpn available not",
+    ),
+    ("route.match.header, route.match.cookie, route.match.query", "prefix regex"),
+    ("route.match.available", "cluster below at_least"),
+    ("route.respond", "status body headers"),
+    ("route.respond.body, route.respond.headers", "file env"),
+    ("route.redirect", "status to"),
+    ("route.timeouts", "connect response_header response_body send queue"),
+    (
+        "cluster",
+        "name balance host source_addresses send_proxy endpoints timeouts pool health outlier circuit_breaker retry \
+         sticky tls trailers",
+    ),
+    ("cluster.balance", "policy on table bounded_load"),
+    ("cluster.endpoints", "name address weight max_connections max_requests backup priority"),
+    ("cluster.timeouts", "connect response_header response_body send queue"),
+    ("cluster.pool", "idle idle_timeout requests_per_connection"),
+    (
+        "cluster.health",
+        "kind method path host headers expect_status expect_body interval timeout rise fall fast_interval initial",
+    ),
+    ("cluster.health.expect_body", "contains regex"),
+    ("cluster.outlier", "consecutive_failures failure_rate minimum_volume ejection_time max_ejected_percent"),
+    ("cluster.circuit_breaker", "failure_threshold recovery_timeout trial_timeout"),
+    ("cluster.retry", "attempts on budget_percent hedge_after"),
+    ("cluster.sticky", "cookie indirect nocache secure same_site key"),
+];
+
+#[test]
+fn every_key_is_known_and_no_other() {
+    let known: BTreeSet<_> =
+        sections().iter().flat_map(|s| s.keys.iter().map(|k| (s.path, k.name))).collect();
+    let named: BTreeSet<_> =
+        KEYS.iter().flat_map(|(section, keys)| keys.split_whitespace().map(|key| (*section, key))).collect();
+    let missing: Vec<_> = named.difference(&known).collect();
+    let more: Vec<_> = known.difference(&named).collect();
+    assert!(missing.is_empty() && more.is_empty(), "missing {missing:?}, not named {more:?}");
+    let keys: usize = sections().iter().map(|s| s.keys.len()).sum();
+    assert_eq!(keys, known.len(), "no key stands twice");
+}
+
+#[test]
+fn every_key_says_what_it_is() {
+    for section in sections() {
+        assert!(!section.doc.is_empty(), "{}", section.path);
+        for key in section.keys {
+            let name = format!("{}.{}", section.path, key.name);
+            assert!(key.doc.ends_with('.') && key.doc.len() > 3, "{name} has no text");
+            assert!(!key.default_text().is_empty(), "{name} has no default");
+            assert!(ReloadEffect::ALL.contains(&key.effect), "{name} has no effect");
+            assert!(!key.shape.wants().is_empty(), "{name} has no shape");
+            if let Shape::Table(inner) | Shape::Tables(inner) = key.shape {
+                assert!(sections().iter().any(|s| s.path == inner.path), "{name} is not in the manual");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manual_names_every_variable() {
+    let section = sections().iter().find(|s| s.path == "route.respond").unwrap();
+    for (name, _) in Variable::NAMES {
+        assert!(section.doc.contains(&format!("`${{{name}}}`")), "{name}");
+    }
+}
+
+#[test]
+fn bounds_hold_their_defaults() {
+    fn check<T: PartialOrd>(name: &str, bound: Bound<T>) {
+        assert!(bound.min <= bound.default && bound.default <= bound.max, "{name}");
+    }
+    for key in sections().iter().flat_map(|s| s.keys) {
+        match key.shape {
+            Shape::Duration(bound, _) => check(key.name, bound),
+            Shape::Size(bound, _) | Shape::Count(bound, _) => check(key.name, bound),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_manual_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
+    let fresh = manual();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &fresh).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == fresh, "docs/config.md is stale: UPDATE_DOCS=1 cargo test -p control writes it");
+}
+
+#[test]
+fn large_files_take_no_time() {
+    let mut text = String::from("[[listener]]\nname = 'e'\naddress = '127.0.0.1:0'\n");
+    for i in 0..20_000 {
+        text += &format!("[[route]]\nmatch = {{ path = '/{i}' }}\ncluster = 'c{}'\n", i % 500);
+    }
+    for i in 0..500 {
+        text += &format!("[[cluster]]\nname = 'c{i}'\nendpoints = ['127.0.0.1:1', '127.0.0.2:1']\n");
+    }
+    assert_eq!(good(&text).snapshot.routes.len(), 20_000);
+    let wrong = text.replace("cluster = ", "clutser = ");
+    let report = parse(&wrong, "t.toml", &environment()).unwrap_err();
+    assert_eq!(report.problems.len(), 1001, "bounded, and the rest counted");
+}
+
+/// A text near a good one: a piece of it replaced, repeated or cut.
+fn near_good() -> impl Strategy<Value = String> {
+    let base = prop_oneof![
+        Just(DEMO.to_owned()),
+        Just(include_str!("../../tests/config_cases/good.toml").to_owned()),
+        Just(include_str!("../../tests/config_cases/wrong_types.toml").to_owned()),
+    ];
+    (base, any::<proptest::sample::Index>(), 0usize..40, "[\\[\\]{}=\"'.,#$\\\\ \na0-9é\u{0}-]{0,6}")
+        .prop_map(|(mut text, at, len, new)| {
+            let mut from = at.index(text.len());
+            while !text.is_char_boundary(from) {
+                from -= 1;
+            }
+            let mut to = (from + len).min(text.len());
+            while !text.is_char_boundary(to) {
+                to += 1;
+            }
+            text.replace_range(from..to, &new);
+            text
+        })
+}
+
+/// Whatever the text, there is an answer, and each problem stands within the text.
+fn answers(text: &str) {
+    let report = match parse(text, "t.toml", &environment()) {
+        Ok(loaded) => loaded.warnings,
+        Err(report) => {
+            assert!(report.has_errors(), "refused without an error");
+            report
+        }
+    };
+    let lines = text.split('\n').count();
+    for problem in report.problems {
+        assert!(problem.line >= 1 && problem.line <= lines, "{problem} of {lines} lines");
+        assert!(problem.column >= 1);
+        assert!(!problem.to_string().contains('\n'), "{problem:?} takes more than a line");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        answers(&text);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        answers(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn no_toml_like_text_panics(text in "([\\[\\]{}=\"'.,#\\- \\n]|listener|route|cluster|name|match|not|1|true|0x|\\$\\{){0,60}") {
+        answers(&text);
+    }
+
+    #[test]
+    fn no_near_miss_panics(text in near_good()) {
+        answers(&text);
+    }
+}
