@@ -1,3 +1,9 @@
 //! The ringway process around the data path: command line, configuration, logs, signals.
 
+pub mod cli;
 pub mod config;
+pub mod exit;
+pub mod log;
+mod ready;
+pub mod run;
+mod watchdog;

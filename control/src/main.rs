@@ -1,1 +1,17 @@
-fn main() {}
+//! The binary `ringway`: one call of the command line, one exit code.
+
+use control::cli::{self, Call};
+use control::exit::Exit;
+use control::run;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A panic of control is a fault of ours like a shard's; its text was told by the panic hook.
+    let exit = std::panic::catch_unwind(|| match cli::read(std::env::args_os()) {
+        Call::Demo => run::demo(),
+        Call::Run { config } => run::run(&config),
+        Call::Check { config, json } => run::check(&config, json),
+        Call::Done(exit) => exit,
+    });
+    exit.unwrap_or(Exit::Internal).into()
+}

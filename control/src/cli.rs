@@ -1,0 +1,187 @@
+//! The command line: what each call asks for, and what this version does not do yet.
+
+use crate::exit::Exit;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringway",
+    version,
+    about = "A reverse proxy and load balancer on io_uring.",
+    long_about = "A reverse proxy and load balancer on io_uring.\n\n\
+        Without a command it runs the built-in demo: http://127.0.0.1:8080/ balanced over three origins of its own.",
+    after_help = "Signals: SIGTERM and SIGQUIT finish what runs, then exit (a second one ends at once); SIGINT ends at \
+        once; SIGUSR1 reopens log files.\n\
+        Exit codes: 0 clean, 1 the configuration is wrong, 2 the command line is wrong, 3 the machine cannot run it, \
+        69 the running process cannot be reached, 70 an internal fault.",
+    disable_help_subcommand = true
+)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run a configuration
+    Run {
+        /// The configuration (TOML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration: every problem with its line and column; exit 0 if there is no error, else 1
+    Check {
+        /// The configuration (TOML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Print the problems as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(flatten)]
+    Later(Later),
+}
+
+/// Commands whose names are settled and whose features are not there yet: refused, never ignored.
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum Later {
+    #[command(hide = true)]
+    Plan(Anything),
+    #[command(hide = true)]
+    Reload(Anything),
+    #[command(hide = true)]
+    Drain(Anything),
+    #[command(hide = true)]
+    Status(Anything),
+    #[command(hide = true)]
+    Top(Anything),
+    #[command(hide = true)]
+    Explain(Anything),
+    #[command(hide = true)]
+    Export(Anything),
+    #[command(hide = true)]
+    Probe(Anything),
+    #[command(hide = true)]
+    Upgrade(Anything),
+    #[command(hide = true)]
+    Doctor(Anything),
+}
+
+#[derive(Debug, PartialEq, Eq, Args)]
+#[command(disable_help_flag = true)]
+pub struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
+}
+
+impl Later {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Plan(_) => "plan",
+            Self::Reload(_) => "reload",
+            Self::Drain(_) => "drain",
+            Self::Status(_) => "status",
+            Self::Top(_) => "top",
+            Self::Explain(_) => "explain",
+            Self::Export(_) => "export",
+            Self::Probe(_) => "probe",
+            Self::Upgrade(_) => "upgrade",
+            Self::Doctor(_) => "doctor",
+        }
+    }
+}
+
+/// What to do, or how to end at once.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Call {
+    Demo,
+    Run {
+        config: PathBuf,
+    },
+    Check {
+        config: PathBuf,
+        json: bool,
+    },
+    /// Help, the version, or what is wrong with the line, was printed.
+    Done(Exit),
+}
+
+/// Reads the command line. Prints help, version and mistakes itself.
+pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
+    match Line::try_parse_from(args) {
+        Ok(Line { command: None }) => Call::Demo,
+        Ok(Line { command: Some(Command::Run { config }) }) => Call::Run { config },
+        Ok(Line { command: Some(Command::Check { config, json }) }) => Call::Check { config, json },
+        Ok(Line { command: Some(Command::Later(later)) }) => {
+            complain(&format!("`ringway {}` is known, not in this version", later.name()));
+            Call::Done(Exit::CommandLine)
+        }
+        Err(told) => {
+            let _ = told.print();
+            Call::Done(if told.use_stderr() { Exit::CommandLine } else { Exit::Clean })
+        }
+    }
+}
+
+/// One line on standard error, for what ends the process before it has a log.
+pub fn complain(what: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("ringway: {what}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(line: &str) -> Call {
+        read(std::iter::once("ringway").chain(line.split_whitespace()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_grammar_holds() {
+        use clap::CommandFactory as _;
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn calls() {
+        assert_eq!(call(""), Call::Demo);
+        assert_eq!(call("run -c a.toml"), Call::Run { config: "a.toml".into() });
+        assert_eq!(call("run --config=a.toml"), Call::Run { config: "a.toml".into() });
+        assert_eq!(call("check -c a.toml"), Call::Check { config: "a.toml".into(), json: false });
+        assert_eq!(call("check --json -c a.toml"), Call::Check { config: "a.toml".into(), json: true });
+        assert_eq!(call("--version"), Call::Done(Exit::Clean));
+        assert_eq!(call("--help"), Call::Done(Exit::Clean));
+        assert_eq!(call("run --help"), Call::Done(Exit::Clean));
+    }
+
+    #[test]
+    fn wrong_lines_end_with_2() {
+        for line in ["run", "check", "serve", "run -c", "run -c a b", "--nonsense", "run -c a -x", "help"] {
+            assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_of_later_versions_are_refused_whatever_follows() {
+        let later = [
+            "plan -c a.toml",
+            "reload --admin 127.0.0.1:9901",
+            "drain",
+            "status --json",
+            "top",
+            "explain GET http://a/ -H x:y --source 1.2.3.4",
+            "export",
+            "probe app/one",
+            "upgrade",
+            "doctor --strict -c a.toml",
+            "doctor --help",
+        ];
+        for line in later {
+            assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
+        }
+    }
+}

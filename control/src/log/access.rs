@@ -1,0 +1,255 @@
+//! One access-log line: a record and the names of its objects, as one JSON object.
+//!
+//! docs/operations/reading-the-access-log.md documents every key.
+
+use dataplane::spec::Snapshot;
+use dataplane::stats::access_log::Record;
+use std::io::Write as _;
+
+/// Appends the line of `record`, its newline included. Names come from `snapshot`.
+pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, snapshot: &Snapshot) {
+    let mut line = Line { out };
+    line.out.extend_from_slice(b"{\"time\":\"");
+    write_time(line.out, record.wall_ns);
+    line.out.push(b'"');
+    line.text("request_id", &record.request_id.text());
+    if let Some(listener) = snapshot.listener(record.listener) {
+        line.text("listener", listener.name.as_bytes());
+    }
+    if let Some(route) = record.route.and_then(|id| snapshot.routes.get(id.0 as usize)) {
+        line.text("route", route.name.as_bytes());
+    }
+    if let Some(cluster) = record.cluster.and_then(|id| snapshot.cluster(id)) {
+        line.text("cluster", cluster.name.as_bytes());
+        if let Some(endpoint) = record.endpoint.and_then(|id| cluster.endpoints.get(usize::from(id.0))) {
+            line.text("endpoint", endpoint.name.as_bytes());
+        }
+    }
+    line.text("client", record.peer.to_string().as_bytes());
+    if let Some(local) = record.upstream_local {
+        line.text("upstream_local", local.to_string().as_bytes());
+    }
+    write_request(&mut line, record);
+    write_outcome(&mut line, record);
+    out.extend_from_slice(b"}\n");
+}
+
+fn write_request(line: &mut Line<'_>, record: &Record<'_>) {
+    line.text("method", record.method);
+    line.text("host", record.host);
+    line.text("path", record.path);
+    line.text_if("query", record.query);
+    line.text_if("user_agent", record.user_agent);
+    line.text("version", if record.minor_version == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" });
+}
+
+fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
+    line.number("status", u64::from(record.status));
+    line.number("request_body_bytes", record.request_body_bytes);
+    line.number("response_body_bytes", record.response_body_bytes);
+    line.number("duration_us", record.duration_us);
+    line.number_if("connect_us", record.connect_us);
+    line.number_if("first_byte_us", record.first_byte_us);
+    line.number("attempts", u64::from(record.attempts));
+    line.word("link_reused", if record.link_reused { "true" } else { "false" });
+    line.text_if("reason", record.refusal.map(|refusal| refusal.name().as_bytes()));
+    line.text_if("close", record.close.map(|close| close.name().as_bytes()));
+    line.number("request_number", record.request_number);
+    if record.tunnel_up_bytes > 0 || record.tunnel_down_bytes > 0 {
+        line.number("tunnel_up_bytes", record.tunnel_up_bytes);
+        line.number("tunnel_down_bytes", record.tunnel_down_bytes);
+    }
+}
+
+/// The members of one object, after its first.
+struct Line<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl Line<'_> {
+    fn key(&mut self, key: &str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+    /// A value that is JSON already.
+    fn word(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.out.extend_from_slice(value.as_bytes());
+    }
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.out, "{value}");
+    }
+    fn number_if(&mut self, key: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.number(key, value);
+        }
+    }
+    fn text(&mut self, key: &str, value: &[u8]) {
+        self.key(key);
+        self.out.push(b'"');
+        escape(self.out, value);
+        self.out.push(b'"');
+    }
+    fn text_if(&mut self, key: &str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+}
+
+/// Appends bytes of the wire as the inside of a JSON string: nothing in it ends the line, or moves a terminal's cursor
+/// (threat H09). What is not UTF-8 becomes U+FFFD.
+pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
+                c if unprintable(c) => {
+                    let mut units = [0; 2];
+                    for unit in c.encode_utf16(&mut units) {
+                        let _ = write!(out, "\\u{unit:04x}");
+                    }
+                }
+                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+/// Control characters (C0, DEL, C1), line separators, and the marks that reorder what is shown.
+pub(super) fn unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+pub(super) fn write_time(out: &mut Vec<u8>, wall_ns: u64) {
+    let ms = wall_ns / 1_000_000;
+    let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1000 % 60);
+    let _ =
+        write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day % 1000);
+}
+
+/// Year, month and day of a day counted from 1970-01-01: years are counted from March, so that a leap day is a year's
+/// last, in cycles of 400 years of 146,097 days (Hinnant, "chrono-compatible low-level date algorithms").
+fn date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (cycle, in_cycle) = (shifted / 146_097, shifted % 146_097);
+    let year_of_cycle = (in_cycle - in_cycle / 1460 + in_cycle / 36_524 - in_cycle / 146_096) / 365;
+    let day_of_year = in_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (cycle * 400 + year_of_cycle + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use dataplane::fault::{CloseReason, Refusal};
+    use dataplane::io::SocketAddress;
+    use dataplane::spec::{ClusterId, EndpointId, ListenerId, RouteId, Runtime};
+    use dataplane::stats::request_id::RequestId;
+    use std::time::Duration;
+
+    fn time(wall_ns: u64) -> String {
+        let mut out = Vec::new();
+        write_time(&mut out, wall_ns);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times() {
+        const DAY: u64 = 86_400_000_000_000;
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(951_782_400_000_000_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(time(951_782_400_000_000_000 + DAY), "2000-03-01T00:00:00.000Z");
+        assert_eq!(time(1_798_761_599_999_999_999), "2026-12-31T23:59:59.999Z");
+        assert_eq!(time(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000Z");
+    }
+
+    pub(in super::super) fn snapshot() -> Snapshot {
+        let runtime = Runtime { shards: 1, node: "n".into(), drain_timeout: Duration::ZERO };
+        Snapshot { runtime, listeners: vec![], routes: vec![], clusters: vec![] }
+    }
+
+    pub(in super::super) fn record() -> Record<'static> {
+        Record {
+            wall_ns: 1_798_761_599_999_999_999,
+            request_id: RequestId { process: 1, shard: 2, count: 3 },
+            listener: ListenerId(0),
+            route: Some(RouteId(9)),
+            cluster: Some(ClusterId(9)),
+            endpoint: Some(EndpointId(9)),
+            peer: SocketAddress::new([127, 0, 0, 1].into(), 5),
+            upstream_local: None,
+            method: b"GET",
+            host: b"a",
+            path: b"/",
+            query: None,
+            user_agent: None,
+            minor_version: 1,
+            status: 400,
+            request_body_bytes: 0,
+            response_body_bytes: 7,
+            duration_us: 8,
+            connect_us: None,
+            first_byte_us: Some(4),
+            attempts: 1,
+            link_reused: true,
+            refusal: Some(Refusal::BareLf),
+            close: Some(CloseReason::Refused),
+            request_number: 1,
+            tunnel_up_bytes: 0,
+            tunnel_down_bytes: 0,
+        }
+    }
+
+    fn line(record: &Record<'_>) -> String {
+        let mut out = Vec::new();
+        write_line(&mut out, record, &snapshot());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_keeps_its_form_and_names_that_are_gone_are_left_out() {
+        assert_eq!(
+            line(&record()),
+            "{\"time\":\"2026-12-31T23:59:59.999Z\",\"request_id\":\"00000001-002000000000003\",\
+             \"client\":\"127.0.0.1:5\",\"method\":\"GET\",\"host\":\"a\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\
+             \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"first_byte_us\":4,\
+             \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"close\":\"refused\",\"request_number\":1}\n"
+        );
+    }
+
+    /// Threat H09.
+    #[test]
+    fn hostile_bytes_stay_inside_one_line_of_json() {
+        let all: Vec<u8> = (0..=255).collect();
+        let marks = "\"\\\u{1b}[2J\u{9b}\u{202e}\u{2028}\u{7f}\u{1f980}é".as_bytes();
+        for hostile in [&all[..], marks, b"\xff\xfe", b"\r\n{\"status\":200}", b"\0"] {
+            let record = Record {
+                method: hostile,
+                host: hostile,
+                path: hostile,
+                query: Some(hostile),
+                user_agent: Some(hostile),
+                ..record()
+            };
+            let line = line(&record);
+            let shown = line.strip_suffix('\n').unwrap();
+            assert!(!shown.chars().any(unprintable), "{shown:?}");
+            let value: serde_json::Value = serde_json::from_str(shown).unwrap();
+            for key in ["method", "host", "path", "query", "user_agent"] {
+                assert_eq!(value[key], *String::from_utf8_lossy(hostile), "{key}");
+            }
+        }
+    }
+}

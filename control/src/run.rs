@@ -1,0 +1,370 @@
+//! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
+
+use crate::cli::complain;
+use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
+use crate::exit::Exit;
+use crate::log::{self, Log};
+use crate::ready;
+use crate::watchdog::{TICK, Watchdog};
+use dataplane::limits;
+use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd, StartError};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+/// How long shards that were told to stop may take before the process ends without them.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+
+/// `ringway`: the built-in demo.
+pub fn demo() -> Exit {
+    match config::parse(config::DEMO, "demo", &environment()) {
+        Ok(loaded) => serve(&loaded, true),
+        Err(report) => {
+            complain(&format!("the built-in demo is wrong:\n{report}"));
+            Exit::Internal
+        }
+    }
+}
+
+/// `ringway run -c FILE`.
+pub fn run(file: &Path) -> Exit {
+    match config::load(file, &environment()) {
+        Ok(loaded) => {
+            eprint_all(&loaded.warnings.to_string());
+            serve(&loaded, false)
+        }
+        Err(report) => {
+            eprint_all(&report.to_string());
+            Exit::Configuration
+        }
+    }
+}
+
+/// `ringway check -c FILE`.
+pub fn check(file: &Path, json: bool) -> Exit {
+    let (report, exit) = match config::load(file, &environment()) {
+        Ok(loaded) => (loaded.warnings, Exit::Clean),
+        Err(report) => (report, Exit::Configuration),
+    };
+    if json {
+        ready::print(&report.to_json().to_string());
+    } else {
+        eprint_all(&report.to_string());
+    }
+    exit
+}
+
+fn eprint_all(lines: &str) {
+    let end = if lines.is_empty() || lines.ends_with('\n') { "" } else { "\n" };
+    let _ = std::io::stderr().lock().write_all(format!("{lines}{end}").as_bytes());
+}
+
+/// What a configuration's "auto" values follow. Raises the descriptor limit first, as far as the machine lets us.
+fn environment() -> Environment {
+    let machine = plane::resources();
+    Environment {
+        cpus: machine.shards,
+        descriptors: machine.descriptors,
+        random_node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+    }
+}
+
+/// Runs `loaded` to the end of the process.
+fn serve(loaded: &Loaded, demo: bool) -> Exit {
+    let descriptors = plane::resources().descriptors;
+    if descriptors < limits::DESCRIPTORS_MIN {
+        let least = limits::DESCRIPTORS_MIN;
+        return cannot(&format!(
+            "the process may have {descriptors} descriptors and needs {least}: raise `ulimit -n`"
+        ));
+    }
+    let log = match Log::start(&log_settings(loaded)) {
+        Ok(log) => log,
+        Err(what) => return cannot(&what),
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(serve_with(loaded, demo, &log)),
+        Err(e) => cannot(&format!("cannot start the control thread: {e}")),
+    }
+}
+
+/// What the log thread is asked for.
+fn log_settings(loaded: &Loaded) -> log::Settings {
+    let process = &loaded.process;
+    let access = |asked: &config::AccessLog| log::AccessLog {
+        to: match &asked.to {
+            LogTarget::Stdout => log::Target::Stdout,
+            LogTarget::File(path) => log::Target::File(path.clone()),
+        },
+        listeners: asked.listeners.clone(),
+        sample: asked.sample,
+    };
+    log::Settings {
+        level: match process.log_level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        },
+        format: match process.log_format {
+            LogFormat::Text => log::Format::Text,
+            LogFormat::Json => log::Format::Json,
+        },
+        access: process.access_logs.iter().map(access).collect(),
+    }
+}
+
+fn cannot(what: &str) -> Exit {
+    complain(what);
+    Exit::Machine
+}
+
+async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
+    // Before the plane, so that no signal that follows the ready line is missed.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(e) => return cannot(&format!("cannot listen for signals: {e}")),
+    };
+    let (notify, mut events) = mpsc::unbounded_channel();
+    let started = Plane::start(Arc::clone(&loaded.snapshot), move |event| {
+        // Nobody listens once the process ends.
+        let _ = notify.send(event);
+    });
+    let mut plane = match started {
+        Ok(plane) => plane,
+        Err(error) => return cannot(&explain(&error)),
+    };
+    announce(&plane, loaded, demo);
+    log.follow(plane.take_log_readers(), Arc::clone(&loaded.snapshot));
+    inject_asked_fault(&plane);
+
+    let mut running = Running {
+        plane: &plane,
+        log,
+        watchdog: Watchdog::default(),
+        alive: usize::from(loaded.snapshot.runtime.shards),
+        drain_timeout: loaded.snapshot.runtime.drain_timeout,
+        drain_until: None,
+    };
+    let mut ticks = interval(TICK);
+    // After a pause of the whole process one tick follows, not all that were missed.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let exit = loop {
+        let event = next_event(&mut events, &mut signals, &mut ticks, running.drain_until).await;
+        if let Some(exit) = running.obey(event) {
+            break exit;
+        }
+    };
+    let mut alive = running.alive;
+    ready::notify("STOPPING=1");
+    if exit == Exit::Clean {
+        alive = stop(&plane, &mut events, alive).await;
+    }
+    if alive == 0 {
+        plane.join();
+    } else {
+        // A shard that does not end is not waited for: the process ends around it.
+        let _ = std::mem::ManuallyDrop::new(plane);
+    }
+    exit
+}
+
+/// Tells all shards to stop, and waits a little. Returns how many have not ended.
+async fn stop(plane: &Plane, events: &mut mpsc::UnboundedReceiver<PlaneEvent>, mut alive: usize) -> usize {
+    plane.stop();
+    let deadline = Instant::now() + STOP_WAIT;
+    while alive > 0 {
+        match tokio::time::timeout_at(deadline, events.recv()).await {
+            Ok(Some(PlaneEvent::ShardEnded { .. })) => alive -= 1,
+            Ok(None) | Err(_) => break,
+        }
+    }
+    alive
+}
+
+/// What can happen to a process that serves.
+#[derive(Debug)]
+enum Event {
+    Shard(u16, ShardEnd),
+    /// SIGTERM or SIGQUIT.
+    Drain,
+    /// SIGINT.
+    Stop,
+    Reload,
+    ReopenLogs,
+    Upgrade,
+    Tick,
+    DrainTimedOut,
+}
+
+struct Signals {
+    term: Signal,
+    quit: Signal,
+    int: Signal,
+    hup: Signal,
+    usr1: Signal,
+    usr2: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+async fn next_event(
+    shards: &mut mpsc::UnboundedReceiver<PlaneEvent>,
+    signals: &mut Signals,
+    ticks: &mut Interval,
+    drain_until: Option<Instant>,
+) -> Event {
+    let drain_timed_out = async {
+        match drain_until {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        Some(PlaneEvent::ShardEnded { shard, how }) = shards.recv() => Event::Shard(shard, how),
+        _ = signals.int.recv() => Event::Stop,
+        _ = signals.term.recv() => Event::Drain,
+        _ = signals.quit.recv() => Event::Drain,
+        _ = signals.hup.recv() => Event::Reload,
+        _ = signals.usr1.recv() => Event::ReopenLogs,
+        _ = signals.usr2.recv() => Event::Upgrade,
+        () = drain_timed_out => Event::DrainTimedOut,
+        _ = ticks.tick() => Event::Tick,
+    }
+}
+
+/// The process while it serves.
+struct Running<'a> {
+    plane: &'a Plane,
+    log: &'a Log,
+    watchdog: Watchdog,
+    /// Shards that have not ended.
+    alive: usize,
+    drain_timeout: Duration,
+    /// Set once draining began.
+    drain_until: Option<Instant>,
+}
+
+impl Running<'_> {
+    /// Carries out one event. Returns how the process ends, if it is to end.
+    fn obey(&mut self, event: Event) -> Option<Exit> {
+        match event {
+            Event::Shard(shard, how) => return self.shard_ended(shard, how),
+            Event::Stop => {
+                tracing::info!("stopping at once");
+                return Some(Exit::Clean);
+            }
+            Event::Drain if self.drain_until.is_some() => {
+                tracing::info!("a second signal: stopping at once");
+                return Some(Exit::Clean);
+            }
+            Event::Drain => self.drain(),
+            Event::DrainTimedOut => {
+                tracing::warn!("drain_timeout is over; what still runs is cut off");
+                return Some(Exit::Clean);
+            }
+            Event::Reload => tracing::warn!("SIGHUP: reload is known, not in this version; nothing changed"),
+            Event::Upgrade => {
+                tracing::warn!("SIGUSR2: upgrade is known, not in this version; nothing changed")
+            }
+            Event::ReopenLogs => self.log.reopen(),
+            Event::Tick => {
+                if let Some(shard) = self.watchdog.tick(&self.plane.turns()) {
+                    // Never serve with a hole among the shards.
+                    tracing::error!(
+                        shard,
+                        "a shard has stalled: no turn of its loop for 2 s; the process ends"
+                    );
+                    return Some(Exit::Internal);
+                }
+            }
+        }
+        None
+    }
+
+    fn drain(&mut self) {
+        tracing::info!(timeout = ?self.drain_timeout, "draining: no new connections; what runs may finish");
+        // A timeout beyond the clock's range is none.
+        let now = Instant::now();
+        self.drain_until =
+            Some(now.checked_add(self.drain_timeout).unwrap_or(now + Duration::from_secs(86_400)));
+        self.plane.drain(self.drain_timeout);
+    }
+
+    fn shard_ended(&mut self, shard: u16, how: ShardEnd) -> Option<Exit> {
+        self.alive = self.alive.saturating_sub(1);
+        self.watchdog.ended(shard);
+        match how {
+            ShardEnd::Drained | ShardEnd::Stopped if self.drain_until.is_some() => {
+                (self.alive == 0).then_some(Exit::Clean)
+            }
+            ShardEnd::Drained | ShardEnd::Stopped => self.fault(shard, "it ended though nobody asked"),
+            ShardEnd::Panicked(why) => self.fault(shard, &format!("it panicked: {why}")),
+            ShardEnd::Failed(why) => self.fault(shard, &why),
+        }
+    }
+
+    fn fault(&self, shard: u16, why: &str) -> Option<Exit> {
+        tracing::error!(shard, alive = self.alive, "a shard died: {why}; the process ends");
+        Some(Exit::Internal)
+    }
+}
+
+/// Why the plane did not start, in one line that says what to change.
+fn explain(error: &StartError) -> String {
+    match error {
+        StartError::Bind { listener, address, errno } => {
+            let hint = match errno.0 {
+                libc::EADDRINUSE => "; something else listens there: end it, or change the address",
+                libc::EACCES => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+                libc::EADDRNOTAVAIL => "; this machine has no such address",
+                _ => "",
+            };
+            format!("cannot listen on {address} (listener {listener}): {errno}{hint}")
+        }
+        StartError::Machine(why) => why.clone(),
+    }
+}
+
+/// Tells the world that every shard listens.
+fn announce(plane: &Plane, loaded: &Loaded, demo: bool) {
+    let snapshot = &loaded.snapshot;
+    let name = |id| snapshot.listener(id).map_or("", |listener| &listener.name);
+    let bound: Vec<_> = plane.bound().iter().map(|bound| (name(bound.listener), bound.address)).collect();
+    let shards = usize::from(snapshot.runtime.shards);
+    if demo {
+        ready::print(&ready::demo_text(&bound, shards));
+    } else {
+        ready::print(&ready::line(&bound, shards));
+    }
+    ready::notify("READY=1");
+}
+
+/// For the tests of a shard that dies or stalls: `RINGWAY_INJECT=panic` or `stall` in the environment makes the first
+/// shard do that. Read once, here; a shard knows it only as a command in its mailbox.
+fn inject_asked_fault(plane: &Plane) {
+    let Ok(asked) = std::env::var("RINGWAY_INJECT") else { return };
+    match asked.as_str() {
+        "panic" => plane.inject(Fault::Panic),
+        "stall" => plane.inject(Fault::Stall),
+        _ => tracing::warn!("RINGWAY_INJECT is neither panic nor stall"),
+    }
+}
