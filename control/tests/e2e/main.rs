@@ -1,0 +1,27 @@
+//! End to end: the real binary on real io_uring, between raw clients and origins of our own, nginx and Python.
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests may lock, look at the clock, and print what failed"
+)]
+#![allow(unreachable_pub, missing_debug_implementations, reason = "a test binary has no users")]
+
+mod support;
+
+mod bodies;
+mod forwarding;
+mod limits;
+mod links;
+mod log;
+mod process;
+mod real_origins;
+mod refusals;
+mod smuggling;
+mod timeouts;
+mod tunnel;
