@@ -167,17 +167,19 @@ pub fn on_linger_eof(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 
 /// Closes the idle conn that has waited longest, to free a descriptor. Looks at all of them: only for emergencies.
 pub fn oldest_idle(core: &mut Core, io: &mut impl Io) {
+    let now = core.now().into();
     let idle = core
         .conns
         .iter()
         .filter(|(_, c)| c.phase() == Phase::Serving && c.exchange.is_none() && c.rx.is_none());
-    if let Some((id, _)) = idle.min_by_key(|(_, c)| c.progress) {
+    if let Some((id, _)) = idle.max_by_key(|(_, c)| c.progress.age(now)) {
         begin(core, io, id, CloseReason::Evicted);
     }
 }
 
 /// Closes the conn that holds buffers and has been longest without progress (invariant 18). Only for emergencies.
 pub fn evict(core: &mut Core, io: &mut impl Io) {
+    let now = core.now().into();
     let Core { conns, exchanges, links, tunnels, .. } = &*core;
     let is_big = |lease: &Option<Lease>| lease.as_ref().is_some_and(|l| l.class() > Class::Tiny);
     let link_of = |c: &Conn| match c.tunnel.and_then(|t| tunnels.get(t)) {
@@ -189,7 +191,8 @@ pub fn evict(core: &mut Core, io: &mut impl Io) {
         let going_up = link_of(c).and_then(|l| links.get(l)).is_some_and(|l| l.stream.queued() > 0);
         c.phase() != Phase::Closing && (is_big(&c.rx) || c.stream.queued() > 0 || received || going_up)
     };
-    let victim = conns.iter().filter(|(_, c)| holds(c)).min_by_key(|(_, c)| c.progress).map(|(id, _)| id);
+    let victim =
+        conns.iter().filter(|(_, c)| holds(c)).max_by_key(|(_, c)| c.progress.age(now)).map(|(id, _)| id);
     if let Some(id) = victim {
         core.stats.evictions.add(1);
         begin(core, io, id, CloseReason::Evicted);

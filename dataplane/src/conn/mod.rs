@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
 use crate::fault::CloseReason;
-use crate::io::{Completion, Io, Kind, Mono, Outcome, SocketAddress};
+use crate::io::{Coarse, Completion, Io, Kind, Mono, Outcome, SocketAddress};
 use crate::proto::http1::Scan;
 use crate::spec::ListenerId;
 use crate::stream::Stream;
@@ -79,14 +79,14 @@ pub struct Conn {
     pub deadlines: Deadlines,
     pub opened: Mono,
     /// The last time a byte moved, for choosing whom to evict.
-    pub progress: Mono,
+    pub progress: Coarse,
     /// Requests begun, refused heads included.
-    pub requests: u64,
+    pub requests: u32,
     /// Bytes that lingering may still read.
     pub linger_left: u32,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 208, "a conn is small: an idle one is little else");
+const _: () = assert!(size_of::<Conn>() <= 192, "a conn is small: an idle one is little else");
 
 impl Conn {
     pub fn phase(&self) -> Phase {
@@ -113,7 +113,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Conn>, completion
 fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.progress = now;
+    conn.progress = now.into();
     let (phase, tunnel) = (conn.phase, conn.tunnel);
     if phase == Phase::Tunnel
         && let Some(tunnel) = tunnel
@@ -162,7 +162,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
 fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Conn>, n: u32) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.progress = now;
+    conn.progress = now.into();
     match (conn.phase, conn.tunnel) {
         (Phase::Tunnel, Some(tunnel)) => {
             let fate = tunnel::on_sent(core, io, tunnel, Side::Conn, n);

@@ -32,7 +32,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         peer,
         deadlines: Deadlines::reading_by(now.after(request_header)),
         opened: now,
-        progress: now,
+        progress: now.into(),
         requests: 0,
         linger_left: 0,
     };

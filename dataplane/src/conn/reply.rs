@@ -77,8 +77,8 @@ fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal
     let number = core.next_request;
     core.next_request += 1;
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.requests += 1;
-    let (listener, peer, requests) = (conn.listener, conn.peer, conn.requests);
+    conn.requests = conn.requests.saturating_add(1);
+    let (listener, peer, requests) = (conn.listener, conn.peer, u64::from(conn.requests));
     record::write_refused(core, listener, peer, number, refusal, requests);
     let request_id = core.request_id(number).text();
     let frame =

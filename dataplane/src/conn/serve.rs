@@ -30,11 +30,13 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.rx = rest;
     conn.scan = Default::default();
-    conn.requests += 1;
+    conn.requests = conn.requests.saturating_add(1);
     conn.deadlines.read_by = Mono::MAX;
     let mut x = Exchange::new(id);
-    x.close_after =
-        !head.keep_alive || core.draining || conn.expired || conn.requests >= limits.requests_per_connection;
+    x.close_after = !head.keep_alive
+        || core.draining
+        || conn.expired
+        || u64::from(conn.requests) >= limits.requests_per_connection;
     x.up_decoder = BodyDecoder::new(head.framing);
     x.up_framing = head.framing;
     x.body_limit = limits.request_body;
@@ -43,7 +45,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     x.response = response;
     x.head_bytes = Some(head_bytes);
     x.number = number;
-    x.on_conn = conn.requests;
+    x.on_conn = u64::from(conn.requests);
     x.started = now.mono;
     x.started_wall = now.wall;
     let Ok(xid) = core.exchanges.insert(x) else { unreachable!("there are as many exchanges as conns") };

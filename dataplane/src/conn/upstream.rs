@@ -171,7 +171,7 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, n:
         return on_tunnel_fate(core, io, conn, fate);
     }
     let Some(link) = core.links.get_mut(id) else { return };
-    link.written += u64::from(n);
+    link.wrote = true;
     link.deadlines.end_write();
     link.stream.on_sent(n, &mut core.pool);
     if phase == LinkPhase::Closing {

@@ -170,8 +170,7 @@ pub fn on_connected(core: &mut Core, id: Id<Exchange>) {
 pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) -> Step {
     let Some(x) = core.exchanges.get(id) else { return Step::Refuse(loss.refusal) };
     // A send that is still in flight may have written bytes already.
-    let written =
-        x.link.and_then(|l| core.links.get(l)).is_some_and(|l| l.written > 0 || l.stream.is_sending());
+    let written = x.link.and_then(|l| core.links.get(l)).is_some_and(|l| l.wrote || l.stream.is_sending());
     let facts = retry::Attempt {
         failure: loss.failure,
         pooled: x.pooled,

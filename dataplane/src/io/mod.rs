@@ -56,6 +56,23 @@ impl Mono {
     }
 }
 
+/// A monotonic time in steps of 2^20 ns (1.05 ms), for a slot: enough to say which of two is older, for 52 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coarse(u32);
+
+impl From<Mono> for Coarse {
+    fn from(time: Mono) -> Self {
+        Self((time.0 >> 20 & 0xffff_ffff) as u32)
+    }
+}
+
+impl Coarse {
+    /// Steps from this time to `now`; the count wraps.
+    pub fn age(self, now: Self) -> u32 {
+        now.0.wrapping_sub(self.0)
+    }
+}
+
 /// Both clocks, read once per turn (invariant 7).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Clock {

@@ -39,7 +39,7 @@ pub fn begin(
         deadlines: Deadlines::reading_by(now.after(timeout)),
         local: None,
         requests: 1,
-        written: 0,
+        wrote: false,
         newer: None,
         older: None,
     };

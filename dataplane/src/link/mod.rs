@@ -69,14 +69,14 @@ pub struct Link {
     pub local: Option<SocketAddress>,
     /// Exchanges begun on this link.
     pub requests: u32,
-    /// Bytes the kernel took since the link was last leased.
-    pub written: u64,
+    /// The kernel took bytes since the link was last leased.
+    pub wrote: bool,
     /// Neighbours in the idle list of its endpoint.
     newer: Option<Id<Self>>,
     older: Option<Id<Self>>,
 }
 
-const _: () = assert!(size_of::<Link>() <= 184, "a link is small: there are as many as conns");
+const _: () = assert!(size_of::<Link>() <= 160, "a link is small: there are as many as conns");
 
 impl Link {
     pub fn phase(&self) -> Phase {

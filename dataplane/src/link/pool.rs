@@ -25,7 +25,7 @@ pub fn take(core: &mut Core, cluster: ClusterId, endpoint: EndpointId) -> Option
     link.enter(Phase::Leased);
     link.deadlines.read_by = Mono::MAX;
     link.requests += 1;
-    link.written = 0;
+    link.wrote = false;
     Some(id)
 }
 
