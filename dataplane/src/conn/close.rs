@@ -3,7 +3,7 @@
 use super::{Conn, Phase, deadline, flush};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
-use crate::exchange::{Down, Up, attempt, record};
+use crate::exchange::{Down, attempt, record};
 use crate::fault::CloseReason;
 use crate::io::{Expect, Io, Kind, Mono, SocketOption};
 use crate::limits;
@@ -61,9 +61,7 @@ fn abort_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Close
     let Some(xid) = core.conns.get(id).and_then(|c| c.exchange) else { return };
     attempt::release(core, io, xid);
     if let Some(x) = core.exchanges.get_mut(xid) {
-        if !x.up().is_over() {
-            x.enter_up(Up::Aborted);
-        }
+        x.abort_up();
         if !x.down().is_over() {
             x.enter_down(Down::Aborted);
         }

@@ -159,9 +159,7 @@ pub fn feed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, 
             // What was read is gone: nobody knows any more where the next request begins (threat F11).
             if let Some(x) = core.exchanges.get_mut(xid) {
                 x.close_after = true;
-                if !x.up().is_over() {
-                    x.enter_up(Up::Aborted);
-                }
+                x.abort_up();
             }
             reply::refuse(core, io, id, refusal);
         }

@@ -55,9 +55,7 @@ fn give_up_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchang
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.refusal = Some(refusal);
     x.close_after = true;
-    if !x.up().is_over() {
-        x.enter_up(Up::Aborted);
-    }
+    x.abort_up();
     relay::settle(core, io, id);
 }
 
@@ -139,9 +137,7 @@ fn write(
             x.answer_own();
         } else {
             x.enter_down(Down::Aborted);
-            if !x.up().is_over() {
-                x.enter_up(Up::Aborted);
-            }
+            x.abort_up();
         }
     }
     flush(core, io, id);

@@ -153,9 +153,7 @@ pub fn on_response_failed(
     core.stats.refusal(refusal).add(1);
     let until_close = x.down_framing == Framing::UntilClose;
     x.enter_down(Down::Aborted);
-    if !x.up().is_over() {
-        x.enter_up(Up::Aborted);
-    }
+    x.abort_up();
     attempt::release(core, io, xid);
     if until_close {
         // Only a reset tells this client that the end is not the end.
@@ -260,9 +258,7 @@ fn give_up_upload(core: &mut Core, id: Id<Link>, xid: Id<Exchange>) -> bool {
     if x.down() != Down::Body {
         return false;
     }
-    if !x.up().is_over() {
-        x.enter_up(Up::Aborted);
-    }
+    x.abort_up();
     x.close_after = true;
     if let Some(link) = core.links.get_mut(id) {
         link.deadlines.end_write();

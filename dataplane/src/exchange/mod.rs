@@ -279,6 +279,12 @@ impl Exchange {
         );
         self.up = next;
     }
+    /// The rest of the request will not be read, unless all of it was.
+    pub fn abort_up(&mut self) {
+        if !self.up.is_over() {
+            self.enter_up(Up::Aborted);
+        }
+    }
     /// The one door of the response half.
     pub fn enter_down(&mut self, next: Down) {
         assert!(

@@ -100,16 +100,17 @@ pub fn send_timeout(core: &Core, link: &Link) -> Duration {
 
 /// Sends what is queued on a link and keeps its send deadline.
 pub fn flush(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
-    let now = core.now();
-    let Some(send) = core.links.get(id).map(|l| send_timeout(core, l)) else { return };
     let Some(link) = core.links.get_mut(id) else { return };
     link.stream.flush(io, &core.pool, id.token(Kind::LinkSend));
-    if link.stream.is_sending() {
-        link.deadlines.begin_write(now, send);
-        settle(core, id);
-    } else {
-        link.deadlines.end_write();
+    if !link.stream.is_sending() {
+        return link.deadlines.end_write();
     }
+    let now = core.now();
+    let Some(send) = core.links.get(id).map(|l| send_timeout(core, l)) else { return };
+    if let Some(link) = core.links.get_mut(id) {
+        link.deadlines.begin_write(now, send);
+    }
+    settle(core, id);
 }
 
 /// Arms the link's recv unless it is armed.

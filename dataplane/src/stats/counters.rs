@@ -45,7 +45,6 @@ pub struct Stats {
     /// Receives that had to wait for a buffer, at the last turn.
     pub starved: Counter,
     pub conns_open: Counter,
-    pub links_open: Counter,
     refusals: [Counter; Refusal::COUNT],
     closes: [Counter; CloseReason::COUNT],
 }
@@ -72,7 +71,6 @@ impl Default for Stats {
             stale_completions: Counter::default(),
             starved: Counter::default(),
             conns_open: Counter::default(),
-            links_open: Counter::default(),
             refusals: std::array::from_fn(|_| Counter::default()),
             closes: std::array::from_fn(|_| Counter::default()),
         }
