@@ -55,6 +55,16 @@ pub const RING_LARGE_BUFFERS: u16 = 64;
 /// Buffers of a size that the kernel is lent first; doubled each time it ran out, up to the bounds above.
 pub const RING_BUFFERS_FIRST: u16 = 8;
 
+// --- splice (conn/bulk.rs, sys/pipe.rs) ------------------------------------------------------------------------
+
+/// Bytes of a body still to come from which on they are spliced rather than copied; docs/performance.md has the figures.
+pub const SPLICE_MIN: u64 = 20 * KIB;
+/// Size asked for a pipe, and the most that one splice moves, so that a bulk flow cannot hold a turn up.
+pub const PIPE_BYTES: usize = 1 << 20;
+/// Pipes of one shard, two descriptors each; bodies beyond them are copied. One is held only while a client is slower
+/// than its origin.
+pub const PIPES: u32 = 64;
+
 // --- the ring (sys/) ------------------------------------------------------------------------------------------
 
 /// Submission queue entries of a shard's ring; a fuller batch is submitted early.

@@ -4,23 +4,24 @@
 //! pass through it; everything above sees plain bytes either way.
 
 use crate::buf::{Chain, Class, Lease, Pool};
-use crate::io::{Expect, Fd, Io, Shutdown, Token};
+use crate::io::{Expect, Fd, Interest, Io, Shutdown, SocketOption, Token};
 
-const RECV: u8 = 1 << 0;
-const SEND: u8 = 1 << 1;
-const CONNECT: u8 = 1 << 2;
-const CLOSE: u8 = 1 << 3;
-const IN_FLIGHT: u8 = RECV | SEND | CONNECT | CLOSE;
-const EOF: u8 = 1 << 4;
-const FIN_WANTED: u8 = 1 << 5;
-const FIN_SENT: u8 = 1 << 6;
-const BULK: u8 = 1 << 7;
+const RECV: u16 = 1 << 0;
+const SEND: u16 = 1 << 1;
+const CONNECT: u16 = 1 << 2;
+const CLOSE: u16 = 1 << 3;
+const IN_FLIGHT: u16 = RECV | SEND | CONNECT | CLOSE;
+const EOF: u16 = 1 << 4;
+const FIN_WANTED: u16 = 1 << 5;
+const FIN_SENT: u16 = 1 << 6;
+const BULK: u16 = 1 << 7;
+const NON_BLOCKING: u16 = 1 << 8;
 
 /// A socket, one bit for each operation in flight on it (submitting a set bit is a bug), and its send queue.
 #[derive(Debug)]
 pub struct Stream {
     pub fd: Fd,
-    bits: u8,
+    bits: u16,
     tx: Chain,
 }
 
@@ -29,12 +30,12 @@ impl Stream {
         Self { fd, bits: 0, tx: Chain::default() }
     }
 
-    fn begin(&mut self, bit: u8) {
+    fn begin(&mut self, bit: u16) {
         assert!(self.bits & bit == 0, "an operation was submitted twice on one descriptor");
         assert!(self.bits & CLOSE == 0, "an operation was submitted on a closing descriptor");
         self.bits |= bit;
     }
-    fn end(&mut self, bit: u8) {
+    fn end(&mut self, bit: u16) {
         assert!(self.bits & bit != 0, "a completion came for an operation that is not in flight");
         self.bits &= !bit;
     }
@@ -93,6 +94,41 @@ impl Stream {
         } else if lease.len() < Class::Small.capacity() / 2 {
             self.bits &= !BULK;
         }
+    }
+    /// The next message begins with a head and goes on by splice: only its first bytes are to be copied.
+    pub fn expect_small(&mut self) {
+        self.bits &= !BULK;
+    }
+    /// Waits until there is something to read, in place of a recv, unless one is armed or the peer has finished.
+    pub fn await_readable(&mut self, io: &mut impl Io, token: Token) {
+        if self.bits & (RECV | EOF | CLOSE) == 0 {
+            self.begin(RECV);
+            io.poll(self.fd, Interest::Readable, token);
+        }
+    }
+    /// The wait of [`Stream::await_readable`] is over.
+    pub fn on_readable(&mut self) {
+        self.end(RECV);
+    }
+    /// Waits until there is room to send, in place of a send. Nothing is queued or being sent.
+    pub fn await_writable(&mut self, io: &mut impl Io, token: Token) {
+        self.begin(SEND);
+        io.poll(self.fd, Interest::Writable, token);
+    }
+    /// The wait of [`Stream::await_writable`] is over.
+    pub fn on_writable(&mut self) {
+        self.end(SEND);
+    }
+    /// Lets bytes be spliced out to this socket; false where the system will not.
+    pub fn allow_splice_out(&mut self, io: &mut impl Io) -> bool {
+        if self.bits & NON_BLOCKING == 0 && io.set_option(self.fd, SocketOption::NonBlocking).is_ok() {
+            self.bits |= NON_BLOCKING;
+        }
+        self.bits & NON_BLOCKING != 0
+    }
+    /// The peer's FIN was met by a splice.
+    pub fn on_spliced_eof(&mut self) {
+        self.bits |= EOF;
     }
     pub fn on_eof(&mut self) {
         self.end(RECV);

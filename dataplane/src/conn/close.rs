@@ -66,11 +66,11 @@ fn abort_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Close
             x.enter_down(Down::Aborted);
         }
     }
-    end_exchange(core, id, Some(reason));
+    end_exchange(core, io, id, Some(reason));
 }
 
 /// Frees the conn's exchange, after its record was written.
-pub fn end_exchange(core: &mut Core, id: Id<Conn>, reason: Option<CloseReason>) {
+pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Option<CloseReason>) {
     let Some(xid) = core.conns.get_mut(id).and_then(|c| c.exchange) else { return };
     record::write(core, xid, reason);
     if let Some(conn) = core.conns.get_mut(id) {
@@ -78,6 +78,9 @@ pub fn end_exchange(core: &mut Core, id: Id<Conn>, reason: Option<CloseReason>) 
     }
     let Some(mut x) = core.exchanges.remove(xid) else { return };
     debug_assert!(x.link.is_none(), "an exchange ended with its link");
+    if let Some(pipe) = x.bulk.pipe.take() {
+        io.give_pipe(pipe);
+    }
     for lease in [x.head_bytes.take(), x.link_rx.take()].into_iter().flatten() {
         core.pool.give_back(lease);
     }

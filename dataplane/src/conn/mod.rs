@@ -3,6 +3,7 @@
 //! `open` lets it in; `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says; `relay`
 //! writes responses to the client; `reply` writes our own; `deadline` says what a passed deadline means; `close` ends it.
 
+pub mod bulk;
 pub mod close;
 pub mod deadline;
 pub mod http1;
@@ -104,6 +105,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Conn>, completion
     match (completion.token.kind(), completion.outcome) {
         (Kind::ConnRecv, outcome) => on_recv(core, io, id, outcome),
         (Kind::ConnSend, Outcome::Sent(n)) => on_sent(core, io, id, n),
+        (Kind::ConnSend, Outcome::Ready) => on_writable(core, io, id),
         (Kind::ConnSend, _) => on_send_failed(core, io, id),
         (Kind::ConnClose, _) => close::on_closed(core, id),
         (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a conn"),
@@ -171,12 +173,28 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Conn>, n: u32) {
         (phase, _) => {
             conn.stream.on_sent(n, &mut core.pool);
             conn.deadlines.end_write();
-            match phase {
-                Phase::Closing => close::when_quiet(core, io, id),
-                Phase::Lingering => close::on_linger_sent(core, io, id),
-                _ => relay::on_sent(core, io, id),
-            }
+            on_took(core, io, id, phase);
         }
+    }
+}
+
+/// The client made room for what is to be spliced.
+fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.progress = now.into();
+    conn.stream.on_writable();
+    conn.deadlines.end_write();
+    let phase = conn.phase;
+    on_took(core, io, id, phase);
+}
+
+/// The client took bytes, or can.
+fn on_took(core: &mut Core, io: &mut impl Io, id: Id<Conn>, phase: Phase) {
+    match phase {
+        Phase::Closing => close::when_quiet(core, io, id),
+        Phase::Lingering => close::on_linger_sent(core, io, id),
+        _ => relay::on_sent(core, io, id),
     }
 }
 

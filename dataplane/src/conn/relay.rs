@@ -1,6 +1,6 @@
 //! The response, piece by piece, onto the conn: encoded as HTTP/1 for this client. An HTTP/2 conn will have its own.
 
-use super::{Conn, Phase, close, flush, http1, upstream};
+use super::{Conn, Phase, bulk, close, flush, http1, upstream};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{QUEUE_HIGH, push_last_chunk};
@@ -49,6 +49,9 @@ pub fn pump(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) 
 fn resume(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     let now = core.now();
     let (Some(conn), Some(x)) = (core.conns.get(id), core.exchanges.get(xid)) else { return };
+    if bulk::is_wanted(x) {
+        return bulk::drive(core, io, id, xid);
+    }
     let (Some(link), false) = (x.link, x.down().is_over()) else { return };
     let Some(timeouts) = x.timeouts else { return };
     let in_body = x.down() == Down::Body;
@@ -106,6 +109,7 @@ pub fn settle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     };
     close::end_exchange(
         core,
+        io,
         id,
         (close || cut).then_some(if refused && !cut { CloseReason::Refused } else { reason }),
     );
@@ -160,7 +164,7 @@ fn on_answered_early(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 }
 
 /// The last piece of the response is queued.
-fn on_end(core: &mut Core, io: &mut impl Io, xid: Id<Exchange>) {
+pub(super) fn on_end(core: &mut Core, io: &mut impl Io, xid: Id<Exchange>) {
     if let Some(x) = core.exchanges.get_mut(xid) {
         x.enter_down(Down::Done);
         x.enter_attempt(crate::exchange::Attempt::Ended);
@@ -222,6 +226,7 @@ fn write_head(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>) -> Result<(), Re
     x.enter_down(Down::Body);
     response::head_taken(pool, x);
     conn.stream.push(lease);
+    bulk::on_head(core, xid);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What the link of a conn's exchange or tunnel says, and what the exchange does about it.
 
-use super::{Conn, close, http1, on_tunnel_fate, relay, reply};
+use super::{Conn, bulk, close, http1, on_tunnel_fate, relay, reply};
 use crate::core::Core;
 use crate::exchange::attempt::{self, Loss, Step};
 use crate::exchange::{Attempt, Down, Exchange, Up, request, response};
@@ -99,6 +99,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, ou
     match &outcome {
         Outcome::Received(lease) => link.stream.on_received(lease),
         Outcome::Eof => link.stream.on_eof(),
+        Outcome::Ready => link.stream.on_readable(),
         _ => link.stream.on_recv_failed(),
     }
     let leased = leased_to(core, id);
@@ -109,6 +110,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, ou
                 Err(refusal) => on_response_failed(core, io, conn, x, refusal),
             }
         }
+        (LinkPhase::Leased, Some((conn, x)), Outcome::Ready) => bulk::on_readable(core, io, conn, x),
         (LinkPhase::Leased, Some((conn, x)), Outcome::Eof) => {
             on_ended(core, io, conn, x, Refusal::OriginClosed)
         }
@@ -127,7 +129,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, ou
 }
 
 /// The link ended under its exchange.
-fn on_ended(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, refusal: Refusal) {
+pub(super) fn on_ended(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, refusal: Refusal) {
     if refusal == Refusal::OriginClosed && response::ends_with_close(core, xid) {
         return relay::finish_by_close(core, io, id, xid);
     }

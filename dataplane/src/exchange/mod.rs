@@ -12,7 +12,7 @@ use crate::buf::Lease;
 use crate::cluster::Tried;
 use crate::conn::Conn;
 use crate::fault::Refusal;
-use crate::io::{Mono, SocketAddress};
+use crate::io::{Mono, Pipe, SocketAddress};
 use crate::link::Link;
 use crate::proto::http1::{BodyDecoder, Scan};
 use crate::proto::{Framing, RequestHead, ResponseHead};
@@ -124,6 +124,19 @@ impl Attempt {
     }
 }
 
+/// How far splicing the response's body has come; everything off where it is copied.
+#[derive(Debug, Default)]
+pub struct Bulk {
+    /// Bytes were spliced.
+    pub begun: bool,
+    /// The link has bytes, which wait for the client to take earlier ones.
+    pub readable: bool,
+    /// It was tried and cannot be: the rest is copied.
+    pub refused: bool,
+    /// What was taken from the link and not by the client.
+    pub pipe: Option<Pipe>,
+}
+
 /// One request and its response. Its tables keep their memory from one life of the slot to the next.
 #[derive(Debug)]
 pub struct Exchange {
@@ -160,6 +173,7 @@ pub struct Exchange {
     /// Framing towards the client.
     pub down_framing: Framing,
     pub down_bytes: u64,
+    pub bulk: Bulk,
     /// Most bytes this request's body may have.
     pub body_limit: u64,
     pub interim_count: u32,
@@ -233,6 +247,7 @@ impl Exchange {
             down_decoder: BodyDecoder::new(Framing::None),
             down_framing: Framing::None,
             down_bytes: 0,
+            bulk: Bulk::default(),
             body_limit: crate::limits::REQUEST_BODY.default,
             interim_count: 0,
             interim_bytes: 0,

@@ -5,10 +5,12 @@
 //! to a cancel all end inside the backend.
 
 pub mod address;
+pub mod pipe;
 pub mod token;
 
 use crate::buf::{Chain, Class, Lease, Pool};
 pub use address::SocketAddress;
+pub use pipe::Pipe;
 use std::fmt;
 pub use token::{Kind, Token};
 
@@ -102,7 +104,7 @@ pub enum Outcome {
     Eof,
     /// So many bytes of the chain were taken, at least 1; fewer than asked is normal: send the rest again.
     Sent(u32),
-    /// The descriptor of a poll is readable.
+    /// The descriptor of a poll is readable, or writable, or its connection is over.
     Ready,
     Closed,
     /// Failed; ECANCELED after [`Io::cancel`].
@@ -115,6 +117,15 @@ pub struct Completion {
     pub outcome: Outcome,
     /// True only for an accept that goes on: this was not its terminal completion.
     pub more: bool,
+}
+
+/// What a poll waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, FIN or an error.
+    Readable,
+    /// Room to send, or an error.
+    Writable,
 }
 
 /// Address family of a socket.
@@ -144,6 +155,8 @@ pub enum SocketOption {
     BindAddressNoPort,
     /// SO_LINGER of zero: close sends RST.
     ResetOnClose,
+    /// O_NONBLOCK: what [`Io::splice_out`] needs of its socket, and no submitted operation minds.
+    NonBlocking,
 }
 
 /// The kernel, as a shard sees it.
@@ -166,8 +179,8 @@ pub trait Io {
     /// Sends the front of `chain` (MSG_NOSIGNAL); one completion, perhaps short. The leases stay untouched until then.
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token);
     fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token);
-    /// Waits once until `fd` is readable.
-    fn poll(&mut self, fd: Fd, token: Token);
+    /// Waits once until `fd` is as `interest` says.
+    fn poll(&mut self, fd: Fd, interest: Interest, token: Token);
     /// Closes a descriptor with nothing in flight on it.
     fn close(&mut self, fd: Fd, token: Token);
     /// Asks to end the operation of `target`. Its own completion still comes, with ECANCELED or with what won the race.
@@ -184,6 +197,16 @@ pub trait Io {
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
     /// Bytes given to a socket that its peer's kernel has not acknowledged yet (SIOCOUTQ): what a slow peer is held to.
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno>;
+    /// An empty pipe, or none: then bytes are copied.
+    fn take_pipe(&mut self) -> Option<Pipe>;
+    /// Takes a pipe back; one that still holds bytes is not used again.
+    fn give_pipe(&mut self, pipe: Pipe);
+    /// Moves up to `most` bytes that have arrived on a socket into an empty pipe; 0 is its FIN. To be called only once a
+    /// poll said that the socket is readable, and with nothing receiving on it: else it may block (splice(2)).
+    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno>;
+    /// Moves what a pipe holds to a socket that is [`SocketOption::NonBlocking`], perhaps in part; EAGAIN where the socket
+    /// has no room at all. Nothing may be sending on it.
+    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno>;
     /// Closes at once a descriptor on which nothing was ever submitted.
     fn discard(&mut self, fd: Fd);
     /// Empties an eventfd after its poll said [`Outcome::Ready`].

@@ -6,7 +6,7 @@ pub mod mailbox;
 
 use crate::buf::Class;
 use crate::core::{Core, Setup};
-use crate::io::{Clock, Completion, Errno, Fd, Io, Mono, SocketAddress};
+use crate::io::{Clock, Completion, Errno, Fd, Interest, Io, Mono, SocketAddress};
 use crate::io::{Kind, Token};
 use crate::limits;
 use crate::listener::{self, ListenerState};
@@ -60,7 +60,7 @@ impl Shard {
 
     /// Obeys `commands`, woken by `event`.
     pub fn listen_to(&mut self, io: &mut impl Io, commands: Receiver<Command>, event: Fd) {
-        io.poll(event, Token::new(Kind::Mailbox, 0, 0));
+        io.poll(event, Interest::Readable, Token::new(Kind::Mailbox, 0, 0));
         self.commands = Some((commands, event));
     }
 
@@ -121,7 +121,7 @@ impl Shard {
             if completion.token.kind() == Kind::Mailbox {
                 if let Some((_, event)) = &self.commands {
                     io.clear_event(*event);
-                    io.poll(*event, completion.token);
+                    io.poll(*event, Interest::Readable, completion.token);
                 }
             } else if dispatch::ends_idle_link(core, completion.token) {
                 dispatch::completion(core, io, completion);

@@ -31,6 +31,8 @@ pub enum Fault {
     CancelLate,
     /// The thread is not scheduled for some milliseconds.
     Stall,
+    /// No pipe is to be had: bytes are copied.
+    NoPipe,
     /// A connection is reset between two bytes.
     Reset,
     /// A reset also destroys what was received and not yet read.
@@ -54,7 +56,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ShortRead,
         Self::ShortWrite,
         Self::LateCompletion,
@@ -66,6 +68,7 @@ impl Fault {
         Self::AcceptEnds,
         Self::CancelLate,
         Self::Stall,
+        Self::NoPipe,
         Self::Reset,
         Self::ResetDiscards,
         Self::AcceptEmfile,
@@ -90,7 +93,7 @@ impl Fault {
             Self::QueueFull | Self::Latency | Self::CancelLate | Self::ResetDiscards => ALWAYS / 2,
             // Eight source addresses are tried before it counts.
             Self::PortsExhausted => ALWAYS / 2,
-            Self::SmallWindow | Self::AcceptEnds => ALWAYS / 4,
+            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe => ALWAYS / 4,
             Self::AcceptEmfile | Self::AcceptAborted | Self::SocketEmfile => ALWAYS / 16,
             Self::ConnectRefused | Self::ConnectSilent | Self::ConnectSlow => ALWAYS / 16,
             Self::NoBuffers => ALWAYS / 64,

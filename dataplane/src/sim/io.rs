@@ -9,12 +9,13 @@ mod tests;
 use super::faults::{Fault, FaultPlan};
 use super::net::{ListenerId, Net, Notice, Owner, SocketId};
 use super::operations::{Descriptor, Ready, Submission, Thing, Verb};
+use super::pipes::Pipes;
 use super::sabotage::Sabotage;
 use super::trace::{Event, Trace};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Io, Kind, Mono, Shutdown, SocketAddress, SocketOption,
-    Token,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Pipe, Shutdown, SocketAddress,
+    SocketOption, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,6 +69,7 @@ pub struct SimIo<W: World = ()> {
     pub(super) late_cancels: Vec<(Mono, Token)>,
     /// For the stale-completion sabotage: slots whose generation ended with a receive outstanding in spirit.
     pub(super) former: BTreeMap<(u8, u32), u32>,
+    pub(super) pipes: Pipes,
 }
 
 impl SimIo<()> {
@@ -95,6 +97,7 @@ impl<W: World> SimIo<W> {
             starving: BTreeSet::new(),
             late_cancels: Vec::new(),
             former: BTreeMap::new(),
+            pipes: Pipes::default(),
         }
     }
     /// An eventfd, for a mailbox's poll.
@@ -159,7 +162,7 @@ impl<W: World> SimIo<W> {
     pub(super) fn descriptor_mut(&mut self, fd: Fd) -> Result<&mut Descriptor, Errno> {
         self.descriptors.get_mut(fd.0 as usize).and_then(Option::as_mut).ok_or(Errno(libc::EBADF))
     }
-    fn socket_at(&mut self, fd: Fd) -> Result<SocketId, Errno> {
+    pub(super) fn socket_at(&mut self, fd: Fd) -> Result<SocketId, Errno> {
         match self.descriptor_mut(fd)?.thing {
             Thing::Socket(id) => Ok(id),
             Thing::Listener(_) | Thing::Event(_) => Err(Errno(libc::ENOTCONN)),
@@ -254,8 +257,8 @@ impl<W: World> Io for SimIo<W> {
     fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
         self.submissions.push(Submission::Connect(fd, *to, token));
     }
-    fn poll(&mut self, fd: Fd, token: Token) {
-        self.submissions.push(Submission::Poll(fd, token));
+    fn poll(&mut self, fd: Fd, interest: Interest, token: Token) {
+        self.submissions.push(Submission::Poll(fd, interest, token));
     }
     fn close(&mut self, fd: Fd, token: Token) {
         self.submissions.push(Submission::Close(fd, token));
@@ -282,6 +285,7 @@ impl<W: World> Io for SimIo<W> {
             SocketOption::ReusePort => self.descriptor_mut(fd)?.reuse_port = true,
             SocketOption::BindAddressNoPort => self.net.set_late_port(id),
             SocketOption::ResetOnClose => self.net.set_reset_on_close(id),
+            SocketOption::NonBlocking => self.descriptor_mut(fd)?.non_blocking = true,
             SocketOption::V6Only | SocketOption::NoDelay => {}
         }
         Ok(())
@@ -325,6 +329,20 @@ impl<W: World> Io for SimIo<W> {
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         let id = self.socket_at(fd)?;
         Ok(u32::try_from(self.net.unsent(id)).unwrap_or(u32::MAX))
+    }
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        self.pipe()
+    }
+    fn give_pipe(&mut self, pipe: Pipe) {
+        self.return_pipe(&pipe);
+    }
+    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
+        let result = self.fill_pipe(from, pipe, most);
+        self.did("splice_in", from, result)
+    }
+    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
+        let result = self.drain_pipe(pipe, to);
+        self.did("splice_out", to, result)
     }
     fn discard(&mut self, fd: Fd) {
         self.note("discard", Token::new(Kind::Backend, 0, 0), fd, 0);

@@ -17,6 +17,8 @@ pub mod io;
 pub mod net;
 mod operations;
 pub mod peers;
+mod pipes;
+mod polls;
 pub mod random;
 pub mod run;
 pub mod sabotage;

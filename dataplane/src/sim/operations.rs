@@ -5,7 +5,7 @@ use super::io::{SimIo, World};
 use super::net::{ListenerId, Owner, Read, SocketId};
 use super::trace::words;
 use crate::buf::{Class, Pool, Sight};
-use crate::io::{Completion, Errno, Fd, Kind, Mono, Outcome, SocketAddress, Token};
+use crate::io::{Completion, Errno, Fd, Interest, Kind, Mono, Outcome, SocketAddress, Token};
 
 /// The kinds of operation of which a descriptor may have one in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum Verb {
     Send,
     Connect,
     Poll,
+    /// A poll for room to send.
+    PollOut,
     Close,
 }
 
@@ -32,12 +34,14 @@ pub(super) struct Descriptor {
     pub(super) thing: Thing,
     pub(super) reuse_port: bool,
     /// By verb: submitted, and the completion not handed out.
-    flying: [bool; 6],
+    pub(super) flying: [bool; 7],
     accept: Option<Token>,
     recv: Option<Recv>,
     send: Option<Send>,
     connect: Option<Token>,
-    poll: Option<Token>,
+    pub(super) poll: Option<Token>,
+    pub(super) poll_out: Option<Token>,
+    pub(super) non_blocking: bool,
     /// When the last accept completion may be seen: the next comes no sooner.
     accept_seen: Mono,
 }
@@ -66,7 +70,7 @@ pub(super) enum Submission {
     Recv(Fd, Class, Token),
     Send(Fd, Vec<Sight>, Token),
     Connect(Fd, SocketAddress, Token),
-    Poll(Fd, Token),
+    Poll(Fd, Interest, Token),
     Close(Fd, Token),
     Cancel(Token),
 }
@@ -79,7 +83,7 @@ impl Submission {
             | Self::Recv(_, _, token)
             | Self::Send(_, _, token)
             | Self::Connect(_, _, token)
-            | Self::Poll(_, token)
+            | Self::Poll(_, _, token)
             | Self::Close(_, token) => Some(*token),
             Self::Cancel(_) => None,
         }
@@ -103,12 +107,14 @@ impl Descriptor {
         Self {
             thing,
             reuse_port: false,
-            flying: [false; 6],
+            flying: [false; 7],
             accept: None,
             recv: None,
             send: None,
             connect: None,
             poll: None,
+            poll_out: None,
+            non_blocking: false,
             accept_seen: Mono(0),
         }
     }
@@ -176,10 +182,16 @@ impl<W: World> SimIo<W> {
                 }
             }
             Submission::Connect(fd, to, token) => self.start_connect(fd, to, token),
-            Submission::Poll(fd, token) => {
+            Submission::Poll(fd, Interest::Readable, token) => {
                 if self.launch(fd, Verb::Poll, token, "poll", 0) {
                     self.descriptors[fd.0 as usize].as_mut().unwrap().poll = Some(token);
                     self.try_poll(fd);
+                }
+            }
+            Submission::Poll(fd, Interest::Writable, token) => {
+                if self.launch(fd, Verb::PollOut, token, "poll_out", 0) {
+                    self.descriptors[fd.0 as usize].as_mut().unwrap().poll_out = Some(token);
+                    self.try_poll_out(fd);
                 }
             }
             Submission::Close(fd, token) => self.start_close(fd, token),
@@ -234,7 +246,7 @@ impl<W: World> SimIo<W> {
     }
 
     /// Puts a terminal completion into the queue.
-    fn complete(&mut self, fd: Fd, verb: Verb, token: Token, outcome: Outcome) {
+    pub(super) fn complete(&mut self, fd: Fd, verb: Verb, token: Token, outcome: Outcome) {
         let at = self.seen_at();
         self.enqueue(at, fd, verb, Completion { token, outcome, more: false }, None);
     }
@@ -302,6 +314,7 @@ impl<W: World> SimIo<W> {
         self.try_recv(fd, pool);
         self.try_send(fd, pool);
         self.try_poll(fd);
+        self.try_poll_out(fd);
     }
     /// Accepts what waits, as long as nothing fails.
     pub(super) fn serve_accept(&mut self, fd: Fd) {
@@ -441,29 +454,6 @@ impl<W: World> SimIo<W> {
         let completion = Completion { token: send.token, outcome, more: false };
         self.enqueue(at, fd, Verb::Send, completion, Some((send.sights, send.sum)));
     }
-    fn try_poll(&mut self, fd: Fd) {
-        let Ok(descriptor) = self.descriptor_mut(fd) else { return };
-        let Some(token) = descriptor.poll else { return };
-        let ready = match descriptor.thing {
-            Thing::Event(set) => set,
-            Thing::Socket(id) => self.net.is_ready(id),
-            Thing::Listener(id) => self.net.pending(id) > 0,
-        };
-        if ready {
-            self.descriptors[fd.0 as usize].as_mut().unwrap().poll = None;
-            self.complete(fd, Verb::Poll, token, Outcome::Ready);
-        }
-    }
-    /// Eventfds are written to from outside, without a notice.
-    pub(super) fn serve_events(&mut self) {
-        let is_event = |d: &Option<Descriptor>| {
-            d.as_ref().is_some_and(|d| matches!(d.thing, Thing::Event(true)) && d.poll.is_some())
-        };
-        while let Some(at) = self.descriptors.iter().position(is_event) {
-            self.try_poll(Fd(at as i32));
-        }
-    }
-
     /// Ends the operation of `token` unless it has completed already.
     fn cancel_now(&mut self, token: Token) {
         let Some((fd, verb)) = self.live.get(&token).copied() else { return };
@@ -474,6 +464,7 @@ impl<W: World> SimIo<W> {
             Verb::Send => descriptor.send.take_if(|s| s.token == token).is_some(),
             Verb::Connect => descriptor.connect.take_if(|t| *t == token).is_some(),
             Verb::Poll => descriptor.poll.take_if(|t| *t == token).is_some(),
+            Verb::PollOut => descriptor.poll_out.take_if(|t| *t == token).is_some(),
             Verb::Close => false,
         };
         if !waiting {

@@ -244,6 +244,9 @@ impl Run {
         if closes != accepted {
             wrong.push(format!("{accepted} connections were accepted and {closes} ended with a reason"));
         }
+        if self.io.pipes_out() != 0 {
+            wrong.push(format!("{} pipes are out, and nobody is there", self.io.pipes_out()));
+        }
         for (what, n) in [
             ("internal close reasons", self.stats.close(CloseReason::Internal).get()),
             ("stale completions", self.stats.stale_completions.get()),
@@ -273,6 +276,7 @@ impl Run {
             self.tally.insert(format!("close {}", row.1), self.stats.close(row.0).get());
         }
         self.tally.extend(self.seen.words());
+        self.tally.insert("spliced bytes".to_owned(), self.stats.spliced_bytes.get());
         let ledger = &mut self.io.world.ledger;
         for (what, n) in &ledger.tally {
             self.tally.insert(format!("outcome {what}"), *n);

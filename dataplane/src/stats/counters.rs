@@ -40,6 +40,8 @@ pub struct Stats {
     pub tunnels_ended: Counter,
     pub tunnel_bytes_up: Counter,
     pub tunnel_bytes_down: Counter,
+    /// Bytes of response bodies that went by splice(2).
+    pub spliced_bytes: Counter,
     /// Completions for an earlier life of a slot.
     pub stale_completions: Counter,
     /// Receives that had to wait for a buffer, at the last turn.
@@ -68,6 +70,7 @@ impl Default for Stats {
             tunnels_ended: Counter::default(),
             tunnel_bytes_up: Counter::default(),
             tunnel_bytes_down: Counter::default(),
+            spliced_bytes: Counter::default(),
             stale_completions: Counter::default(),
             starved: Counter::default(),
             conns_open: Counter::default(),

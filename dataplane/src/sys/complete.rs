@@ -46,7 +46,7 @@ impl Ring {
         let next = match operation.verb {
             Verb::Recv(class) => self.received(class, &operation, cqe, pool),
             Verb::Accept => accepted(&operation, cqe),
-            Verb::Send | Verb::Connect | Verb::Poll | Verb::Close => finished(&operation, cqe.result()),
+            Verb::Send | Verb::Connect | Verb::Poll(_) | Verb::Close => finished(&operation, cqe.result()),
         };
         let (outcome, more) = match next {
             Next::End(outcome) => {
@@ -112,7 +112,7 @@ impl Ring {
             Verb::Accept => sqe::accept(fd, token),
             Verb::Recv(class) => sqe::recv(fd, self.groups[group_of(class)].id(), true, token),
             Verb::Send => sqe::send(fd, operation.first, operation.first_len, token),
-            Verb::Poll => sqe::poll(fd, token),
+            Verb::Poll(interest) => sqe::poll(fd, interest, token),
             Verb::Connect | Verb::Close => unreachable!("neither is ever asked for again"),
         };
         self.push(entry);
@@ -172,12 +172,12 @@ fn finished(operation: &Operation, result: i32) -> Next {
     match (operation.verb, result) {
         (Verb::Send, 1..) => Next::End(Outcome::Sent(result.unsigned_abs())),
         (Verb::Connect, 0) => Next::End(Outcome::Connected),
-        (Verb::Poll, 1..) => Next::End(Outcome::Ready),
+        (Verb::Poll(_), 1..) => Next::End(Outcome::Ready),
         // close(2) has closed, whatever it says of what it could not write; only a descriptor that is none is our bug.
         (Verb::Close, _) if result != -libc::EBADF => Next::End(Outcome::Closed),
         _ if canceled_now => canceled(),
-        (Verb::Send | Verb::Poll, 0) => Next::Again(None),
-        (Verb::Send | Verb::Poll, _) if result == -libc::EAGAIN || result == -libc::EINTR => {
+        (Verb::Send | Verb::Poll(_), 0) => Next::Again(None),
+        (Verb::Send | Verb::Poll(_), _) if result == -libc::EAGAIN || result == -libc::EINTR => {
             Next::Again(None)
         }
         _ => failed(result),

@@ -18,6 +18,7 @@ mod complete;
 mod enter;
 mod feed;
 mod operations;
+mod pipe;
 pub mod probe;
 pub mod ring;
 pub mod rlimit;

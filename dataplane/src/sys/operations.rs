@@ -2,7 +2,7 @@
 //! asked again with everything that was asked first.
 
 use crate::buf::Class;
-use crate::io::{Kind, Token};
+use crate::io::{Interest, Kind, Token};
 
 /// What was asked of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) enum Verb {
     Recv(Class),
     Send,
     Connect,
-    Poll,
+    Poll(Interest),
     Close,
 }
 

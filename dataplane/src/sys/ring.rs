@@ -3,14 +3,15 @@
 use super::buf_ring::BufRing;
 use super::enter::{Entry as RingEntry, Wait};
 use super::operations::{Operation, Operations, Verb};
+use super::pipe::{self, Pipes};
 use super::probe::{Features, Unusable, build, refused};
 use super::scratch::Scratch;
 use super::starved::Starved;
 use super::{clock, socket, sqe};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Io, Kind, Mono, Outcome, Shutdown, SocketAddress,
-    SocketOption, Token,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, Pipe, Shutdown,
+    SocketAddress, SocketOption, Token,
 };
 use crate::limits::{RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_SUBMISSION_ENTRIES};
 use io_uring::{IoUring, cqueue, squeue, types};
@@ -63,6 +64,7 @@ pub struct Ring {
     /// Entries that found the submission queue full even after it was submitted.
     parked: VecDeque<squeue::Entry>,
     scratch: Scratch,
+    pipes: Pipes,
     /// Completions that the kernel never saw: of receives cancelled while starved, and of what was refused.
     pub(super) local: Vec<Completion>,
     /// Operations to ask for again after this reaping.
@@ -120,6 +122,7 @@ impl Ring {
             starved: [Starved::default(), Starved::default()],
             parked: VecDeque::new(),
             scratch: Scratch::new(),
+            pipes: Pipes::default(),
             local: Vec::new(),
             again: Vec::new(),
             clock: clock::now(),
@@ -331,9 +334,9 @@ impl Io for Ring {
             self.push(sqe::connect(fd.0, address, len, token));
         }
     }
-    fn poll(&mut self, fd: Fd, token: Token) {
-        if self.admit(Verb::Poll, fd, token) {
-            self.push(sqe::poll(fd.0, token));
+    fn poll(&mut self, fd: Fd, interest: Interest, token: Token) {
+        if self.admit(Verb::Poll(interest), fd, token) {
+            self.push(sqe::poll(fd.0, interest, token));
         }
     }
     fn close(&mut self, fd: Fd, token: Token) {
@@ -386,6 +389,18 @@ impl Io for Ring {
     }
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         socket::unacknowledged(fd)
+    }
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        self.pipes.take()
+    }
+    fn give_pipe(&mut self, pipe: Pipe) {
+        self.pipes.give(pipe);
+    }
+    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
+        pipe::splice_in(from, pipe, most)
+    }
+    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
+        pipe::splice_out(pipe, to)
     }
     fn discard(&mut self, fd: Fd) {
         socket::close(fd);

@@ -114,6 +114,10 @@ pub fn set_option(fd: Fd, option: SocketOption) -> Result<(), Errno> {
         SocketOption::V6Only => set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on),
         SocketOption::NoDelay => set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on),
         SocketOption::BindAddressNoPort => set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on),
+        SocketOption::NonBlocking => {
+            // SAFETY: no memory is passed. A socket of ours has no other file status flag to keep.
+            done(unsafe { libc::fcntl(fd.0, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK) })
+        }
         SocketOption::ResetOnClose => {
             set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
         }

@@ -1,6 +1,6 @@
 //! One function per operation: fills a submission queue entry, and nothing else.
 
-use crate::io::Token;
+use crate::io::{Interest, Token};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
@@ -40,9 +40,13 @@ pub(super) fn connect(fd: i32, to: *const libc::sockaddr, len: libc::socklen_t, 
     opcode::Connect::new(types::Fd(fd), to, len).build().user_data(token.0)
 }
 
-/// Readable, once.
-pub(super) fn poll(fd: i32, token: Token) -> Entry {
-    opcode::PollAdd::new(types::Fd(fd), u32::from(libc::POLLIN.unsigned_abs())).build().user_data(token.0)
+/// Readable or writable, once.
+pub(super) fn poll(fd: i32, interest: Interest, token: Token) -> Entry {
+    let events = match interest {
+        Interest::Readable => libc::POLLIN,
+        Interest::Writable => libc::POLLOUT,
+    };
+    opcode::PollAdd::new(types::Fd(fd), u32::from(events.unsigned_abs())).build().user_data(token.0)
 }
 
 pub(super) fn close(fd: i32, token: Token) -> Entry {

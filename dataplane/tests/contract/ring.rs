@@ -8,7 +8,7 @@ use crate::child;
 use crate::harness::{A_WHILE, Harness, World, assert_failed};
 use crate::scenarios::{self, each_scenario};
 use dataplane::buf::{Chain, Class, Pool, PoolSize};
-use dataplane::io::{Completion, Expect, Io, Kind, Mono, Outcome, Token};
+use dataplane::io::{Completion, Expect, Interest, Io, Kind, Mono, Outcome, Token};
 use dataplane::sys::{Features, Ring, RingOptions, probe, rlimit, socket};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -123,7 +123,7 @@ fn no_more_operations_than_completions_fit() {
     let mut pool = Pool::new(PoolSize { tiny: 8, small: 8, large: 8 });
     let event = socket::event().unwrap();
     let token = |slot| Token::new(Kind::Mailbox, slot, 0);
-    (0..9).for_each(|slot| ring.poll(event, token(slot)));
+    (0..9).for_each(|slot| ring.poll(event, Interest::Readable, token(slot)));
     assert_eq!(ring.refused(), 1);
     let mut out = Vec::new();
     ring.turn(&mut pool, Mono(0), &mut out).unwrap();
@@ -148,7 +148,7 @@ fn an_event_of_another_thread_wakes_a_ring_that_waits_for_ever() {
     let event = socket::event().unwrap();
     let token = Token::new(Kind::Mailbox, 0, 0);
     for _ in 0..3 {
-        ring.poll(event, token);
+        ring.poll(event, Interest::Readable, token);
         let waker = std::thread::spawn(move || socket::signal_event(event));
         let mut out = Vec::new();
         ring.turn(&mut pool, Mono::MAX, &mut out).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::harness::{A_WHILE, Harness, World, assert_failed};
 use dataplane::buf::{Class, PoolSize};
-use dataplane::io::{Fd, Io, Kind, Mono, Outcome, Shutdown, SocketOption, Token};
+use dataplane::io::{Errno, Fd, Interest, Io, Kind, Mono, Outcome, Shutdown, SocketOption, Token};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ macro_rules! each_scenario {
         $test!(send_to_a_closed_peer);
         $test!(connect_refused);
         $test!(poll_then_receive);
+        $test!(splice_from_socket_to_socket);
+        $test!(splice_to_a_full_socket);
+        $test!(splice_and_a_peer_that_left);
         $test!(cancel_receive);
         $test!(cancel_accept);
         $test!(cancel_connect);
@@ -304,7 +307,7 @@ pub fn poll_then_receive<H: Harness>(h: &mut H) {
     let mut w = World::new(h);
     let (a, b) = w.pair();
     let poll = w.token(Kind::Mailbox);
-    w.io.poll(b, poll);
+    w.io.poll(b, Interest::Readable, poll);
     w.nothing_from(poll);
     w.write(a, b"ready");
     assert!(matches!(w.outcome(poll), Outcome::Ready));
@@ -407,7 +410,7 @@ pub fn cancel_poll<H: Harness>(h: &mut H) {
     let mut w = World::new(h);
     let (a, b) = w.pair();
     let poll = w.token(Kind::Mailbox);
-    w.io.poll(b, poll);
+    w.io.poll(b, Interest::Readable, poll);
     cancel_for_sure(&mut w, poll);
     w.close_both((a, b));
     w.finish();
@@ -588,5 +591,121 @@ pub fn accept_without_descriptors<H: Harness>(h: &mut H) {
     }
     w.close(fd);
     w.close(listener);
+    w.finish();
+}
+
+/// Waits until `fd` is as `interest` says.
+fn ready<H: Harness>(w: &mut World<'_, H>, fd: Fd, interest: Interest) {
+    let token = w.token(Kind::LinkRecv);
+    w.io.poll(fd, interest, token);
+    assert!(matches!(w.outcome(token), Outcome::Ready));
+}
+
+pub fn splice_from_socket_to_socket<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let pairs = w.pairs(2);
+    let ((a, b), (c, d)) = (pairs[0], pairs[1]);
+    w.io.set_option(c, SocketOption::NonBlocking).unwrap();
+    let mut pipe = w.io.take_pipe().unwrap();
+    let mut seen = Vec::new();
+    for text in [b"hello".as_slice(), b" again"] {
+        w.write(a, text);
+        ready(&mut w, b, Interest::Readable);
+        // Never more than asked for; the rest stays in the socket.
+        assert_eq!(w.io.splice_in(b, &mut pipe, 3), Ok(3));
+        assert_eq!((pipe.held(), w.io.splice_out(&mut pipe, c)), (3, Ok(3)));
+        ready(&mut w, b, Interest::Readable);
+        assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(text.len() - 3));
+        assert_eq!(w.io.splice_out(&mut pipe, c), Ok(text.len() - 3));
+        seen.extend(w.read(d, text.len()));
+    }
+    assert_eq!(seen, b"hello again");
+    w.close(a);
+    ready(&mut w, b, Interest::Readable);
+    assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(0), "the end of the stream");
+    w.io.give_pipe(pipe);
+    // The sockets serve submitted operations as before.
+    w.write(c, b"copied");
+    assert_eq!(w.read(d, 6), b"copied");
+    w.write(d, b"back");
+    assert_eq!(w.read(c, 4), b"back");
+    w.close(b);
+    w.close_both((c, d));
+    w.finish();
+}
+
+pub fn splice_to_a_full_socket<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let pairs = w.pairs(2);
+    let ((a, b), (c, d)) = (pairs[0], pairs[1]);
+    w.io.set_option(c, SocketOption::NonBlocking).unwrap();
+    ready(&mut w, c, Interest::Writable);
+    let mut pipe = w.io.take_pipe().unwrap();
+    let (mut sent, mut read) = (0, 0);
+    // Until the far socket takes no more.
+    loop {
+        let piece: Vec<u8> = (sent..sent + 3000).map(canary).collect();
+        w.write(a, &piece);
+        sent += piece.len();
+        ready(&mut w, b, Interest::Readable);
+        let taken = w.io.splice_in(b, &mut pipe, 1 << 20).unwrap();
+        match w.io.splice_out(&mut pipe, c) {
+            Ok(n) if n == taken => {}
+            Ok(_) | Err(Errno(libc::EAGAIN)) => break,
+            Err(errno) => panic!("{errno}"),
+        }
+        assert!(sent < 64 << 20, "a socket that is never full");
+    }
+    let room = w.token(Kind::ConnSend);
+    w.io.poll(c, Interest::Writable, room);
+    let mut waits = true;
+    while read < sent {
+        if waits && w.take(room).is_some() {
+            waits = false;
+        }
+        if !waits && pipe.held() > 0 {
+            let n = w.io.splice_out(&mut pipe, c).unwrap();
+            assert!(n > 0);
+        }
+        let token = w.recv(d, Class::Large);
+        let bytes = w.bytes(token);
+        for (at, byte) in (read..).zip(&bytes) {
+            assert_eq!(*byte, canary(at), "at byte {at}");
+        }
+        read += bytes.len();
+    }
+    w.io.give_pipe(pipe);
+    w.close_both((a, b));
+    w.close_both((c, d));
+    w.finish();
+}
+
+pub fn splice_and_a_peer_that_left<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let pairs = w.pairs(2);
+    let ((a, b), (c, d)) = (pairs[0], pairs[1]);
+    w.io.set_option(c, SocketOption::NonBlocking).unwrap();
+    w.write(a, b"lost");
+    ready(&mut w, b, Interest::Readable);
+    let mut pipe = w.io.take_pipe().unwrap();
+    assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(4));
+    w.io.set_option(d, SocketOption::ResetOnClose).unwrap();
+    w.close(d);
+    ready(&mut w, c, Interest::Readable);
+    let Err(Errno(errno)) = w.io.splice_out(&mut pipe, c) else { panic!("bytes for nobody") };
+    assert!([libc::ECONNRESET, libc::EPIPE].contains(&errno), "{errno}");
+    // Bytes are in it: it goes back all the same, and the next one is empty.
+    w.io.give_pipe(pipe);
+    let pipe = w.io.take_pipe().unwrap();
+    assert_eq!(pipe.held(), 0);
+    w.io.give_pipe(pipe);
+    w.io.set_option(a, SocketOption::ResetOnClose).unwrap();
+    w.close(a);
+    ready(&mut w, b, Interest::Readable);
+    let mut pipe = w.io.take_pipe().unwrap();
+    assert_eq!(w.io.splice_in(b, &mut pipe, 10), Err(Errno(libc::ECONNRESET)));
+    w.io.give_pipe(pipe);
+    w.close(b);
+    w.close(c);
     w.finish();
 }

@@ -3,7 +3,8 @@
 use dataplane::buf::{Chain, Class, Pool, PoolSize};
 use dataplane::core::{Setup, Shared};
 use dataplane::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Io, Mono, Shutdown, SocketAddress, SocketOption, Token,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Mono, Pipe, Shutdown, SocketAddress,
+    SocketOption, Token,
 };
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
@@ -65,8 +66,8 @@ impl Io for Counted {
     fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
         self.ring.connect(fd, to, token);
     }
-    fn poll(&mut self, fd: Fd, token: Token) {
-        self.ring.poll(fd, token);
+    fn poll(&mut self, fd: Fd, interest: Interest, token: Token) {
+        self.ring.poll(fd, interest, token);
     }
     fn close(&mut self, fd: Fd, token: Token) {
         self.ring.close(fd, token);
@@ -97,6 +98,18 @@ impl Io for Counted {
     }
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         self.call().unacknowledged(fd)
+    }
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        self.ring.take_pipe()
+    }
+    fn give_pipe(&mut self, pipe: Pipe) {
+        self.ring.give_pipe(pipe);
+    }
+    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
+        self.call().splice_in(from, pipe, most)
+    }
+    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
+        self.call().splice_out(pipe, to)
     }
     fn discard(&mut self, fd: Fd) {
         self.call().discard(fd);

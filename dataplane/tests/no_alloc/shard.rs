@@ -33,6 +33,13 @@ fn exchanges_with_chunked_responses() {
     assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: response.into_bytes() });
 }
 
+/// Bodies long enough to be spliced.
+#[test]
+fn exchanges_with_bulk_responses() {
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n{}", "b".repeat(65536));
+    assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: response.into_bytes() });
+}
+
 #[test]
 fn exchanges_with_uploads() {
     let body = "b".repeat(8192);

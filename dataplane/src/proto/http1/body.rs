@@ -55,6 +55,12 @@ impl BodyDecoder {
         }
     }
 
+    /// `n` bytes of a declared length, at most [`BodyDecoder::remaining`], passed without being looked at.
+    pub fn skip(&mut self, n: u64) {
+        if let Kind::Length(remaining) = &mut self.0 {
+            *remaining = remaining.saturating_sub(n);
+        }
+    }
     /// The body is complete. One that ends with its connection never is, until [`BodyDecoder::on_close`].
     pub fn is_done(&self) -> bool {
         match &self.0 {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::buf::PoolSize;
-use crate::io::{Kind, Outcome};
+use crate::io::{Interest, Kind, Outcome};
 use crate::sim::random::ALWAYS;
 
 fn pool() -> Pool {
@@ -165,12 +165,12 @@ fn shutdown_wakes_a_receive_with_eof() {
 fn a_poll_sees_an_eventfd() {
     let (mut io, mut pool) = (SimIo::new(FaultPlan::calm(1)), pool());
     let fd = io.event();
-    io.poll(fd, token(Kind::Mailbox, 0));
+    io.poll(fd, Interest::Readable, token(Kind::Mailbox, 0));
     wait_until_quiet(&mut io, &mut pool);
     io.signal(fd);
     assert!(matches!(wait(&mut io, &mut pool, 1)[0].outcome, Outcome::Ready));
     io.clear_event(fd);
-    io.poll(fd, token(Kind::Mailbox, 0));
+    io.poll(fd, Interest::Readable, token(Kind::Mailbox, 0));
     wait_until_quiet(&mut io, &mut pool);
 }
 

@@ -191,6 +191,14 @@ impl Net {
             || socket.error.is_some()
             || socket.state == State::Dead
     }
+    /// Whether a poll for writing would return at once: a third of the buffer is free (sk_stream_is_writeable), or a write
+    /// would fail.
+    pub fn has_room(&self, id: SocketId) -> bool {
+        let socket = self.socket_ref(id);
+        let open = socket.state == State::Open && socket.fin == Fin::None && socket.error.is_none();
+        let free = socket.send_room.saturating_sub(socket.send.len());
+        if open { free > 0 && free >= socket.send_room / 3 } else { socket.state != State::Connecting }
+    }
     /// How many bytes the send buffer has room for; an error that a write would meet.
     pub fn writable(&mut self, id: SocketId) -> Result<usize, Errno> {
         let socket = self.socket_mut(id);
