@@ -1,7 +1,7 @@
 //! epoll for the floors that use readiness: what to watch, and the events of one wait.
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData};
 pub(super) use rustix::event::epoll::EventFlags;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};

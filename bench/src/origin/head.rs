@@ -23,7 +23,8 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Request> {
     let mut wish = wish(lines);
     let mut body = 0;
     // GET without a body is the usual case, but its `Connection` counts too; both fields begin with "\r\nC".
-    for (at, _) in lines.windows(3).enumerate().filter(|(_, w)| w[0] == b'\n' && w[1] | 32 == b'c' && w[2] | 32 == b'o')
+    for (at, _) in
+        lines.windows(3).enumerate().filter(|(_, w)| w[0] == b'\n' && w[1] | 32 == b'c' && w[2] | 32 == b'o')
     {
         let line = &lines[at + 1..];
         let line = &line[..memchr::memchr(b'\r', line).unwrap_or(line.len())];
@@ -70,7 +71,8 @@ mod tests {
         let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(read(get), Some(Request { head: get.len(), body: 0, wish: SMALL }));
         assert_eq!(read(&get[..get.len() - 1]), None);
-        let post = b"POST /bytes/10 HTTP/1.1\r\nhost: a\r\ncontent-LENGTH: 5\r\nConnection: Close\r\n\r\nhello";
+        let post =
+            b"POST /bytes/10 HTTP/1.1\r\nhost: a\r\ncontent-LENGTH: 5\r\nConnection: Close\r\n\r\nhello";
         let wish = Wish { status: 200, body: 10, close: true };
         assert_eq!(read(post), Some(Request { head: post.len() - 5, body: 5, wish }));
         let status = read(b"GET /status/404 HTTP/1.1\r\n\r\n").map(|r| r.wish);

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn requests_cut_anywhere_get_the_same_answers() {
-        let stream = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST /bytes/7 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
+        let stream =
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST /bytes/7 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
                        GET /status/204 HTTP/1.1\r\nConnection: close\r\n\r\n";
         for cut in 0..stream.len() {
             let (mut answers, mut requests, mut given) = (Answers::new(), Requests::default(), Vec::new());

@@ -95,7 +95,8 @@ impl Uring {
 
     /// Accepts until told otherwise.
     pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>) {
-        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        let entry =
+            opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
         self.push(&entry.user_data(user_data(Kind::Accept, 0, 0)));
     }
 
