@@ -24,7 +24,7 @@ pub(super) async fn stream(desk: Rc<Desk>) {
         watch.began.set(began);
         let moved = match desk.plan.direction {
             Direction::Down => line::read(&desk, &watch, &mut stream, <[u8]>::len).await,
-            Direction::Up => line::write_all(&desk, &watch, &mut stream, &BYTES).await.map(|()| BYTES.len()),
+            Direction::Up => line::write_all(&watch, &mut stream, &BYTES).await.map(|()| BYTES.len()),
         };
         let mut tally = desk.tally.borrow_mut();
         match moved {

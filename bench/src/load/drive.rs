@@ -38,7 +38,6 @@ pub(super) async fn drive(desk: Rc<Desk>) {
     let mut stream = None;
     let watch = desk.watch();
     while let Some(start) = desk.next().await {
-        desk.stepped();
         watch.began.set(clock::now());
         let result = request(&desk, &watch, &mut stream).await;
         watch.began.set(0);
@@ -73,7 +72,7 @@ async fn request(desk: &Desk, watch: &Watch, kept: &mut Option<TcpStream>) -> Re
         None => line::connect(desk, desk.source()).map_err(|_| Failure { error: Error::Connect })?,
     };
     let fail = |error: io::Error| Failure::of(&error, fresh);
-    line::write_all(desk, watch, &mut stream, &desk.plan.request).await.map_err(fail)?;
+    line::write_all(watch, &mut stream, &desk.plan.request).await.map_err(fail)?;
     if desk.plan.mode == Mode::PingPong {
         let down = echo(desk, watch, &mut stream).await.map_err(fail)?;
         *kept = Some(stream);

@@ -42,7 +42,7 @@ async fn opener(desk: Rc<Desk>, left: Rc<Cell<u32>>) -> Vec<TcpStream> {
             desk.tally.borrow_mut().fail_many(Error::Connect, 1);
             continue;
         };
-        let asked = line::write_all(&desk, &watch, &mut stream, &desk.plan.idle_request).await;
+        let asked = line::write_all(&watch, &mut stream, &desk.plan.idle_request).await;
         let answered = match asked {
             Ok(()) => drive::answer(&desk, &watch, &mut stream).await,
             Err(error) => Err(error),

@@ -58,12 +58,7 @@ pub(super) fn connect(desk: &Desk, source: Option<std::net::Ipv4Addr>) -> io::Re
     }
 }
 
-pub(super) async fn write_all(
-    desk: &Desk,
-    watch: &Watch,
-    stream: &mut TcpStream,
-    mut bytes: &[u8],
-) -> io::Result<()> {
+pub(super) async fn write_all(watch: &Watch, stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = std::future::poll_fn(|cx| match Pin::new(&mut *stream).poll_write(cx, bytes) {
             Poll::Pending => watch.wait(cx),
@@ -71,7 +66,6 @@ pub(super) async fn write_all(
         })
         .await?;
         bytes = &bytes[sent..];
-        desk.stepped();
     }
     Ok(())
 }
@@ -88,10 +82,7 @@ pub(super) async fn read<T>(
         match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
             Poll::Pending => watch.wait(cx),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(len)) => {
-                desk.stepped();
-                Poll::Ready(Ok(act(&buffer[..len])))
-            }
+            Poll::Ready(Ok(len)) => Poll::Ready(Ok(act(&buffer[..len]))),
         }
     })
     .await

@@ -1,8 +1,10 @@
 //! The schedule of an open loop. Requests are due at fixed instants whatever the target does, and are counted from there:
 //! a target that stalls is charged for every request that came due meanwhile (no coordinated omission).
 //!
-//! Connections take what is due; one that finds nothing waits its turn. The pacer sleeps while the next instant is far and
-//! yields while it is near: the executor's timers are no finer than what a thread's sleep costs, and its CPU is ours.
+//! Connections take what is due; one that finds nothing waits its turn, and the pacer wakes it. The executor looks at its
+//! rings and timers without a pause while the next instant is near (`SPIN`), and sleeps only while it is far: a thread that
+//! sleeps wakes tens of microseconds late, and the CPU is ours. A task that yields in a loop would not do: this executor
+//! submits nothing to its rings until all its tasks wait, or its time slice is over.
 
 use crate::clock::{self, MILLISECOND};
 use std::cell::{Cell, RefCell};
@@ -11,8 +13,10 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Nearer than this the pacer does not sleep.
-const SPIN_NANOS: u64 = MILLISECOND;
+/// Nearer than this nothing sleeps.
+pub(super) const SPIN: Duration = Duration::from_millis(2);
+/// Between two looks while every connection is busy: they take what is due by themselves.
+const LOOK_NANOS: u64 = 20_000;
 /// A request that starts later than this although a connection was free is the generator's fault.
 const LATE_NANOS: u64 = MILLISECOND;
 
@@ -40,24 +44,12 @@ pub(super) struct Pace {
     taken: Cell<u64>,
     end: u64,
     waiting: RefCell<VecDeque<Rc<Seat>>>,
-    /// Steps of anything on this executor; what passes while it stands still was idle.
-    pub(super) steps: Cell<u64>,
-    /// Time that the pacer yielded away while nothing else had work.
-    idle: Cell<u64>,
 }
 
 impl Pace {
     /// Requests from `start` on, `interval` nanoseconds apart, before `end`.
     pub(super) fn new(start: u64, interval: f64, end: u64) -> Self {
-        Self {
-            start,
-            interval,
-            taken: Cell::new(0),
-            end,
-            waiting: RefCell::new(VecDeque::new()),
-            steps: Cell::new(0),
-            idle: Cell::new(0),
-        }
+        Self { start, interval, taken: Cell::new(0), end, waiting: RefCell::new(VecDeque::new()) }
     }
 
     #[expect(
@@ -68,10 +60,6 @@ impl Pace {
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     fn due(&self) -> u64 {
         self.start + (self.taken.get() as f64 * self.interval) as u64
-    }
-
-    pub(super) fn idle(&self) -> u64 {
-        self.idle.get()
     }
 
     /// Requests that came due and that no connection took.
@@ -120,13 +108,8 @@ impl Pace {
 
     /// Hands out what is due, until the schedule is over.
     pub(super) async fn run(&self) {
-        let (mut before, mut steps) = (clock::now(), self.steps.get());
         loop {
             let now = clock::now();
-            if steps == self.steps.get() {
-                self.idle.set(self.idle.get() + (now - before));
-            }
-            (before, steps) = (now, self.steps.get());
             while self.due() <= now && self.due() < self.end && self.give(Some(self.due())) {
                 self.taken.set(self.taken.get() + 1);
             }
@@ -135,12 +118,8 @@ impl Pace {
                 return;
             }
             let ahead = self.due().saturating_sub(now);
-            if ahead > SPIN_NANOS {
-                glommio::timer::sleep(Duration::from_nanos(ahead - SPIN_NANOS / 2)).await;
-                before = clock::now();
-            } else {
-                futures_lite::future::yield_now().await;
-            }
+            let wait = if ahead == 0 { LOOK_NANOS } else { ahead };
+            glommio::timer::sleep(Duration::from_nanos(wait)).await;
         }
     }
 }

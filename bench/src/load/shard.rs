@@ -1,7 +1,7 @@
 //! One executor on one CPU: it opens its connections, begins when all executors are ready, and ends by itself.
 
 use super::line::Watch;
-use super::pace::{Pace, Start};
+use super::pace::{Pace, SPIN, Start};
 use super::plan::{Mode, Plan};
 use super::report::{Error, Tally};
 use super::{bulk, drive, idle};
@@ -82,12 +82,6 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn stepped(&self) {
-        if let Some(pace) = self.pace.borrow().as_ref() {
-            pace.steps.set(pace.steps.get() + 1);
-        }
-    }
-
     /// The next request of a connection, or `None` when the run is over.
     pub(super) async fn next(&self) -> Option<Start> {
         let pace = self.pace.borrow().clone();
@@ -133,6 +127,7 @@ pub(super) fn spawn(
     LocalExecutorBuilder::new(Placement::Fixed(cpu))
         .io_memory(IO_MEMORY_BYTES)
         .preempt_timer(PREEMPT)
+        .spin_before_park(if plan.rate.is_some() { SPIN } else { Duration::ZERO })
         .name("load")
         .spawn(move || run(plan, shared, index))
         .map_err(|error| anyhow::anyhow!("an executor on CPU {cpu}: {error}"))
@@ -219,16 +214,17 @@ async fn sleep_until(at: u64) {
 
 /// Measures what this thread itself costs during the window.
 async fn meter(desk: Rc<Desk>) {
-    let read = || {
-        let idle = desk.pace.borrow().as_ref().map_or(0, |pace| pace.idle());
-        (clock::now(), clock::thread_cpu(), idle)
-    };
+    let read = || (clock::now(), clock::thread_cpu(), executor().executor_stats().total_runtime());
     sleep_until(desk.from.get()).await;
     let before = read();
     sleep_until(desk.until.get().min(clock::now() + nanos(desk.plan.seconds))).await;
     let after = read();
-    let cpu = after.1 - before.1;
-    desk.tally.borrow_mut().measured(after.0 - before.0, cpu, cpu.saturating_sub(after.2 - before.2));
+    let (wall, cpu) = (after.0 - before.0, after.1 - before.1);
+    // A closed loop parks when it has nothing to do. An open one spins, and what it spins the executor leaves out of its own
+    // account.
+    let spent = u64::try_from((after.2 - before.2).as_nanos()).unwrap_or(u64::MAX);
+    let busy = if desk.plan.rate.is_some() { spent } else { cpu };
+    desk.tally.borrow_mut().measured(wall, cpu, busy);
 }
 
 /// Gives up what waits too long, and says each second how it goes.
