@@ -24,6 +24,7 @@ stage test cargo test --locked
 if grep -q '^members.*"bench"' Cargo.toml; then # default-members leave it out
   stage test-bench cargo test --locked -p bench
 fi
+stage counts cargo bench --locked -p dataplane --bench counts
 stage doc env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 if [ -f dataplane/tests/loom.rs ]; then
   # Its own target directory: the flag would otherwise rebuild everything twice. Link-time optimisation gains nothing here.
