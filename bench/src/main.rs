@@ -1,10 +1,14 @@
 //! `ringway-bench`: measures ringway and its peers from outside. One binary, one module for each command.
 
+mod clock;
 mod compare;
 mod floor;
 mod load;
+mod net;
 mod origin;
 mod setup;
+mod slots;
+mod sys;
 
 use clap::{Parser, Subcommand};
 

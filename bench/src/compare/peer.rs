@@ -44,6 +44,8 @@ pub(super) struct Settings {
     pub(super) origin: SocketAddr,
     pub(super) cpus: Cpus,
     pub(super) pool: u32,
+    /// Clients at once, at most.
+    pub(super) clients: u32,
     pub(super) files: u64,
 }
 
@@ -76,8 +78,6 @@ const NGINX_ORIGIN: &str = include_str!("../../rivals/nginx-origin.conf");
 const HAPROXY: &str = include_str!("../../rivals/haproxy.cfg");
 const SOZU: &str = include_str!("../../rivals/sozu.toml");
 const RINGWAY: &str = include_str!("../../rivals/ringway.toml");
-/// Clients that any peer must take: 15,000 idle, and as many links as 8,000 busy ones need, stay below 20,000 descriptors.
-const CLIENTS_MAX: &str = "15900";
 
 impl Peer {
     /// Its configuration before names are filled in.
@@ -174,7 +174,7 @@ fn fill(template: &str, address: SocketAddr, folder: &Path, settings: &Settings)
         .replace("@ORIGIN@", &settings.origin.to_string())
         .replace("@POOL@", &settings.pool.to_string())
         .replace("@FILES@", &settings.files.to_string())
-        .replace("@MAXCONN@", CLIENTS_MAX)
+        .replace("@MAXCONN@", &(settings.clients + 100).to_string())
 }
 
 /// A port of loopback that is free now. Another program may take it first; then the peer fails to start and says so.
@@ -259,7 +259,7 @@ impl Origin {
             fs::write(bytes.join(size.to_string()), vec![b'x'; size])?;
         }
         let address = free_address()?;
-        let settings = Settings { origin: address, cpus, pool: 0, files };
+        let settings = Settings { origin: address, cpus, pool: 0, clients: 0, files };
         let config =
             fill(NGINX_ORIGIN, address, folder.path(), &settings).replace("@BODY@", &"x".repeat(128));
         let file = folder.path().join("config");
@@ -287,7 +287,7 @@ mod tests {
     fn no_name_is_left_to_fill_in() {
         let cpus = Cpus { load: 0, proxy: 1 };
         let origin = "127.0.0.1:9".parse().unwrap();
-        let settings = Settings { origin, cpus, pool: 1024, files: 20_000 };
+        let settings = Settings { origin, cpus, pool: 1024, clients: 1024, files: 20_000 };
         for kind in [Kind::Ringway, Kind::Nginx, Kind::Haproxy("", ""), Kind::Sozu] {
             let peer = Peer { name: "p", kind, binary: PathBuf::new() };
             let text = fill(&peer.template(), origin, Path::new("/d"), &settings);

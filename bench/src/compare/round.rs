@@ -40,11 +40,14 @@ pub(super) fn run(
     let takes_part = |p: &&Peer| p.name == "baseline" || case.peers.contains(&p.name);
     let there: Vec<&Peer> = peers.iter().filter(takes_part).collect();
     let work = paced(case, plan, origin, peers, journal);
-    let pool = match &work {
-        Ok(Work::Load(load) | Work::Paced(load, _) | Work::Count(load)) => load.connections.max(1024),
-        Ok(Work::Idle(_)) | Err(_) => 1024,
+    let (clients, pool) = match &case.work {
+        // A pool below the number of busy clients would measure connecting.
+        Work::Load(load) | Work::Paced(load, _) | Work::Count(load) => {
+            (load.connections.max(1024), load.connections.max(1024))
+        }
+        Work::Idle(clients) => (*clients, 1024),
     };
-    let settings = Settings { origin, cpus: plan.cpus, pool, files: plan.files };
+    let settings = Settings { origin, cpus: plan.cpus, pool, clients, files: plan.files };
     // A peer that failed once is not tried again: it would fail the same way for minutes.
     let mut failed: Vec<&str> = Vec::new();
     // Memory takes a minute for each peer and is not noise of the scheduler's kind: three rounds say all.
@@ -121,7 +124,7 @@ fn paced(
     if best == 0.0 {
         let reference =
             peers.iter().find(|p| p.name == REFERENCE).context("its rate is a share of nginx's")?;
-        let settings = Settings { origin, cpus: plan.cpus, pool: 1024, files: plan.files };
+        let settings = Settings { origin, cpus: plan.cpus, pool: 1024, clients: 1024, files: plan.files };
         let proxy = reference.start(&settings)?;
         let load = timed(load, plan);
         best = Generator::Wrk.run(&load, &proxy, plan.cpus)?.0.rps;
