@@ -26,6 +26,8 @@ enum Command {
     Setup(setup::Args),
     /// Runs the scenarios over ringway and its peers, in alternation, and writes tables, plots and JSON lines.
     Compare(compare::Args),
+    /// Writes docs/performance.md from what `compare` left and from the notes that are kept by hand.
+    Report(compare::report::Args),
     /// Offers load to one address and prints one JSON line of what came of it.
     Load(load::Args),
     /// Serves a cheap origin, and prints one JSON line when it listens.
@@ -38,6 +40,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup(args) => setup::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Report(args) => compare::report::run(args),
         Command::Load(args) => load::run(args),
         Command::Origin(args) => origin::run(args),
         Command::Floor(args) => floor::run(args),

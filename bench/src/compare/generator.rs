@@ -1,0 +1,286 @@
+//! The load: wrk, or the bench's own generator, and what they say at their end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use super::child::{self, Running, pause_checked};
+use super::machine::Cpus;
+use super::peer::Proxy;
+use super::probe::{self, Cost};
+
+/// What is asked of the load.
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    pub(super) connections: u32,
+    pub(super) path: String,
+    /// One request per connection.
+    pub(super) close: bool,
+    /// Requests per second, sent by the clock; `None`: as fast as answers come.
+    pub(super) rate: Option<f64>,
+    pub(super) seconds: f64,
+    pub(super) warm_up: f64,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) requests: f64,
+    pub(super) rps: f64,
+    pub(super) latency_us: BTreeMap<String, f64>,
+    /// Share of its own time that the generator was busy, and requests it sent late, where it knows.
+    pub(super) generator_busy: Option<f64>,
+    pub(super) late: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Generator {
+    Wrk,
+    Own,
+}
+
+impl Generator {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Wrk => "wrk",
+            Self::Own => "ringway-bench load",
+        }
+    }
+
+    /// Offers the load and returns what came of it with what the proxy spent meanwhile.
+    pub(super) fn run(self, load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)> {
+        match self {
+            Self::Wrk => wrk(load, proxy, cpus),
+            Self::Own => own(load, proxy, cpus),
+        }
+    }
+}
+
+/// Warm-up and measured time are two runs of wrk, and the cost is taken around the second: its count begins when it does.
+fn wrk(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)> {
+    if load.rate.is_some() {
+        bail!("wrk offers no rate");
+    }
+    let once = |seconds: f64| {
+        let mut command = child::pinned(&PathBuf::from("wrk"), cpus.load, None);
+        command.args(["-t1", "--latency", "--timeout", "30s"]);
+        command.arg(format!("-c{}", load.connections)).arg(format!("-d{}s", seconds.ceil().max(1.0)));
+        if load.close {
+            command.args(["-H", "Connection: close"]);
+        }
+        command.arg(format!("http://{}{}", proxy.address(), load.path));
+        child::output(command, Duration::from_secs_f64(seconds + 60.0))
+    };
+    once(load.warm_up)?;
+    let before = probe::Sample::of(proxy, cpus.proxy)?;
+    let text = once(load.seconds)?;
+    let cost = probe::Sample::of(proxy, cpus.proxy)?.since(&before);
+    Ok((parse_wrk(&text)?, cost))
+}
+
+pub(super) fn parse_wrk(text: &str) -> anyhow::Result<Outcome> {
+    if let Some(line) = text.lines().find(|l| l.contains("Socket errors") || l.contains("Non-2xx")) {
+        bail!("the load met errors: {}", line.trim());
+    }
+    let line =
+        text.lines().find(|l| l.contains(" requests in ")).with_context(|| format!("wrk said: {text}"))?;
+    let requests: f64 =
+        line.split_whitespace().next().unwrap_or_default().parse().context("requests of wrk")?;
+    let rate = text.lines().find_map(|l| l.strip_prefix("Requests/sec:")).context("wrk named no rate")?;
+    let mut latency_us = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(share), Some(time), None) = (words.next(), words.next(), words.next())
+            && let (Some(share), Some(us)) = (share.strip_suffix('%'), wrk_time(time))
+        {
+            latency_us.insert(format!("p{share}"), us);
+        }
+    }
+    if requests == 0.0 {
+        bail!("no request was answered");
+    }
+    let rps = rate.trim().parse().context("rate of wrk")?;
+    Ok(Outcome { requests, rps, latency_us, ..Outcome::default() })
+}
+
+/// wrk's "1.20ms" in microseconds.
+fn wrk_time(text: &str) -> Option<f64> {
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6), ("m", 6e7)];
+    units.iter().find_map(|(unit, us)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * us))
+}
+
+/// The last line that `ringway-bench load` prints.
+#[derive(Debug, Deserialize)]
+struct OwnLine {
+    requests: f64,
+    #[serde(default)]
+    errors: BTreeMap<String, f64>,
+    rps: f64,
+    #[serde(default)]
+    latency_us: BTreeMap<String, f64>,
+    generator_busy: Option<f64>,
+    late: Option<f64>,
+}
+
+/// The generator counts within its own window; the cost is sampled inside that window, as a rate, so that neither the
+/// opening nor the closing of connections is in it.
+fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)> {
+    let mut command = child::pinned(&std::env::current_exe()?, cpus.load, None);
+    command.args(["load", "--target", &proxy.address().to_string(), "--cpus", &cpus.load.to_string()]);
+    command.args(["--connections", &load.connections.to_string(), "--path", &load.path]);
+    command.args(["--seconds", &load.seconds.to_string(), "--warm-up", &load.warm_up.to_string()]);
+    command.args(["--mode", if load.close { "close" } else { "keepalive" }]);
+    if let Some(rate) = load.rate {
+        command.args(["--rate", &format!("{rate:.0}")]);
+    }
+    let mut out = tempfile::tempfile()?;
+    let errors = out.try_clone()?;
+    command.stdout(out.try_clone()?).stderr(errors);
+    let began = Instant::now();
+    let mut running = Running::new(command)?;
+    let margin = 0.1 * load.seconds;
+    pause_checked(Duration::from_secs_f64(load.warm_up + margin))?;
+    let before = probe::Sample::of(proxy, cpus.proxy)?;
+    let inside = began + Duration::from_secs_f64(load.warm_up + load.seconds - margin);
+    pause_checked(inside.saturating_duration_since(Instant::now()))?;
+    let cost = probe::Sample::of(proxy, cpus.proxy)?.since(&before);
+    running.wait(Duration::from_secs_f64(load.seconds + 60.0))?;
+    std::io::Seek::rewind(&mut out)?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut out, &mut text)?;
+    let outcome = parse_own(&text)?;
+    // Requests of the sampled part of the window, so that cost and count cover the same time.
+    let requests = outcome.rps * cost.seconds;
+    Ok((Outcome { requests, ..outcome }, cost))
+}
+
+fn parse_own(text: &str) -> anyhow::Result<Outcome> {
+    let line = text
+        .lines()
+        .rev()
+        .find(|l| l.starts_with('{'))
+        .with_context(|| format!("load said: {}", text.trim()))?;
+    let line: OwnLine = serde_json::from_str(line).context("the line of load")?;
+    let errors: f64 = line.errors.values().sum();
+    if errors > 0.0 || line.requests == 0.0 {
+        bail!("the load met errors: {:?}", line.errors);
+    }
+    let OwnLine { requests, rps, latency_us, generator_busy, late, .. } = line;
+    Ok(Outcome { requests, rps, latency_us, generator_busy, late })
+}
+
+/// System calls of the proxy while `load` runs, per request, and `io_uring_enter` alone: (all, enter, who counted).
+///
+/// `perf stat` counts without slowing the proxy. Where it cannot, `strace -c` does, which stops the proxy at each call and
+/// so makes batches larger than they would be.
+pub(super) fn count_calls(
+    load: &Load,
+    proxy: &Proxy,
+    cpus: Cpus,
+) -> anyhow::Result<(f64, f64, &'static str)> {
+    let pids: Vec<String> = proxy.pids().iter().map(u32::to_string).collect();
+    let mut perf = Command::new("perf");
+    perf.args([
+        "stat",
+        "-x,",
+        "-e",
+        "raw_syscalls:sys_enter,syscalls:sys_enter_io_uring_enter",
+        "-p",
+        &pids.join(","),
+    ]);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-c", "-q"]).args(pids.iter().flat_map(|p| ["-p", p]));
+    let count = |mut command: Command| -> anyhow::Result<(String, f64)> {
+        let mut out = tempfile::tempfile()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out.try_clone()?);
+        let mut counter = Running::new(command)?;
+        pause_checked(Duration::from_millis(500))?; // it attaches
+        if let Some(status) = counter.ended() {
+            bail!("the counter ended with {status}");
+        }
+        let (outcome, _) = Generator::Wrk.run(&Load { warm_up: 0.0, ..load.clone() }, proxy, cpus)?;
+        counter.signal("INT");
+        counter.wait(Duration::from_secs(10))?;
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut out)?;
+        std::io::Read::read_to_string(&mut out, &mut text)?;
+        Ok((text, outcome.requests))
+    };
+    if let Ok((text, requests)) = count(perf)
+        && let Some((all, enter)) = parse_perf(&text)
+    {
+        return Ok((all / requests, enter / requests, "perf stat"));
+    }
+    let (text, requests) = count(strace)?;
+    let (all, enter) = parse_strace(&text).context("strace counted nothing")?;
+    Ok((all / requests, enter / requests, "strace -c"))
+}
+
+/// (all calls, io_uring_enter) of `perf stat -x,`.
+fn parse_perf(text: &str) -> Option<(f64, f64)> {
+    let count = |name: &str| {
+        text.lines().find(|l| l.contains(name)).and_then(|l| l.split(',').next()?.parse::<f64>().ok())
+    };
+    Some((count("raw_syscalls:sys_enter")?, count("io_uring_enter")?))
+}
+
+/// (all calls, io_uring_enter) of the table of `strace -c`, whose columns are % time, seconds, usecs/call, calls, errors
+/// (may be empty), name.
+fn parse_strace(text: &str) -> Option<(f64, f64)> {
+    let calls = |line: &str| line.split_whitespace().nth(3).and_then(|n| n.parse::<f64>().ok());
+    let total = text.lines().rev().find(|l| l.trim_end().ends_with(" total")).and_then(calls)?;
+    let enter = text.lines().find(|l| l.trim_end().ends_with(" io_uring_enter")).and_then(calls);
+    Some((total, enter.unwrap_or(0.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRK: &str = "Running 2s test @ http://127.0.0.1:1/\n  1 threads and 64 connections\n  Thread Stats   Avg      \
+        Stdev     Max   +/- Stdev\n    Latency   593.07us   82.36us   2.31ms   86.59%\n  Latency Distribution\n     50%  \
+        576.00us\n     99%    1.20ms\n  210000 requests in 2.00s, 60.09MB read\nRequests/sec: 105000.50\n";
+
+    #[test]
+    fn wrk_is_read() {
+        let outcome = parse_wrk(WRK).unwrap();
+        assert_eq!((outcome.requests, outcome.rps), (210_000.0, 105_000.5));
+        assert_eq!(outcome.latency_us["p99"], 1200.0);
+        assert_eq!(outcome.latency_us["p50"], 576.0);
+        assert_eq!(outcome.latency_us.len(), 2);
+    }
+
+    #[test]
+    fn errors_void_a_run() {
+        let wrk = format!("{WRK}  Socket errors: connect 0, read 1, write 0, timeout 0\n");
+        assert!(parse_wrk(&wrk).is_err());
+        assert!(parse_wrk("").is_err());
+        assert!(parse_own(r#"{"requests":5,"errors":{"reset":1},"rps":5}"#).is_err());
+    }
+
+    #[test]
+    fn own_load_is_read() {
+        let text = "note\n{\"requests\":10,\"errors\":{},\"bytes_down\":1,\"seconds\":2,\"rps\":5,\
+            \"latency_us\":{\"p99.9\":7},\"generator_busy\":0.5,\"late\":0}\n";
+        let outcome = parse_own(text).unwrap();
+        assert_eq!((outcome.rps, outcome.latency_us["p99.9"], outcome.generator_busy), (5.0, 7.0, Some(0.5)));
+    }
+
+    #[test]
+    fn counters_are_read() {
+        let strace = "% time     seconds  usecs/call     calls    errors syscall\n------ ----------- ----------- \
+            --------- --------- ----------------\n 99.00    0.100000          10     10000         5 io_uring_enter\n  \
+            1.00    0.001000           1        10           write\n------ ----------- ----------- --------- --------- \
+            ----------------\n100.00    0.101000          10     10010         5 total\n";
+        assert_eq!(parse_strace(strace), Some((10_010.0, 10_000.0)));
+        assert_eq!(parse_strace("strace: attach: no\n"), None);
+        let perf =
+            "1200,,raw_syscalls:sys_enter,1,100.00,,\n1100,,syscalls:sys_enter_io_uring_enter,1,100.00,,\n";
+        assert_eq!(parse_perf(perf), Some((1200.0, 1100.0)));
+        assert_eq!(parse_perf("<not supported>,,raw_syscalls:sys_enter\n"), None);
+    }
+}
