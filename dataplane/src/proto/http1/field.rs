@@ -34,27 +34,35 @@ const NAMES: [(&[u8], FieldName); 25] = [
     (b"x-real-ip", FieldName::XRealIp),
 ];
 
-/// Which lengths occur in `NAMES`: most other names need no comparison at all.
-const LENGTHS: u32 = {
-    let mut lengths = 0;
-    let mut i = 0;
-    while i < NAMES.len() {
-        lengths |= 1 << NAMES[i].0.len();
+/// Places in `BY_LENGTH` for each length: the lower five bits of a first letter, which its case does not change.
+const LETTERS: usize = 32;
+const NO_NAME: u8 = u8::MAX;
+/// Length and first letter tell the names apart: where in `NAMES` the only one stands that a field could be.
+const BY_LENGTH: [u8; 32 * LETTERS] = {
+    let mut places = [NO_NAME; 32 * LETTERS];
+    let mut i = 0u8;
+    while (i as usize) < NAMES.len() {
+        let name = NAMES[i as usize].0;
+        let place = place_of(name.len(), name[0]);
+        assert!(places[place] == NO_NAME, "two names share length and first letter");
+        places[place] = i;
         i += 1;
     }
-    lengths
+    places
 };
+
+const fn place_of(len: usize, first: u8) -> usize {
+    len * LETTERS + first as usize % LETTERS
+}
 
 /// What a field name means to us, in any case.
 pub(super) fn kind_of(name: &[u8]) -> FieldName {
-    if name.len() >= 32 || LENGTHS & (1 << name.len()) == 0 {
-        return FieldName::Other;
+    let Some(first) = name.first() else { return FieldName::Other };
+    let place = BY_LENGTH.get(place_of(name.len(), *first)).copied().unwrap_or(NO_NAME);
+    match NAMES.get(usize::from(place)) {
+        Some((known, kind)) if known.eq_ignore_ascii_case(name) => *kind,
+        _ => FieldName::Other,
     }
-    let first = name.first().map(u8::to_ascii_lowercase);
-    NAMES
-        .iter()
-        .find(|(known, _)| first == known.first().copied() && known.eq_ignore_ascii_case(name))
-        .map_or(FieldName::Other, |(_, kind)| *kind)
 }
 
 /// The known name that `name` becomes in an origin that reads `_` as `-` (CGI and its heirs do); `Other` if none.

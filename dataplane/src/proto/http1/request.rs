@@ -129,14 +129,17 @@ fn read_host(bytes: &mut [u8], out: &mut RequestHead) -> Result<(), Refusal> {
     if field.is_none() && out.version == Version::Http11 {
         return Err(Refusal::HostMissing);
     }
+    let mut host_len = 0;
     if let Some(value) = field {
-        check_host(value.of(bytes))?;
-        if out.authority.is_empty() {
-            out.authority = value;
-        }
+        host_len = check_host(value.of(bytes))?;
+    }
+    match field {
+        Some(value) if out.authority.is_empty() => out.authority = value,
+        // An absolute target's authority overrides Host, and is checked by itself.
+        _ if !out.authority.is_empty() => host_len = check_host(out.authority.of(bytes))?,
+        _ => {}
     }
     if !out.authority.is_empty() {
-        let host_len = check_host(out.authority.of(bytes))?;
         out.authority.of_mut(bytes).make_ascii_lowercase();
         out.host = Span { start: out.authority.start, len: host_len };
     }
