@@ -201,6 +201,12 @@ impl<'h, H: Harness> World<'h, H> {
         token
     }
 
+    pub fn poll(&mut self, fd: Fd) -> Token {
+        let token = self.token(Kind::Mailbox);
+        self.io.poll(fd, token);
+        token
+    }
+
     /// The bytes of a receive; its lease goes back.
     pub fn bytes(&mut self, token: Token) -> Vec<u8> {
         match self.outcome(token) {
