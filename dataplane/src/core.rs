@@ -23,6 +23,7 @@ use crate::table::{Id, Slab, TimerWheel};
 use crate::tunnel::Tunnel;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The atomics that all shards of a process share, by id.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Date {
         let second = wall / 1_000_000_000;
         if second != self.second {
             self.second = second;
-            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(second);
             // Writes exactly 29 bytes; an error could only mean that it does not fit, and then the old text stays.
             let _ = std::io::Write::write_fmt(
                 &mut self.text.as_mut_slice(),
@@ -114,6 +115,8 @@ pub struct Core {
     pub scratch: Scratch,
     /// Set once: nothing new is accepted, and every connection ends at its next boundary.
     pub draining: bool,
+    /// How long a conn waits for a request before it is parked.
+    pub park_after: Duration,
     /// Numbers this shard's requests; with node and shard it makes the request id.
     pub next_request: u64,
     /// The process's part of its request ids.
@@ -182,6 +185,7 @@ impl Core {
                 ..Scratch::default()
             },
             draining: false,
+            park_after: limits::PARK_AFTER,
             next_request: 0,
             process_tag,
             spare_heads: Vec::new(),

@@ -159,6 +159,9 @@ pub const REQUEST_BODY_TIMEOUT: Bound<Duration> = bound(ms(10), secs(30), MAX_WA
 pub const MIN_RATE: Bound<u64> = bound(0, 500, 1 << 30);
 pub const MIN_RATE_GRACE: Duration = secs(10);
 pub const SEND_TIMEOUT: Bound<Duration> = bound(ms(10), secs(30), MAX_WAIT);
+/// A conn that waits this long for a request has its recv replaced by a poll, which the kernel keeps in less memory; long
+/// enough that a client in the middle of its work never pays for the exchange.
+pub const PARK_AFTER: Duration = secs(5);
 pub const IDLE_TIMEOUT: Bound<Duration> = bound(ms(10), secs(60), MAX_WAIT);
 pub const TUNNEL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(10), secs(3600), secs(30 * 24 * 3600));
 /// `Duration::MAX` stands for "off".

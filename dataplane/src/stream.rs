@@ -1,5 +1,8 @@
 //! One socket as a shard holds it: what the kernel has in flight on it, and the bytes queued to be sent.
 //!
+//! A stream that waits long is *parked*: a poll takes the place of its recv, under the same bit and token, because the
+//! kernel keeps 864 bytes for a recv that waits and 256 for a poll. Whoever cancels, closes or counts sees no difference.
+//!
 //! The seam for TLS: a stream that encrypts will hold a session beside these fields, and its `push` and `received` will
 //! pass through it; everything above sees plain bytes either way.
 
@@ -16,6 +19,8 @@ const FIN_WANTED: u16 = 1 << 5;
 const FIN_SENT: u16 = 1 << 6;
 const BULK: u16 = 1 << 7;
 const NON_BLOCKING: u16 = 1 << 8;
+/// The recv in flight was asked to make room for a poll, or the poll is what is in flight.
+const PARKED: u16 = 1 << 9;
 
 /// A socket, one bit for each operation in flight on it (submitting a set bit is a bug), and its send queue.
 #[derive(Debug)]
@@ -89,6 +94,7 @@ impl Stream {
     /// A recv completed with bytes. A full buffer asks for larger ones from now on, a mostly empty one for small ones.
     pub fn on_received(&mut self, lease: &Lease) {
         self.end(RECV);
+        self.bits &= !PARKED;
         if lease.len() >= Class::Small.capacity() {
             self.bits |= BULK;
         } else if lease.len() < Class::Small.capacity() / 2 {
@@ -133,9 +139,37 @@ impl Stream {
     pub fn on_eof(&mut self) {
         self.end(RECV);
         self.bits |= EOF;
+        self.bits &= !PARKED;
     }
     pub fn on_recv_failed(&mut self) {
         self.end(RECV);
+        self.bits &= !PARKED;
+    }
+
+    /// A poll waits in place of the recv, or soon will.
+    pub fn is_parked(&self) -> bool {
+        self.bits & PARKED != 0
+    }
+    /// Begins to park: the recv in flight is asked to end. What it says then goes to [`Stream::park_poll`], unless bytes
+    /// or the peer's end win the race. The caller knows that nothing is expected for long.
+    pub fn park(&mut self, io: &mut impl Io, token: Token) {
+        if self.bits & (RECV | PARKED) == RECV {
+            self.bits |= PARKED;
+            io.cancel(token);
+        }
+    }
+    /// The recv ended to make room: arms the poll in its place. False if the stream is not being parked.
+    pub fn park_poll(&mut self, io: &mut impl Io, token: Token) -> bool {
+        let parking = self.bits & (RECV | PARKED) == RECV | PARKED;
+        if parking {
+            io.poll(self.fd, Interest::Readable, token);
+        }
+        parking
+    }
+    /// The poll of a parked stream ended because there is something to receive.
+    pub fn unpark(&mut self) {
+        self.end(RECV);
+        self.bits &= !PARKED;
     }
 
     /// Queues a lease behind what is there. The caller checked [`Stream::room`].

@@ -252,7 +252,10 @@ fn unsafe_stays_at_home() {
             .enumerate()
             .filter(|(_, line)| words(code(line)).any(|w| w == concat!("un", "safe")));
         found.extend(lines.map(|(i, _)| {
-            format!("{path}:{}: keep this in its homes, dataplane/src/sys, buf/arena.rs and bench/src/sys", i + 1)
+            format!(
+                "{path}:{}: keep this in its homes, dataplane/src/sys, buf/arena.rs and bench/src/sys",
+                i + 1
+            )
         }));
     }
     fail_if_any(&found);

@@ -10,7 +10,7 @@
 //! | Lingering | linger: close | send: close |
 //! | Tunnel | the tunnel's idle_by | – |
 //!
-//! `max_lifetime` runs beside all of them.
+//! `max_lifetime` runs beside all of them, and a conn that has been idle for `limits::PARK_AFTER` is parked.
 
 use super::{Conn, Phase, close, reply};
 use crate::core::Core;
@@ -19,21 +19,33 @@ use crate::fault::{CloseReason, Refusal};
 use crate::io::{Io, Kind, Mono};
 use crate::limits;
 use crate::table::Id;
+use std::time::Duration;
 
 /// Puts the conn's deadlines into the wheel.
 pub fn settle(core: &mut Core, id: Id<Conn>) {
-    let Core { conns, wheel, snapshot, tunnels, .. } = core;
+    let Core { conns, wheel, snapshot, tunnels, clock, park_after, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };
     if conn.phase() == Phase::Closing {
         return;
     }
+    let park_by = park_by(conn, clock.mono, *park_after);
     let lifetime = if conn.expired {
         Mono::MAX
     } else {
         snapshot.listener(conn.listener).map_or(Mono::MAX, |l| conn.opened.after(l.timeouts.max_lifetime))
     };
     let idle = conn.tunnel.and_then(|t| tunnels.get(t)).map_or(Mono::MAX, |t| t.idle_by);
-    conn.deadlines.settle(wheel, id.token(Kind::ConnTimer), lifetime.min(idle));
+    conn.deadlines.settle(wheel, id.token(Kind::ConnTimer), lifetime.min(idle).min(park_by));
+}
+
+/// When an idle conn is parked. A deadline like the others: the wheel looks at a busy conn once in that time, and what it
+/// says to that is no more than this.
+fn park_by(conn: &Conn, now: Mono, park_after: Duration) -> Mono {
+    if conn.is_idle() && conn.stream.is_receiving() && !conn.stream.is_parked() {
+        conn.progress.before(now).after(park_after)
+    } else {
+        Mono::MAX
+    }
 }
 
 /// The process goes away, and this conn has not sent its first byte: it gets a moment to.
@@ -71,8 +83,18 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     if conn.deadlines.read_by <= now {
         on_read_deadline(core, io, id);
     }
+    park_if_due(core, io, id);
     // Whatever was decided, the wheel must know of what is left.
     settle(core, id);
+}
+
+fn park_if_due(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    if park_by(conn, now, core.park_after) <= now {
+        conn.stream.park(io, id.token(Kind::ConnRecv));
+        core.stats.parks.add(1);
+    }
 }
 
 /// The lifetime is over: an idle conn or a tunnel ends now, an exchange may finish. True if the conn is ending.

@@ -13,12 +13,12 @@ pub mod reply;
 pub mod serve;
 pub mod upstream;
 
-use crate::buf::Lease;
+use crate::buf::{Class, Lease};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
 use crate::fault::CloseReason;
-use crate::io::{Coarse, Completion, Io, Kind, Mono, Outcome, SocketAddress};
+use crate::io::{Coarse, Completion, Errno, Expect, Io, Kind, Mono, Outcome, SocketAddress};
 use crate::proto::http1::Scan;
 use crate::spec::ListenerId;
 use crate::stream::Stream;
@@ -93,6 +93,10 @@ impl Conn {
     pub fn phase(&self) -> Phase {
         self.phase
     }
+    /// Waiting for a request of which nothing has come.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Serving) && self.exchange.is_none() && self.rx.is_none()
+    }
     /// The one door through which the phase changes (invariant 6).
     pub fn enter(&mut self, next: Phase) {
         assert!(self.phase.may_become(next), "a conn may not go from {:?} to {next:?}", self.phase);
@@ -115,7 +119,9 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Conn>, completion
 fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.progress = now.into();
+    if !matches!(outcome, Outcome::Failed(_)) {
+        conn.progress = now.into();
+    }
     let (phase, tunnel) = (conn.phase, conn.tunnel);
     if phase == Phase::Tunnel
         && let Some(tunnel) = tunnel
@@ -150,6 +156,17 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
                 Phase::Tunnel | Phase::Closing => close::when_quiet(core, io, id),
             }
         }
+        Outcome::Ready => {
+            conn.stream.unpark();
+            core.stats.unparks.add(1);
+            if phase == Phase::Closing {
+                close::when_quiet(core, io, id);
+            } else {
+                conn.stream.arm_recv_of(io, Class::Small, Expect::Now, id.token(Kind::ConnRecv));
+            }
+        }
+        Outcome::Failed(Errno(libc::ECANCELED))
+            if phase != Phase::Closing && conn.stream.park_poll(io, id.token(Kind::ConnRecv)) => {}
         _ => {
             conn.stream.on_recv_failed();
             if phase == Phase::Closing {

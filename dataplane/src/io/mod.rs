@@ -73,6 +73,10 @@ impl Coarse {
     pub fn age(self, now: Self) -> u32 {
         now.0.wrapping_sub(self.0)
     }
+    /// The time itself, at most a step too early; `now` is later by less than 52 days.
+    pub fn before(self, now: Mono) -> Mono {
+        Mono(now.0.saturating_sub(u64::from(self.age(now.into())) << 20))
+    }
 }
 
 /// Both clocks, read once per turn (invariant 7).

@@ -283,6 +283,7 @@ impl<W: World> SimIo<W> {
             let forged = forged || self.keeps_in_flight(&completion);
             if !completion.more && !forged {
                 self.live.remove(&completion.token);
+                self.late_cancels.retain(|(_, token)| *token != completion.token);
                 if verb != Verb::Close
                     && let Ok(descriptor) = self.descriptor_mut(fd)
                 {

@@ -111,7 +111,8 @@ impl Run {
             seed,
             process_tag: 7,
         };
-        let shard = Shard::new(setup, &[(ListenerId(0), listener, setup::listen_address())], io.clock());
+        let mut shard = Shard::new(setup, &[(ListenerId(0), listener, setup::listen_address())], io.clock());
+        shard.core.park_after = drawn.park_after;
         Self {
             io,
             shard,
@@ -275,6 +276,8 @@ impl Run {
         for row in CLOSE_REASONS {
             self.tally.insert(format!("close {}", row.1), self.stats.close(row.0).get());
         }
+        self.tally.insert("parks".to_owned(), self.stats.parks.get());
+        self.tally.insert("unparks".to_owned(), self.stats.unparks.get());
         self.tally.extend(self.seen.words());
         self.tally.insert("spliced bytes".to_owned(), self.stats.spliced_bytes.get());
         let ledger = &mut self.io.world.ledger;

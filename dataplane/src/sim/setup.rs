@@ -30,6 +30,8 @@ pub(super) struct Drawn {
     pub(super) mortal: bool,
     /// Drains in the middle of the run, this long after its begin.
     pub(super) drain_after: Option<Duration>,
+    /// Idle conns are parked after this: in most seeds while their clients think.
+    pub(super) park_after: Duration,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -71,7 +73,8 @@ pub(super) fn draw(seed: u64) -> Drawn {
         routes: vec![Arc::new(route())],
         clusters: vec![Some(Arc::new(cluster))],
     };
-    Drawn { snapshot, pool, scarce, mortal, drain_after }
+    let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
+    Drawn { snapshot, pool, scarce, mortal, drain_after, park_after }
 }
 
 fn listener() -> Listener {

@@ -47,6 +47,10 @@ pub struct Stats {
     /// Receives that had to wait for a buffer, at the last turn.
     pub starved: Counter,
     pub conns_open: Counter,
+    /// Conns whose recv was replaced by a poll because nothing came for long.
+    pub parks: Counter,
+    /// Parked conns to which something came.
+    pub unparks: Counter,
     refusals: [Counter; Refusal::COUNT],
     closes: [Counter; CloseReason::COUNT],
 }
@@ -74,6 +78,8 @@ impl Default for Stats {
             stale_completions: Counter::default(),
             starved: Counter::default(),
             conns_open: Counter::default(),
+            parks: Counter::default(),
+            unparks: Counter::default(),
             refusals: std::array::from_fn(|_| Counter::default()),
             closes: std::array::from_fn(|_| Counter::default()),
         }

@@ -2,7 +2,7 @@
 
 use dataplane::buf::{Chain, Class, Pool, PoolSize};
 use dataplane::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Io, Kind, Mono, Outcome, SocketAddress, Token,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, SocketAddress, Token,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -198,6 +198,12 @@ impl<'h, H: Harness> World<'h, H> {
         let token = self.token(Kind::ConnRecv);
         let expect = if token.slot().is_multiple_of(2) { Expect::Now } else { Expect::Later };
         self.io.recv(fd, class, expect, token);
+        token
+    }
+
+    pub fn poll(&mut self, fd: Fd) -> Token {
+        let token = self.token(Kind::Mailbox);
+        self.io.poll(fd, Interest::Readable, token);
         token
     }
 

@@ -2,7 +2,7 @@
 
 use crate::harness::{A_WHILE, Harness, World, assert_failed};
 use dataplane::buf::{Class, PoolSize};
-use dataplane::io::{Errno, Fd, Interest, Io, Kind, Mono, Outcome, Shutdown, SocketOption, Token};
+use dataplane::io::{Errno, Expect, Fd, Interest, Io, Kind, Mono, Outcome, Shutdown, SocketOption, Token};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ macro_rules! each_scenario {
         $test!(splice_from_socket_to_socket);
         $test!(splice_to_a_full_socket);
         $test!(splice_and_a_peer_that_left);
+        $test!(poll_sees_the_end);
+        $test!(poll_sees_a_reset);
+        $test!(poll_sees_a_shutdown);
+        $test!(poll_takes_the_place_of_a_receive);
         $test!(cancel_receive);
         $test!(cancel_accept);
         $test!(cancel_connect);
@@ -306,12 +310,90 @@ pub fn connect_refused<H: Harness>(h: &mut H) {
 pub fn poll_then_receive<H: Harness>(h: &mut H) {
     let mut w = World::new(h);
     let (a, b) = w.pair();
-    let poll = w.token(Kind::Mailbox);
-    w.io.poll(b, Interest::Readable, poll);
+    let poll = w.poll(b);
     w.nothing_from(poll);
     w.write(a, b"ready");
     assert!(matches!(w.outcome(poll), Outcome::Ready));
     assert_eq!(w.read(b, 5), b"ready");
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn poll_sees_the_end<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let poll = w.poll(b);
+    w.nothing_from(poll);
+    w.io.shutdown(a, Shutdown::Write).unwrap();
+    assert!(matches!(w.outcome(poll), Outcome::Ready));
+    // What has happened already is seen too.
+    let again = w.poll(b);
+    assert!(matches!(w.outcome(again), Outcome::Ready));
+    let end = w.recv(b, Class::Small);
+    assert!(matches!(w.outcome(end), Outcome::Eof));
+    w.close_both((a, b));
+    w.finish();
+}
+
+pub fn poll_sees_a_reset<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let poll = w.poll(b);
+    w.nothing_from(poll);
+    w.io.set_option(a, SocketOption::ResetOnClose).unwrap();
+    w.close(a);
+    assert!(matches!(w.outcome(poll), Outcome::Ready));
+    let end = w.recv(b, Class::Small);
+    assert_failed(&w.outcome(end), &[libc::ECONNRESET]);
+    w.close(b);
+    w.finish();
+}
+
+pub fn poll_sees_a_shutdown<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let poll = w.poll(b);
+    w.nothing_from(poll);
+    w.io.shutdown(b, Shutdown::Both).unwrap();
+    assert!(matches!(w.outcome(poll), Outcome::Ready));
+    let end = w.recv(b, Class::Small);
+    assert!(matches!(w.outcome(end), Outcome::Eof));
+    w.close_both((a, b));
+    w.finish();
+}
+
+/// How an idle conn is parked: its receive is cancelled and a poll takes over the token, also while bytes arrive.
+pub fn poll_takes_the_place_of_a_receive<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (a, b) = w.pair();
+    let token = w.recv(b, Class::Small);
+    cancel_for_sure(&mut w, token);
+    w.io.poll(b, Interest::Readable, token);
+    w.nothing_from(token);
+    w.write(a, b"first");
+    assert!(matches!(w.outcome(token), Outcome::Ready));
+    w.io.recv(b, Class::Small, Expect::Now, token);
+    assert_eq!(w.bytes(token), b"first");
+    for _ in 0..20 {
+        w.io.recv(b, Class::Small, Expect::Later, token);
+        w.turn(Duration::ZERO);
+        let send = w.send(a, &[b"again"]);
+        w.io.cancel(token);
+        match w.outcome(token) {
+            Outcome::Received(lease) => {
+                assert_eq!(w.pool.bytes(&lease), b"again");
+                w.pool.give_back(lease);
+            }
+            other => {
+                assert_failed(&other, &[libc::ECANCELED]);
+                w.io.poll(b, Interest::Readable, token);
+                assert!(matches!(w.outcome(token), Outcome::Ready));
+                w.io.recv(b, Class::Small, Expect::Now, token);
+                assert_eq!(w.bytes(token), b"again");
+            }
+        }
+        assert!(matches!(w.outcome(send), Outcome::Sent(5)));
+    }
     w.close_both((a, b));
     w.finish();
 }
@@ -409,8 +491,7 @@ pub fn cancel_connect<H: Harness>(h: &mut H) {
 pub fn cancel_poll<H: Harness>(h: &mut H) {
     let mut w = World::new(h);
     let (a, b) = w.pair();
-    let poll = w.token(Kind::Mailbox);
-    w.io.poll(b, Interest::Readable, poll);
+    let poll = w.poll(b);
     cancel_for_sure(&mut w, poll);
     w.close_both((a, b));
     w.finish();
