@@ -41,26 +41,28 @@ pub(super) async fn drive(desk: Rc<Desk>) {
         watch.began.set(clock::now());
         let result = request(&desk, &watch, &mut stream).await;
         watch.began.set(0);
+        // A window is of starts, so that what is slow is not cut off by its end.
         let counts = desk.counts(start.scheduled);
-        let mut tally = desk.tally.borrow_mut();
-        match result {
-            Ok(down) => tally.succeed(counts, clock::now() - start.scheduled, down, desk.plan.request.len()),
-            Err(failure) => {
-                stream = None;
-                if counts {
-                    tally.fail_many(failure.error, 1);
-                }
-                drop(tally);
-                if watch.aborted.take() && clock::now() > desk.until.get() {
-                    return;
-                }
-                if desk.plan.rate.is_none() {
-                    glommio::timer::sleep(RETRY).await;
-                }
+        let error = match result {
+            Ok(down) => {
+                let (nanos, up) = (clock::now() - start.scheduled, desk.plan.request.len());
+                let mut tally = desk.tally.borrow_mut();
+                tally.succeed(counts, nanos, down, up);
+                tally.late(counts && start.late);
                 continue;
             }
+            Err(failure) => failure.error,
+        };
+        stream = None;
+        if counts {
+            desk.tally.borrow_mut().fail_many(error, 1);
         }
-        tally.late(counts && start.late);
+        if watch.aborted.take() && clock::now() > desk.until.get() {
+            return;
+        }
+        if desk.plan.rate.is_none() {
+            glommio::timer::sleep(RETRY).await;
+        }
     }
 }
 

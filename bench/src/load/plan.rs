@@ -10,6 +10,7 @@ const UPLOAD_BYTES_MAX: u32 = 256 << 20;
 pub(super) const MESSAGE_BYTES: usize = 64;
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Args {
     /// Where to connect to.
     #[arg(long)]

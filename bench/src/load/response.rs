@@ -170,7 +170,7 @@ mod tests {
                 let mut response = Response::new();
                 assert_eq!(response.feed(&bytes[..cut]).unwrap(), Progress::More, "cut at {cut}");
                 assert_eq!(response.feed(&bytes[cut..]).unwrap(), Progress::Done, "cut at {cut}");
-                assert!(response.feed(b"x").is_err());
+                response.feed(b"x").unwrap_err();
             }
         }
     }

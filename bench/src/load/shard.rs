@@ -208,21 +208,25 @@ async fn work(desk: &Rc<Desk>) {
     }
 }
 
-async fn sleep_until(at: u64) {
-    glommio::timer::sleep(Duration::from_nanos(at.saturating_sub(clock::now()))).await;
+/// Sleeps until an instant that may move towards us.
+async fn sleep_until(at: &Cell<u64>) {
+    while let left @ 1.. = at.get().saturating_sub(clock::now()) {
+        glommio::timer::sleep(Duration::from_nanos(left.min(WATCHDOG_MILLIS * MILLISECOND))).await;
+    }
 }
 
 /// Measures what this thread itself costs during the window.
 async fn meter(desk: Rc<Desk>) {
+    // The executor's account begins anew with each look at it.
     let read = || (clock::now(), clock::thread_cpu(), executor().executor_stats().total_runtime());
-    sleep_until(desk.from.get()).await;
+    sleep_until(&desk.from).await;
     let before = read();
-    sleep_until(desk.until.get().min(clock::now() + nanos(desk.plan.seconds))).await;
+    sleep_until(&desk.until).await;
     let after = read();
     let (wall, cpu) = (after.0 - before.0, after.1 - before.1);
     // A closed loop parks when it has nothing to do. An open one spins, and what it spins the executor leaves out of its own
     // account.
-    let spent = u64::try_from((after.2 - before.2).as_nanos()).unwrap_or(u64::MAX);
+    let spent = u64::try_from(after.2.as_nanos()).unwrap_or(u64::MAX);
     let busy = if desk.plan.rate.is_some() { spent } else { cpu };
     desk.tally.borrow_mut().measured(wall, cpu, busy);
 }
@@ -243,6 +247,7 @@ async fn watchdog(desk: Rc<Desk>) {
         }
         desk.shared.answered[desk.index].store(desk.tally.borrow().answered(), Ordering::Relaxed);
         if desk.shared.ended.load(Ordering::Relaxed) {
+            desk.from.set(desk.from.get().min(now));
             desk.until.set(desk.until.get().min(now));
         }
         if desk.index == 0 && now - said_at >= SECOND && desk.from.get() != u64::MAX {
