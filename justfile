@@ -12,8 +12,11 @@ fuzz seconds="60" *targets="":
     scripts/fuzz-smoke.sh {{seconds}} {{targets}}
 loom:
     RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release -p dataplane --test loom
+bench-setup *args="":
+    cargo run --release -p bench -- setup {{args}}
 compare *args="":
-    cargo build --release
-    scripts/compare-nginx.py {{args}}
+    cargo run --release -p bench -- compare {{args}}
+report *args="":
+    cargo run --release -p bench -- report {{args}}
 docs:
     UPDATE_DOCS=1 cargo test -q -p control manual
