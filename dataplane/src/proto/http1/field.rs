@@ -55,19 +55,24 @@ const fn place_of(len: usize, first: u8) -> usize {
     len * LETTERS + first as usize % LETTERS
 }
 
+/// The only known name that `name` could be, judged by its length and first letter alone.
+fn candidate(name: &[u8]) -> Option<&'static (&'static [u8], FieldName)> {
+    let place = place_of(name.len(), *name.first()?);
+    NAMES.get(usize::from(*BY_LENGTH.get(place)?))
+}
+
 /// What a field name means to us, in any case.
 pub(super) fn kind_of(name: &[u8]) -> FieldName {
-    let Some(first) = name.first() else { return FieldName::Other };
-    let place = BY_LENGTH.get(place_of(name.len(), *first)).copied().unwrap_or(NO_NAME);
-    match NAMES.get(usize::from(place)) {
+    match candidate(name) {
         Some((known, kind)) if known.eq_ignore_ascii_case(name) => *kind,
         _ => FieldName::Other,
     }
 }
 
-/// The known name that `name` becomes in an origin that reads `_` as `-` (CGI and its heirs do); `Other` if none.
+/// The known name that `name` becomes in an origin that reads `_` as `-` (CGI and its heirs do); `Other` if none. No
+/// known name begins with either, so a twin has the length and first letter of its original.
 pub(super) fn twin_of(name: &[u8]) -> FieldName {
-    if name.len() >= 32 || !name.contains(&b'_') {
+    if candidate(name).is_none() || !name.contains(&b'_') {
         return FieldName::Other;
     }
     let mut dashed = [0u8; 32];
