@@ -257,9 +257,9 @@ mod tests {
     #[test]
     fn errors_void_a_run() {
         let wrk = format!("{WRK}  Socket errors: connect 0, read 1, write 0, timeout 0\n");
-        assert!(parse_wrk(&wrk).is_err());
-        assert!(parse_wrk("").is_err());
-        assert!(parse_own(r#"{"requests":5,"errors":{"reset":1},"rps":5}"#).is_err());
+        parse_wrk(&wrk).unwrap_err();
+        parse_wrk("").unwrap_err();
+        parse_own(r#"{"requests":5,"errors":{"reset":1},"rps":5}"#).unwrap_err();
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Ring {
         if token.kind() == Kind::Backend {
             return; // what a cancel says of itself; its target says the rest
         }
-        let Some(operation) = self.operations.get(token).copied() else {
+        let Some(operation) = self.operations.get(token) else {
             self.counters.strays += 1;
             debug_assert!(false, "a completion of nothing in flight: {token:?}");
             return;
@@ -99,14 +99,12 @@ impl Ring {
         self.counters.starvations += 1;
         self.groups[index].grow();
         self.starved[index].push(token);
-        if let Some(operation) = self.operations.get(token) {
-            operation.starved = true;
-        }
+        self.operations.set_starved(token);
     }
 
     /// The kernel gave an operation back undone.
     fn ask_again(&mut self, token: Token) {
-        let Some(&mut operation) = self.operations.get(token) else { return };
+        let Some(operation) = self.operations.get(token) else { return };
         let fd = operation.fd;
         let entry = match operation.verb {
             Verb::Accept => sqe::accept(fd, token),

@@ -1,6 +1,5 @@
 //! Feeding receives that found no buffer, once buffers are there; and ending those that need none any more.
 
-use super::operations::Verb;
 use super::ring::{Ring, group_of};
 use super::sqe;
 use crate::buf::{Class, Pool};
@@ -32,8 +31,7 @@ impl Ring {
             let waits = |token: &Token| operations.get(*token).is_some_and(|o| o.starved);
             let Some(token) = self.starved[index].pop(waits) else { break };
             if let Some(operation) = self.operations.get(token) {
-                operation.starved = false;
-                operation.verb = Verb::Recv(class);
+                self.operations.set_fed(token, class);
                 let fd = operation.fd;
                 let group = self.groups[group_of(class)].id();
                 self.push(sqe::recv(fd, group, true, token));

@@ -3,6 +3,7 @@
 
 use crate::buf::Class;
 use crate::io::{Interest, Kind, Token};
+use std::num::NonZeroU8;
 
 /// What was asked of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,6 @@ pub(super) struct Operation {
     pub(super) first: *const u8,
     pub(super) first_len: u32,
     pub(super) fd: i32,
-    generation: u32,
     pub(super) verb: Verb,
     /// A cancel was asked for.
     pub(super) cancelling: bool,
@@ -32,30 +32,82 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn new(verb: Verb, fd: i32, token: Token) -> Self {
-        let generation = token.generation();
-        Self {
-            first: std::ptr::null(),
-            first_len: 0,
-            fd,
-            generation,
-            verb,
-            cancelling: false,
-            starved: false,
-        }
+    pub(super) fn new(verb: Verb, fd: i32) -> Self {
+        Self { first: std::ptr::null(), first_len: 0, fd, verb, cancelling: false, starved: false }
     }
 }
 
-const _: () = assert!(size_of::<Option<Operation>>() <= 32);
+/// What is kept of an operation for as long as it waits: 8 bytes, because a conn has a cell for each kind that it ever
+/// used.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    /// The descriptor; of a send, its place among the sends.
+    value: u32,
+    generation: [u8; 3],
+    state: State,
+}
+
+/// A verb and two flags in a byte that is never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State(NonZeroU8);
+
+const CANCELLING: u8 = 1 << 6;
+const STARVED: u8 = 1 << 7;
+
+impl State {
+    fn new(verb: Verb) -> Self {
+        let verb = match verb {
+            Verb::Accept => 1,
+            Verb::Recv(Class::Tiny) => 2,
+            Verb::Recv(Class::Small) => 3,
+            Verb::Recv(Class::Large) => 4,
+            Verb::Send => 5,
+            Verb::Connect => 6,
+            Verb::Poll(Interest::Readable) => 7,
+            Verb::Poll(Interest::Writable) => 8,
+            Verb::Close => 9,
+        };
+        Self(NonZeroU8::MIN.saturating_add(verb - 1))
+    }
+    fn verb(self) -> Verb {
+        match self.0.get() & !(CANCELLING | STARVED) {
+            1 => Verb::Accept,
+            2 => Verb::Recv(Class::Tiny),
+            3 => Verb::Recv(Class::Small),
+            4 => Verb::Recv(Class::Large),
+            5 => Verb::Send,
+            6 => Verb::Connect,
+            7 => Verb::Poll(Interest::Readable),
+            8 => Verb::Poll(Interest::Writable),
+            _ => Verb::Close,
+        }
+    }
+    fn has(self, flag: u8) -> bool {
+        self.0.get() & flag != 0
+    }
+}
+
+/// A send in flight. Few conns send at any moment, so these do not stand in the cells.
+#[derive(Debug, Clone, Copy)]
+struct Send {
+    first: *const u8,
+    first_len: u32,
+    fd: i32,
+}
+
+const _: () = assert!(size_of::<Option<Cell>>() == 8);
 
 const CHUNK: usize = 256;
-type Chunk = [Option<Operation>; CHUNK];
+type Chunk = [Option<Cell>; CHUNK];
 
 /// Operations by kind and slot. Slots are the small dense numbers of the shard's slabs, so a token is an address here
 /// and no hashing is needed; memory grows by chunks, once.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     kinds: Vec<Vec<Option<Box<Chunk>>>>,
+    /// As many as were ever in flight at once, and which of them are free.
+    sends: Vec<Send>,
+    sends_free: Vec<u32>,
     count: usize,
 }
 
@@ -65,14 +117,23 @@ impl Operations {
         self.count
     }
 
-    fn cell(&mut self, token: Token) -> Option<&mut Option<Operation>> {
+    fn slot(&mut self, token: Token) -> Option<&mut Option<Cell>> {
         let slot = token.slot() as usize;
         let chunk = self.kinds.get_mut(token.kind() as usize)?.get_mut(slot / CHUNK)?.as_mut()?;
         Some(&mut chunk[slot % CHUNK])
     }
+    /// The cell of this life of the slot.
+    fn cell(&mut self, token: Token) -> Option<&mut Cell> {
+        self.slot(token)?.as_mut().filter(|cell| cell.generation == generation(token))
+    }
 
     pub(super) fn insert(&mut self, token: Token, operation: Operation) {
         assert!(token.kind() != Kind::Backend, "a token of the backend's own");
+        let value = if operation.verb == Verb::Send {
+            self.keep_send(&operation)
+        } else {
+            operation.fd.cast_unsigned()
+        };
         let (kind, chunk) = (token.kind() as usize, token.slot() as usize / CHUNK);
         if self.kinds.len() <= kind {
             self.kinds.resize_with(kind + 1, Vec::new);
@@ -85,22 +146,71 @@ impl Operations {
         let cell = &mut cells[token.slot() as usize % CHUNK];
         // Two operations under one token would make the second completion act on a slot that moved on.
         assert!(cell.is_none(), "an operation was submitted twice: {token:?}");
-        *cell = Some(operation);
+        *cell = Some(Cell { value, generation: generation(token), state: State::new(operation.verb) });
         self.count += 1;
     }
 
-    pub(super) fn get(&mut self, token: Token) -> Option<&mut Operation> {
-        self.cell(token)?.as_mut().filter(|o| o.generation == token.generation())
+    fn keep_send(&mut self, operation: &Operation) -> u32 {
+        let send = Send { first: operation.first, first_len: operation.first_len, fd: operation.fd };
+        if let Some(at) = self.sends_free.pop() {
+            self.sends[at as usize] = send;
+            return at;
+        }
+        let Ok(at) = u32::try_from(self.sends.len()) else { unreachable!("more sends than tokens") };
+        self.sends.push(send);
+        // Room for all of them, so that the end of a send allocates nothing.
+        self.sends_free.reserve(self.sends.len());
+        at
+    }
+
+    pub(super) fn get(&mut self, token: Token) -> Option<Operation> {
+        let cell = *self.cell(token)?;
+        let mut operation = Operation::new(cell.state.verb(), cell.value.cast_signed());
+        operation.cancelling = cell.state.has(CANCELLING);
+        operation.starved = cell.state.has(STARVED);
+        if operation.verb == Verb::Send {
+            let send = self.sends[cell.value as usize];
+            (operation.first, operation.first_len, operation.fd) = (send.first, send.first_len, send.fd);
+        }
+        Some(operation)
+    }
+
+    /// A cancel was asked for.
+    pub(super) fn set_cancelling(&mut self, token: Token) {
+        if let Some(cell) = self.cell(token) {
+            cell.state.0 |= CANCELLING;
+        }
+    }
+    /// A receive waits for a free buffer.
+    pub(super) fn set_starved(&mut self, token: Token) {
+        if let Some(cell) = self.cell(token) {
+            cell.state.0 |= STARVED;
+        }
+    }
+    /// A starved receive is asked for again, into a buffer of this class.
+    pub(super) fn set_fed(&mut self, token: Token, class: Class) {
+        if let Some(cell) = self.cell(token) {
+            let cancelling = cell.state.0.get() & CANCELLING;
+            cell.state.0 = State::new(Verb::Recv(class)).0 | cancelling;
+        }
     }
 
     /// The operation ended.
     pub(super) fn remove(&mut self, token: Token) {
-        let Some(cell) = self.cell(token) else { return };
-        if cell.is_some_and(|o| o.generation == token.generation()) {
-            *cell = None;
+        let Some(cell) = self.cell(token).copied() else { return };
+        if cell.state.verb() == Verb::Send {
+            self.sends_free.push(cell.value);
+        }
+        if let Some(slot) = self.slot(token) {
+            *slot = None;
             self.count -= 1;
         }
     }
+}
+
+fn generation(token: Token) -> [u8; 3] {
+    let [low, middle, high, _] = token.generation().to_le_bytes();
+    [low, middle, high]
 }
 
 #[cfg(test)]
@@ -111,7 +221,7 @@ mod tests {
     fn finds_by_kind_slot_and_generation() {
         let mut operations = Operations::default();
         let token = Token::new(Kind::ConnRecv, 70_000, 3);
-        operations.insert(token, Operation::new(Verb::Recv(Class::Small), 9, token));
+        operations.insert(token, Operation::new(Verb::Recv(Class::Small), 9));
         assert_eq!(operations.get(token).map(|o| o.fd), Some(9));
         for other in [
             Token::new(Kind::ConnRecv, 70_000, 2),
@@ -128,11 +238,47 @@ mod tests {
     }
 
     #[test]
+    fn keeps_what_was_asked() {
+        let mut operations = Operations::default();
+        let classes = Class::ALL.map(Verb::Recv);
+        let polls = [Interest::Readable, Interest::Writable].map(Verb::Poll);
+        let others = [Verb::Accept, Verb::Send, Verb::Connect, polls[0], polls[1], Verb::Close];
+        let bytes = [7u8; 3];
+        for (slot, verb) in (0..).zip(classes.into_iter().chain(others)) {
+            let token = Token::new(Kind::ConnSend, slot, Token::GENERATION_MASK);
+            let mut operation = Operation::new(verb, 40 + slot.cast_signed());
+            (operation.first, operation.first_len) = (bytes.as_ptr(), 3);
+            operations.insert(token, operation);
+            operations.set_cancelling(token);
+            let kept = operations.get(token).unwrap();
+            assert_eq!(
+                (kept.verb, kept.fd, kept.cancelling, kept.starved),
+                (verb, operation.fd, true, false)
+            );
+            if matches!(verb, Verb::Recv(_)) {
+                operations.set_starved(token);
+                assert!(operations.get(token).unwrap().starved);
+                operations.set_fed(token, Class::Large);
+                let fed = operations.get(token).unwrap();
+                assert_eq!((fed.verb, fed.cancelling, fed.starved), (Verb::Recv(Class::Large), true, false));
+            }
+            assert_eq!(kept.first_len, if verb == Verb::Send { 3 } else { 0 });
+        }
+        // A send's place is free again once it ended.
+        let token = Token::new(Kind::ConnSend, 4, Token::GENERATION_MASK);
+        for _ in 0..3 {
+            operations.remove(token);
+            operations.insert(token, Operation::new(Verb::Send, 44));
+        }
+        assert_eq!((operations.sends.len(), operations.count()), (1, 9));
+    }
+
+    #[test]
     #[should_panic(expected = "submitted twice")]
     fn a_second_submission_is_caught() {
         let mut operations = Operations::default();
         let token = Token::new(Kind::ConnSend, 1, 1);
-        operations.insert(token, Operation::new(Verb::Send, 4, token));
-        operations.insert(token, Operation::new(Verb::Send, 4, token));
+        operations.insert(token, Operation::new(Verb::Send, 4));
+        operations.insert(token, Operation::new(Verb::Send, 4));
     }
 }

@@ -258,7 +258,7 @@ impl Ring {
 
     /// Books an operation, unless the completion queue could not hold its answer (invariant 3).
     fn admit(&mut self, verb: Verb, fd: Fd, token: Token) -> bool {
-        self.admit_with(Operation::new(verb, fd.0, token), token)
+        self.admit_with(Operation::new(verb, fd.0), token)
     }
 
     fn admit_with(&mut self, operation: Operation, token: Token) -> bool {
@@ -310,7 +310,7 @@ impl Io for Ring {
         let mut leases = chain.iter().filter(|l| !l.is_empty());
         let Some(lease) = leases.next() else { return self.fail(token, libc::EINVAL) };
         let (address, len) = pool.address(lease);
-        let mut operation = Operation::new(Verb::Send, fd.0, token);
+        let mut operation = Operation::new(Verb::Send, fd.0);
         (operation.first, operation.first_len) = (address, u32::try_from(len).unwrap_or(u32::MAX));
         if !self.admit_with(operation, token) {
             return;
@@ -341,7 +341,7 @@ impl Io for Ring {
     }
     fn close(&mut self, fd: Fd, token: Token) {
         if self.operations.count() < self.uring.params().cq_entries() as usize {
-            self.operations.insert(token, Operation::new(Verb::Close, fd.0, token));
+            self.operations.insert(token, Operation::new(Verb::Close, fd.0));
             self.push(sqe::close(fd.0, token));
         } else {
             // A close must never be refused: the descriptor would be lost.
@@ -351,9 +351,10 @@ impl Io for Ring {
     }
     fn cancel(&mut self, target: Token) {
         let Some(operation) = self.operations.get(target) else { return };
-        if std::mem::replace(&mut operation.cancelling, true) {
+        if operation.cancelling {
             return;
         }
+        self.operations.set_cancelling(target);
         let Verb::Recv(class) = operation.verb else {
             return self.push(sqe::cancel(target, Token::new(Kind::Backend, 0, 0)));
         };

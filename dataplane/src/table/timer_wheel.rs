@@ -7,6 +7,7 @@
 use super::slab::{Id, Slab};
 use crate::io::Mono;
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// A tick is 2^22 ns (4.2 ms): fine enough for any timeout of a network, coarse enough to share wake-ups.
 const TICK_SHIFT: u32 = 22;
@@ -28,12 +29,38 @@ pub type TimerId = Id<Timer>;
 #[derive(Debug)]
 pub struct Timer {
     key: u64,
-    /// The first tick at which its deadline has passed.
-    when: u64,
-    previous: Option<TimerId>,
-    next: Option<TimerId>,
-    /// Level and slot, `DUE` or `OFF`.
-    place: usize,
+    /// The first tick at which its deadline has passed, above its place (level and slot, `DUE` or `OFF`) and one.
+    when_and_place: NonZeroU64,
+    /// Slots of its neighbours, `NONE` at the ends.
+    previous: u32,
+    next: u32,
+}
+
+/// No slot of the table of timers.
+const NONE: u32 = u32::MAX;
+const PLACE_BITS: u32 = 10;
+
+const _: () = assert!(OFF + 1 < 1 << PLACE_BITS && PLACE_BITS <= TICK_SHIFT);
+const _: () = assert!(size_of::<Option<Timer>>() <= 24, "each conn has one");
+
+impl Timer {
+    fn new(key: u64) -> Self {
+        Self { key, when_and_place: pack(0, OFF), previous: NONE, next: NONE }
+    }
+    fn when(&self) -> u64 {
+        self.when_and_place.get() >> PLACE_BITS
+    }
+    fn place(&self) -> usize {
+        (self.when_and_place.get() & ((1 << PLACE_BITS) - 1)) as usize - 1
+    }
+    fn set(&mut self, when: u64, place: usize) {
+        self.when_and_place = pack(when, place);
+    }
+}
+
+/// Never 0, because a place is counted from 1: an `Option` of a timer takes no more room.
+fn pack(when: u64, place: usize) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(when << PLACE_BITS | place as u64)
 }
 
 /// All deadlines of one shard. Every verb is O(1), but for [`TimerWheel::advance`], which is bounded.
@@ -68,8 +95,7 @@ impl TimerWheel {
 
     /// A new timer that will fire with `key` once `at` is past; `Mono::MAX` makes one that is off.
     pub fn schedule(&mut self, key: u64, at: Mono) -> TimerId {
-        let timer = Timer { key, when: 0, previous: None, next: None, place: OFF };
-        let Ok(id) = self.timers.insert(timer) else { unreachable!("fewer timers than 2^32") };
+        let Ok(id) = self.timers.insert(Timer::new(key)) else { unreachable!("fewer timers than 2^32") };
         self.reschedule(id, at);
         id
     }
@@ -79,9 +105,9 @@ impl TimerWheel {
         let when = tick_after(at);
         let to = when.map_or(OFF, |when| self.place_of(when));
         let Some(timer) = self.timers.get_mut(id) else { return false };
-        timer.when = when.unwrap_or(0);
+        timer.set(when.unwrap_or(0), timer.place());
         // The frequent case, a deadline pushed back by a little, touches nothing else.
-        if timer.place != to {
+        if timer.place() != to {
             self.unlink(id);
             self.link(id, to);
         }
@@ -121,7 +147,7 @@ impl TimerWheel {
                 }
                 left -= 1;
                 self.unlink(id);
-                let to = self.timers.get(id).map_or(OFF, |timer| self.place_of(timer.when));
+                let to = self.timers.get(id).map_or(OFF, |timer| self.place_of(timer.when()));
                 self.link(id, to);
             }
         }
@@ -161,15 +187,15 @@ impl TimerWheel {
     fn link(&mut self, id: TimerId, place: usize) {
         let head = self.heads.get(place).copied().flatten();
         if let Some(timer) = self.timers.get_mut(id) {
-            timer.place = place;
-            timer.previous = None;
-            timer.next = head;
+            timer.set(timer.when(), place);
+            timer.previous = NONE;
+            timer.next = head.map_or(NONE, Id::slot);
         }
         if place == OFF {
             return;
         }
         if let Some(head) = head.and_then(|head| self.timers.get_mut(head)) {
-            head.previous = Some(id);
+            head.previous = id.slot();
         }
         self.heads[place] = Some(id);
         if place < DUE {
@@ -180,20 +206,22 @@ impl TimerWheel {
     /// Takes a timer out of its list; it is off then.
     fn unlink(&mut self, id: TimerId) {
         let Some(timer) = self.timers.get_mut(id) else { return };
-        let (previous, next) = (timer.previous.take(), timer.next.take());
-        let place = std::mem::replace(&mut timer.place, OFF);
+        let (previous, next, place) = (timer.previous, timer.next, timer.place());
+        (timer.previous, timer.next) = (NONE, NONE);
+        timer.set(timer.when(), OFF);
         if place == OFF {
             return;
         }
-        if let Some(next) = next.and_then(|next| self.timers.get_mut(next)) {
-            next.previous = previous;
+        let (before, after) = (self.timers.id_at(previous), self.timers.id_at(next));
+        if let Some(after) = after.and_then(|after| self.timers.get_mut(after)) {
+            after.previous = previous;
         }
-        if let Some(previous) = previous.and_then(|previous| self.timers.get_mut(previous)) {
-            previous.next = next;
+        if let Some(before) = before.and_then(|before| self.timers.get_mut(before)) {
+            before.next = next;
             return;
         }
-        self.heads[place] = next;
-        if next.is_none() && place < DUE {
+        self.heads[place] = after;
+        if after.is_none() && place < DUE {
             self.occupied[place / SLOTS] &= !(1 << (place % SLOTS));
         }
     }
