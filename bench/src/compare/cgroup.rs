@@ -103,7 +103,7 @@ mod tests {
         let time = parse_cpu_stat(text).unwrap();
         assert_eq!(time, CpuTime { usage_us: 300, user_us: 100, system_us: 200 });
         assert_eq!(time.since(CpuTime { usage_us: 50, user_us: 50, system_us: 300 }).usage_us, 250);
-        assert!(parse_cpu_stat("usage_usec 300\n").is_err());
+        parse_cpu_stat("usage_usec 300\n").unwrap_err();
     }
 
     #[test]

@@ -159,11 +159,14 @@ fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
 }
 
 fn parse_own(text: &str) -> anyhow::Result<Outcome> {
-    let line = text
-        .lines()
-        .rev()
-        .find(|l| l.starts_with('{'))
-        .with_context(|| format!("load said: {}", text.trim()))?;
+    let line = text.lines().rev().find(|l| l.starts_with('{')).with_context(|| {
+        // A panic says what in one line among many.
+        let why = text
+            .lines()
+            .find(|l| l.contains("panicked") || l.starts_with("Error"))
+            .or_else(|| text.lines().last());
+        format!("load said: {}", why.unwrap_or("nothing"))
+    })?;
     let line: OwnLine = serde_json::from_str(line).context("the line of load")?;
     let errors: f64 = line.errors.values().sum();
     if errors > 0.0 || line.requests == 0.0 {
@@ -257,9 +260,9 @@ mod tests {
     #[test]
     fn errors_void_a_run() {
         let wrk = format!("{WRK}  Socket errors: connect 0, read 1, write 0, timeout 0\n");
-        assert!(parse_wrk(&wrk).is_err());
-        assert!(parse_wrk("").is_err());
-        assert!(parse_own(r#"{"requests":5,"errors":{"reset":1},"rps":5}"#).is_err());
+        parse_wrk(&wrk).unwrap_err();
+        parse_wrk("").unwrap_err();
+        parse_own(r#"{"requests":5,"errors":{"reset":1},"rps":5}"#).unwrap_err();
     }
 
     #[test]
