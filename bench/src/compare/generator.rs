@@ -159,11 +159,14 @@ fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
 }
 
 fn parse_own(text: &str) -> anyhow::Result<Outcome> {
-    let line = text
-        .lines()
-        .rev()
-        .find(|l| l.starts_with('{'))
-        .with_context(|| format!("load said: {}", text.trim()))?;
+    let line = text.lines().rev().find(|l| l.starts_with('{')).with_context(|| {
+        // A panic says what in one line among many.
+        let why = text
+            .lines()
+            .find(|l| l.contains("panicked") || l.starts_with("Error"))
+            .or_else(|| text.lines().last());
+        format!("load said: {}", why.unwrap_or("nothing"))
+    })?;
     let line: OwnLine = serde_json::from_str(line).context("the line of load")?;
     let errors: f64 = line.errors.values().sum();
     if errors > 0.0 || line.requests == 0.0 {

@@ -3,7 +3,10 @@
 use super::record::Run;
 
 /// More than this share of the proxy's CPU taken by the hypervisor voids a round.
-pub(super) const STEAL_MAX: f64 = 0.01;
+const STEAL_MAX: f64 = 0.01;
+
+/// More than this share of the requests sent late voids a round.
+const LATE_MAX: f64 = 0.001;
 
 /// Median, least and most.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,11 +35,15 @@ pub(super) struct Pair {
     /// Second turn over first: the peer against itself. `None` when there was one turn only.
     pub(super) itself: Option<f64>,
     pub(super) steal: f64,
+    /// Share of requests that the generator sent late, by its own fault.
+    pub(super) late: f64,
 }
 
 impl Pair {
     pub(super) fn is_quiet(&self, noise: f64) -> bool {
-        self.steal <= STEAL_MAX && self.itself.is_none_or(|ratio| (ratio - 1.0).abs() <= noise)
+        self.steal <= STEAL_MAX
+            && self.late <= LATE_MAX
+            && self.itself.is_none_or(|ratio| (ratio - 1.0).abs() <= noise)
     }
 }
 
@@ -53,12 +60,16 @@ pub(super) fn pairs(runs: &[&Run], scenario: &str, case: &str, peer: &str, metri
             |turn| mine.iter().find(|r| r.round == round && r.turn == turn).and_then(|r| r.metric(metric));
         let (first, second) = (of(0), of(1));
         let values: Vec<f64> = [first, second].into_iter().flatten().collect();
-        let all = mine.iter().filter(|r| r.round == round);
+        let worst = |name| {
+            let all = mine.iter().filter(|r| r.round == round);
+            all.filter_map(|r| r.metric(name)).fold(0.0, f64::max)
+        };
         (!values.is_empty()).then(|| Pair {
             round,
             mean: values.iter().sum::<f64>() / values.len() as f64,
             itself: first.zip(second).map(|(a, b)| b / a),
-            steal: all.filter_map(|r| r.metric("steal")).fold(0.0, f64::max),
+            steal: worst("steal"),
+            late: worst("late_share"),
         })
     };
     rounds.into_iter().filter_map(pair).collect()

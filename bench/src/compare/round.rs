@@ -184,6 +184,6 @@ fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
     let mut metrics: Metrics = figures.map(|(name, value)| (name.to_owned(), value)).into();
     metrics.extend(outcome.latency_us.clone());
     metrics.extend(outcome.generator_busy.map(|busy| ("generator_busy".to_owned(), busy)));
-    metrics.extend(outcome.late.map(|late| ("late".to_owned(), late)));
+    metrics.extend(outcome.late.map(|late| ("late_share".to_owned(), late / requests)));
     metrics
 }
