@@ -15,11 +15,13 @@ use super::cgroup::Group;
 /// Set by SIGINT and SIGTERM: everything that waits looks at it, so that the way out is the ordinary one.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Makes the two signals end the run in order; the second one ends it at once.
+/// Makes the two signals end the run in order; a second SIGINT ends it at once.
 pub(super) fn stop_on_signals() -> anyhow::Result<()> {
     let stop = STOP.get_or_init(|| Arc::new(AtomicBool::new(false)));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))?;
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    // Not for SIGTERM: `timeout` sends it twice, and the second would leave the group behind.
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(stop))?;
+    for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(stop))?;
     }
     Ok(())

@@ -75,7 +75,8 @@ fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
 
 /// One request and its whole answer; the origin's body has 128 bytes, whose end is the end of what comes.
 fn ask(socket: &mut TcpStream, address: SocketAddr) -> anyhow::Result<()> {
-    write!(socket, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    // In one write: pieces would wait for each other's acknowledgement, 40 ms for each client.
+    socket.write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let (mut answer, mut length) = ([0; 4096], 0);
     loop {
         let n = socket.read(&mut answer[length..])?;

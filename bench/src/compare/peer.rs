@@ -215,7 +215,7 @@ fn first_answer(address: SocketAddr, asks: bool) -> std::io::Result<String> {
         return Ok(String::new());
     }
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    write!(socket, "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    socket.write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = [0; 64];
     let n = socket.read(&mut answer)?;
     let text = String::from_utf8_lossy(&answer[..n]);
