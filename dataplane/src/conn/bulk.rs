@@ -107,8 +107,9 @@ fn fill(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> b
         x.down_bytes += n as u64;
         stats.spliced_bytes.add(n as u64);
         if x.down_decoder.is_done() {
-            // Whatever is behind the end wakes the idle link, which is then discarded (invariant 19).
-            x.link_clean = true;
+            // What is behind the end is in the socket still, where nobody has seen it, and must not meet the next
+            // request (invariant 19, threat F22).
+            x.link_clean = io.unread(link.stream.fd) == Ok(0);
             relay::on_end(core, io, xid);
         }
         return true;

@@ -201,6 +201,8 @@ pub trait Io {
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
     /// Bytes given to a socket that its peer's kernel has not acknowledged yet (SIOCOUTQ): what a slow peer is held to.
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno>;
+    /// Bytes that have arrived on a socket and were not received yet (SIOCINQ).
+    fn unread(&mut self, fd: Fd) -> Result<u32, Errno>;
     /// An empty pipe, or none: then bytes are copied.
     fn take_pipe(&mut self) -> Option<Pipe>;
     /// Takes a pipe back; one that still holds bytes is not used again.

@@ -330,6 +330,10 @@ impl<W: World> Io for SimIo<W> {
         let id = self.socket_at(fd)?;
         Ok(u32::try_from(self.net.unsent(id)).unwrap_or(u32::MAX))
     }
+    fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
+        let id = self.socket_at(fd)?;
+        Ok(u32::try_from(self.net.readable(id)).unwrap_or(u32::MAX))
+    }
     fn take_pipe(&mut self) -> Option<Pipe> {
         self.pipe()
     }

@@ -391,6 +391,9 @@ impl Io for Ring {
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         socket::unacknowledged(fd)
     }
+    fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
+        socket::unread(fd)
+    }
     fn take_pipe(&mut self) -> Option<Pipe> {
         self.pipes.take()
     }

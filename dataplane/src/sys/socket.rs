@@ -168,6 +168,14 @@ pub fn unacknowledged(fd: Fd) -> Result<u32, Errno> {
     Ok(u32::try_from(bytes).unwrap_or(0))
 }
 
+/// Bytes that have arrived and were not received yet (tcp(7), SIOCINQ).
+pub fn unread(fd: Fd) -> Result<u32, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which outlives the call.
+    done(unsafe { libc::ioctl(fd.0, libc::FIONREAD, &raw mut bytes) })?;
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
 /// A listening socket could not be had: which call failed, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenError {

@@ -694,6 +694,7 @@ pub fn splice_from_socket_to_socket<H: Harness>(h: &mut H) {
         ready(&mut w, b, Interest::Readable);
         // Never more than asked for; the rest stays in the socket.
         assert_eq!(w.io.splice_in(b, &mut pipe, 3), Ok(3));
+        assert_eq!(w.io.unread(b), Ok(u32::try_from(text.len()).unwrap() - 3));
         assert_eq!((pipe.held(), w.io.splice_out(&mut pipe, c)), (3, Ok(3)));
         ready(&mut w, b, Interest::Readable);
         assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(text.len() - 3));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod bed;
+mod bulk;
 #[path = "../cases/mod.rs"]
 mod cases;
 mod limits;

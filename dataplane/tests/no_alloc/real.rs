@@ -99,6 +99,9 @@ impl Io for Counted {
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         self.call().unacknowledged(fd)
     }
+    fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
+        self.call().unread(fd)
+    }
     fn take_pipe(&mut self) -> Option<Pipe> {
         self.ring.take_pipe()
     }
