@@ -76,8 +76,10 @@ fn wrk(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
         child::output(command, Duration::from_secs_f64(seconds + 60.0))
     };
     once(load.warm_up)?;
+    // Its connections are opened within the time that is measured: that must stay a small part of it.
+    let seconds = load.seconds.max(f64::from(load.connections) / 1000.0);
     let before = probe::Sample::of(proxy, cpus.proxy)?;
-    let text = once(load.seconds)?;
+    let text = once(seconds)?;
     let cost = probe::Sample::of(proxy, cpus.proxy)?.since(&before);
     Ok((parse_wrk(&text)?, cost))
 }

@@ -3,7 +3,7 @@
 
 use super::poll::{EventFlags, LISTENER, Poll, accept_all};
 use crate::net;
-use crate::origin::Answers;
+use crate::origin::{Answers, SMALL, Wish};
 use crate::slots::Slots;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -32,7 +32,8 @@ pub(super) fn serve(listener: TcpListener, origin: Option<SocketAddr>) -> anyhow
     let poll = Poll::new(&listener)?;
     let mut floor = Floor {
         exchanges: Slots::new(),
-        answer: Answers::new().small(),
+        // It says so where the connection ends with it: a client takes an unannounced end for an error.
+        answer: Answers::new().to(Wish { close: true, ..SMALL }).bytes,
         origin,
         buffer: vec![0; 16 * 1024].into(),
     };

@@ -10,7 +10,7 @@ mod head;
 mod http;
 mod serve;
 
-pub(crate) use answer::Answers;
+pub(crate) use answer::{Answers, SMALL, Wish};
 pub(crate) use serve::{Role, serve};
 
 use crate::net;
