@@ -84,7 +84,6 @@ pub fn advance(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         header_block: spec.limits.header_block,
         header_fields: spec.limits.header_fields,
     };
-    scratch.request.clear();
     let parsed = parse_request(pool.bytes_mut(&mut lease), &mut conn.scan, &limits, &mut scratch.request);
     conn.rx = Some(lease);
     match parsed {

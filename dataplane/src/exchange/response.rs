@@ -81,7 +81,6 @@ pub fn next(core: &mut Core, id: Id<Exchange>) -> Next {
 fn next_head(pool: &Pool, x: &mut Exchange) -> Next {
     let Some(lease) = &x.link_rx else { return Next::NeedMore };
     let bytes = pool.bytes(lease);
-    x.response.clear();
     match parse_response(bytes, &mut x.scan, x.head.method, &mut x.response) {
         Ok(Parsed::Partial) => Next::NeedMore,
         Ok(Parsed::Complete { len }) => {

@@ -72,6 +72,21 @@ pub enum FieldName {
     XRealIp,
 }
 
+/// Which of these names a head has: most heads have few of them, and a question of one is then a bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FieldNames(u32);
+
+const _: () = assert!((FieldName::XRealIp as u32) < u32::BITS, "the last of the names has its bit");
+
+impl FieldNames {
+    pub fn add(&mut self, name: FieldName) {
+        self.0 |= 1 << name as u32;
+    }
+    pub fn has(self, name: FieldName) -> bool {
+        self.0 & 1 << name as u32 != 0
+    }
+}
+
 /// One field line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
@@ -142,6 +157,8 @@ pub struct RequestHead {
     pub framing: Framing,
     /// Every field line in order.
     pub fields: Vec<Field>,
+    /// Of all of them.
+    pub names: FieldNames,
     /// The client wants the connection kept (HTTP/1.1 without close; HTTP/1.0 with keep-alive).
     pub keep_alive: bool,
     /// `Expect: 100-continue` from an HTTP/1.1 client whose request has a body.
@@ -163,6 +180,8 @@ pub struct ResponseHead {
     pub version: Version,
     pub framing: Framing,
     pub fields: Vec<Field>,
+    /// Of all of them.
+    pub names: FieldNames,
     /// The origin keeps the connection open after this response.
     pub keep_alive: bool,
     /// A 101 to `websocket`.

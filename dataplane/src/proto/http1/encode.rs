@@ -3,7 +3,7 @@
 use super::octets::length_value;
 use super::reply::reason_phrase;
 use super::write::Writer;
-use crate::proto::{Field, FieldName, Framing, Method, RequestHead, ResponseHead, Version};
+use crate::proto::{Field, FieldName, FieldNames, Framing, Method, RequestHead, ResponseHead, Version};
 use std::net::IpAddr;
 
 /// What becomes of X-Forwarded-For, -Host, -Proto, Forwarded and X-Real-IP (H03).
@@ -47,8 +47,12 @@ pub fn encode_request(
     out: &mut [u8],
 ) -> Option<usize> {
     let mut to = Writer::new(out);
-    to.foreign(head.method_text.of(bytes));
-    to.text(b" ");
+    if head.method == Method::Get {
+        to.text(b"GET ");
+    } else {
+        to.foreign(head.method_text.of(bytes));
+        to.text(b" ");
+    }
     to.foreign(head.path.of(bytes));
     if let Some(query) = head.query {
         to.text(b"?");
@@ -59,11 +63,9 @@ pub fn encode_request(
     to.foreign(edits.host.unwrap_or_else(|| head.authority.of(bytes)));
     to.text(b"\r\n");
     let believed = edits.trusted && edits.forwarded != ForwardedMode::Replace;
-    for field in head.fields.iter().filter(|f| request_passes(head, f, believed)) {
-        to.field(field.name.of(bytes), field.value.of(bytes));
-    }
+    pass_on(&mut to, bytes, head.fields.iter().filter(|f| request_passes(head, f, believed)));
     forwarded(&mut to, head, bytes, edits, believed);
-    via(&mut to, &head.fields, bytes, head.version, edits.via);
+    via(&mut to, via_fields(&head.fields, head.names), bytes, head.version, edits.via);
     if let Some(left) = head.max_forwards {
         to.text(b"max-forwards: ");
         to.number(u64::from(left.saturating_sub(1)));
@@ -86,6 +88,40 @@ pub fn encode_request(
         (false, false) => {}
     }
     to.finish()
+}
+
+/// Writes fields that pass unchanged. Those that stand one behind the other as we would write them go in one stretch: a
+/// parsed value holds no control octet but HTAB, so the bytes are the same.
+fn pass_on<'a>(to: &mut Writer<'_>, bytes: &[u8], fields: impl Iterator<Item = &'a Field>) {
+    let mut run = 0..0;
+    for field in fields {
+        match line_of(field, bytes) {
+            Some(line) if line.start == run.end => run.end = line.end,
+            line => {
+                if !run.is_empty() {
+                    to.lines(&bytes[run]);
+                }
+                if line.is_none() {
+                    to.field(field.name.of(bytes), field.value.of(bytes));
+                }
+                run = line.unwrap_or_default();
+            }
+        }
+    }
+    if !run.is_empty() {
+        to.lines(&bytes[run]);
+    }
+}
+
+/// Where a field's line stands, with its CRLF, if it is exactly what [`Writer::field`] would write.
+fn line_of(field: &Field, bytes: &[u8]) -> Option<std::ops::Range<usize>> {
+    let (name_end, value) = ((field.name.start + field.name.len) as usize, field.value.start as usize);
+    let end = value + field.value.len as usize + 2;
+    let plain = value == name_end + 2
+        && bytes.get(name_end..value)? == b": "
+        && bytes.get(end - 2..end)? == b"\r\n"
+        && field.name.len > 0;
+    plain.then_some(field.name.start as usize..end)
 }
 
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
@@ -116,7 +152,10 @@ fn forwarded(
     believed: bool,
 ) {
     let own = edits.forwarded != ForwardedMode::Off;
-    let said = |kind| head.fields.iter().filter(move |f| f.kind == kind && !f.hop && believed);
+    let said = |kind| {
+        let fields: &[Field] = if believed && head.names.has(kind) { &head.fields } else { &[] };
+        fields.iter().filter(move |f| f.kind == kind && !f.hop)
+    };
     if own || said(FieldName::XForwardedFor).next().is_some() {
         to.text(b"x-forwarded-for: ");
         let some = joined(to, said(FieldName::XForwardedFor), bytes);
@@ -145,16 +184,27 @@ fn joined<'a>(to: &mut Writer<'_>, fields: impl Iterator<Item = &'a Field>, byte
     some
 }
 
+fn via_fields(fields: &[Field], names: FieldNames) -> impl Iterator<Item = &Field> {
+    let fields = if names.has(FieldName::Via) { fields } else { &[] };
+    fields.iter().filter(|f| f.kind == FieldName::Via && !f.hop)
+}
+
 /// What others said in Via, and our own member with the version we received (RFC 9110 7.6.3: a gateway must).
-fn via(to: &mut Writer<'_>, fields: &[Field], bytes: &[u8], received: Version, node: &str) {
+fn via<'a>(
+    to: &mut Writer<'_>,
+    said: impl Iterator<Item = &'a Field>,
+    bytes: &[u8],
+    received: Version,
+    node: &str,
+) {
     to.text(b"via: ");
-    let some = joined(to, fields.iter().filter(|f| f.kind == FieldName::Via && !f.hop), bytes);
+    let some = joined(to, said, bytes);
     to.text(if some { b", " } else { b"" });
     to.text(match received {
         Version::Http10 => b"1.0 ",
         Version::Http11 => b"1.1 ",
     });
-    to.foreign(node.as_bytes());
+    to.text(node.as_bytes());
     to.text(b"\r\n");
 }
 
@@ -199,12 +249,10 @@ pub fn encode_response(
         reason => reason,
     });
     to.text(b"\r\n");
-    for field in &head.fields {
-        if !field.hop && !matches!(field.kind, FieldName::ContentLength | FieldName::Via) {
-            to.field(field.name.of(bytes), field.value.of(bytes));
-        }
-    }
-    via(&mut to, &head.fields, bytes, head.version, edits.via);
+    let passes = |f: &&Field| !f.hop && !matches!(f.kind, FieldName::ContentLength | FieldName::Via);
+    pass_on(&mut to, bytes, head.fields.iter().filter(passes));
+    let said = via_fields(&head.fields, head.names);
+    via(&mut to, said, bytes, head.version, edits.via);
     let interim = matches!(head.status, 100..=199) && head.status != 101;
     if interim {
         return to.finish();
@@ -230,6 +278,9 @@ pub fn encode_response(
 /// The length that an answer to HEAD or a 304 tells of. RFC 9110 8.6 forbids it in a 1xx and a 204.
 fn length_without_body(to: &mut Writer<'_>, head: &ResponseHead, bytes: &[u8]) {
     if matches!(head.status, 100..=199 | 204) {
+        return;
+    }
+    if !head.names.has(FieldName::ContentLength) {
         return;
     }
     let field = head.fields.iter().find(|f| f.kind == FieldName::ContentLength);

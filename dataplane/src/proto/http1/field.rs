@@ -3,7 +3,7 @@
 use super::octets::{is_token, length_value, list_members};
 use crate::fault::Refusal;
 use crate::limits::CONNECTION_OPTIONS;
-use crate::proto::{Field, FieldName, Span};
+use crate::proto::{Field, FieldName, FieldNames, Span};
 
 /// Every name that is looked at, in lower case. The order of `FieldName` is irrelevant here.
 const NAMES: [(&[u8], FieldName); 25] = [
@@ -63,23 +63,48 @@ fn candidate(name: &[u8]) -> Option<&'static (&'static [u8], FieldName)> {
 
 /// What a field name means to us, in any case.
 pub(super) fn kind_of(name: &[u8]) -> FieldName {
-    match candidate(name) {
-        Some((known, kind)) if known.eq_ignore_ascii_case(name) => *kind,
-        _ => FieldName::Other,
+    kind_and_twin(name).0
+}
+
+/// The known name that `name` becomes in an origin that reads `_` as `-` (CGI and its heirs do); `Other` if none.
+pub(super) fn twin_of(name: &[u8]) -> FieldName {
+    kind_and_twin(name).1
+}
+
+/// Whether a text without control octets is `known`, which has letters in lower case, digits and `-` alone, in any case.
+/// Words at a time: with the bit of the case set, only a control octet would become one of these too.
+pub(super) fn is_same_token(token: &[u8], known: &[u8]) -> bool {
+    let word = |text: &[u8; 8]| u64::from_le_bytes(*text) | 0x2020_2020_2020_2020;
+    let half = |text: &[u8; 4]| u32::from_le_bytes(*text) | 0x2020_2020;
+    if token.len() != known.len() {
+        return false;
+    }
+    if let (Some(a), Some(b)) = (token.last_chunk::<8>(), known.last_chunk::<8>()) {
+        let pairs = token.as_chunks::<8>().0.iter().zip(known.as_chunks::<8>().0);
+        return word(a) == word(b) && pairs.into_iter().all(|(a, b)| word(a) == word(b));
+    }
+    match (token.first_chunk(), known.first_chunk(), token.last_chunk(), known.last_chunk()) {
+        (Some(a), Some(b), Some(c), Some(d)) => half(a) == half(b) && half(c) == half(d),
+        _ => token.iter().zip(known).all(|(a, b)| a | 0x20 == *b),
     }
 }
 
-/// The known name that `name` becomes in an origin that reads `_` as `-` (CGI and its heirs do); `Other` if none. No
-/// known name begins with either, so a twin has the length and first letter of its original.
-pub(super) fn twin_of(name: &[u8]) -> FieldName {
-    if candidate(name).is_none() || !name.contains(&b'_') {
-        return FieldName::Other;
+/// Both at once. No known name has a `_`, so that a known one has no twin; and none begins with `_` or `-`, so that a twin
+/// has the length and first letter of its original.
+pub(super) fn kind_and_twin(name: &[u8]) -> (FieldName, FieldName) {
+    const NEITHER: (FieldName, FieldName) = (FieldName::Other, FieldName::Other);
+    match candidate(name) {
+        None => NEITHER,
+        Some((known, kind)) if is_same_token(name, known) => (*kind, FieldName::Other),
+        Some((known, kind)) => {
+            let dashed = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+            if name.iter().map(dashed).eq(known.iter().copied()) {
+                (FieldName::Other, *kind)
+            } else {
+                NEITHER
+            }
+        }
     }
-    let mut dashed = [0u8; 32];
-    for (to, from) in dashed.iter_mut().zip(name) {
-        *to = if *from == b'_' { b'-' } else { *from };
-    }
-    kind_of(&dashed[..name.len()])
 }
 
 /// Hop-by-hop by nature: never forwarded, but regenerated where we speak it ourselves (RFC 9110 7.6.1, H02; H06 for
@@ -101,8 +126,11 @@ pub(super) const fn is_hop(kind: FieldName) -> bool {
     )
 }
 
-/// The only field of `kind`; `Err` if there are several.
-pub(super) fn only(fields: &[Field], kind: FieldName) -> Result<Option<Span>, ()> {
+/// The only field of `kind`; `Err` if there are several. `names` are those of `fields`.
+pub(super) fn only(fields: &[Field], names: FieldNames, kind: FieldName) -> Result<Option<Span>, ()> {
+    if !names.has(kind) {
+        return Ok(None);
+    }
     let mut found = fields.iter().filter(|f| f.kind == kind);
     match (found.next(), found.next()) {
         (_, Some(_)) => Err(()),
@@ -130,10 +158,14 @@ pub(super) enum ConnectionFault {
 /// Reads every Connection field and marks the fields they name as hop-by-hop. `protected` refuses some names.
 pub(super) fn connection(
     fields: &mut [Field],
+    names: FieldNames,
     bytes: &[u8],
     protected: fn(FieldName) -> bool,
 ) -> Result<Connection, ConnectionFault> {
     let mut said = Connection::default();
+    if !names.has(FieldName::Connection) {
+        return Ok(said);
+    }
     let mut options = 0;
     for i in 0..fields.len() {
         if fields[i].kind != FieldName::Connection {
@@ -142,15 +174,16 @@ pub(super) fn connection(
         let value = fields[i].value;
         for option in list_members(value.of(bytes)).filter(|o| !o.is_empty()) {
             options += 1;
-            if !is_token(option) {
+            let (keep_alive, close) = (is_same_token(option, b"keep-alive"), is_same_token(option, b"close"));
+            if !(keep_alive || close || is_token(option)) {
                 return Err(ConnectionFault::NotAToken);
             }
             if options > CONNECTION_OPTIONS {
                 return Err(ConnectionFault::TooManyOptions);
             }
             match option {
-                _ if option.eq_ignore_ascii_case(b"close") => said.close = true,
-                _ if option.eq_ignore_ascii_case(b"keep-alive") => said.keep_alive = true,
+                _ if close => said.close = true,
+                _ if keep_alive => said.keep_alive = true,
                 _ if option.eq_ignore_ascii_case(b"upgrade") => said.upgrade = true,
                 _ if protected(kind_of(option)) || protected(twin_of(option)) => {
                     return Err(ConnectionFault::NamesProtected);
@@ -189,9 +222,10 @@ pub(super) enum FramingFault {
 }
 
 /// RFC 9112 6.3, without its leniency: one Content-Length of digits, or one Transfer-Encoding that is `chunked`.
-pub(super) fn declared(fields: &[Field], bytes: &[u8]) -> Result<Declared, FramingFault> {
-    let length = only(fields, FieldName::ContentLength).map_err(|()| FramingFault::LengthRepeated)?;
-    let encoding = only(fields, FieldName::TransferEncoding).map_err(|()| FramingFault::EncodingInvalid)?;
+pub(super) fn declared(fields: &[Field], names: FieldNames, bytes: &[u8]) -> Result<Declared, FramingFault> {
+    let length = only(fields, names, FieldName::ContentLength).map_err(|()| FramingFault::LengthRepeated)?;
+    let encoding =
+        only(fields, names, FieldName::TransferEncoding).map_err(|()| FramingFault::EncodingInvalid)?;
     match (length, encoding) {
         (None, None) => Ok(Declared::Nothing),
         (Some(_), Some(_)) => Err(FramingFault::LengthAndEncoding),

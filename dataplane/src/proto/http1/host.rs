@@ -16,6 +16,9 @@ pub(super) enum AuthorityFault {
 /// Stricter than RFC 3986: a registered name has letters, digits, `-`, `_` and `.` only and no empty label (no percent
 /// escapes, no comma that a list could hide behind); a port, if there is a colon, has 1 to 5 digits and is <= 65535.
 pub(super) fn host_len(authority: &[u8]) -> Result<usize, AuthorityFault> {
+    if let Some(len) = plain_len(authority) {
+        return Ok(len);
+    }
     if authority.contains(&b'@') {
         return Err(AuthorityFault::Userinfo);
     }
@@ -33,6 +36,23 @@ pub(super) fn host_len(authority: &[u8]) -> Result<usize, AuthorityFault> {
             if is_registered_name(name) { Ok(name.len()) } else { Err(AuthorityFault::Invalid) }
         }
     }
+}
+
+/// As [`host_len`], in one pass, for what nearly all authorities are: a registered name or an IPv4 address, with or without
+/// a port. `None` says nothing.
+fn plain_len(authority: &[u8]) -> Option<usize> {
+    let mut label = 0;
+    for (at, octet) in authority.iter().enumerate() {
+        match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            b'.' if label > 0 => label = 0,
+            b':' if label > 0 && authority.len() <= HOST_BYTES && is_port(&authority[at..]) => {
+                return Some(at);
+            }
+            _ => return None,
+        }
+    }
+    (label > 0 && authority.len() <= HOST_BYTES).then_some(authority.len())
 }
 
 /// Nothing, or a colon and a number.

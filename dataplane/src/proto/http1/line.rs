@@ -1,6 +1,6 @@
 //! Start lines: `METHOD SP TARGET SP VERSION` and `VERSION SP STATUS [SP REASON]`, judged as soon as they are whole.
 
-use super::octets::is_token;
+use super::octets::{is_blank, is_token};
 use crate::fault::Refusal;
 use crate::limits::METHOD_BYTES;
 use crate::proto::{Method, Version};
@@ -17,6 +17,9 @@ pub(super) struct RequestLine<'a> {
 /// RFC 9112 section 3, with exactly one SP between the parts. `line` is without its CRLF and holds no control octet but
 /// perhaps HTAB.
 pub(super) fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
+    if let Some(get) = plain_get(line) {
+        return Ok(get);
+    }
     let mut parts = line.split(|b| *b == b' ');
     let (Some(method_text), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -32,6 +35,18 @@ pub(super) fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         Method::Connect | Method::Trace => Err(Refusal::MethodNotAllowed),
         _ => Ok(RequestLine { method, method_text, target, version }),
     }
+}
+
+/// What most lines are, in one pass. `None` says nothing.
+fn plain_get(line: &[u8]) -> Option<RequestLine<'_>> {
+    let (target, version) = line.strip_prefix(b"GET ")?.split_last_chunk::<9>()?;
+    let plain = version == b" HTTP/1.1" && !target.is_empty() && !target.iter().any(|b| is_blank(*b));
+    plain.then_some(RequestLine {
+        method: Method::Get,
+        method_text: &line[..3],
+        target,
+        version: Version::Http11,
+    })
 }
 
 const METHODS: [(&[u8], Method); 9] = [

@@ -1,9 +1,11 @@
 //! HTTP/1.0 and 1.1 on the wire (RFC 9112): strict in, regenerated out. docs/http.md states the rules.
 //!
 //! A head is first scanned octet by octet (`scan`), so that garbage is answered at once and the outcome never depends on
-//! how the bytes were cut; a whole head is then read into a value (`request`, `response`). Bodies are framed by `body`.
+//! how the bytes were cut; a whole head is then read into a value (`request`, `response`). One that came whole and plain
+//! needs no scan (`at_once`). Bodies are framed by `body`.
 //! What leaves us is written by `encode` and `reply`, never copied as it came.
 
+mod at_once;
 mod body;
 mod chunked;
 mod encode;

@@ -1,7 +1,8 @@
 //! A request's head: bytes to a checked value, or to the refusal that answers them (RFC 9112 sections 2 to 6).
 
+use super::at_once::{self, Room};
 use super::field::{
-    Connection, ConnectionFault, Declared, connection, declared, is_hop, kind_of, list_has, only, twin_of,
+    Connection, ConnectionFault, Declared, connection, declared, is_hop, kind_and_twin, list_has, only,
 };
 use super::host::{AuthorityFault, host_len};
 use super::line::{RequestLine, request_line};
@@ -34,12 +35,24 @@ pub fn parse_request(
         too_many_fields: Refusal::TooManyFields,
         fault: |refusal| refusal,
     };
-    let Some(extent) = scan.advance(bytes, &rules, |line| request_line(line).map(|_| ()))? else {
-        return Ok(Parsed::Partial);
-    };
     out.clear();
-    read_start_line(bytes, extent, out)?;
-    read_fields(bytes, extent, out)?;
+    let plain = if scan.is_fresh() { read_at_once(bytes, limits, out) } else { None };
+    let extent = match plain {
+        Some((extent, line)) => {
+            take_start_line(bytes, extent, line, out)?;
+            extent
+        }
+        None => {
+            let Some(extent) = scan.advance(bytes, &rules, |line| request_line(line).map(|_| ()))? else {
+                return Ok(Parsed::Partial);
+            };
+            out.clear();
+            let line = Parts::of(&request_line(&bytes[extent.start..extent.fields - 2])?);
+            take_start_line(bytes, extent, line, out)?;
+            read_fields(bytes, extent, out)?;
+            extent
+        }
+    };
     let said = read_connection(bytes, out)?;
     read_host(bytes, out)?;
     read_framing(bytes, out)?;
@@ -49,10 +62,44 @@ pub fn parse_request(
     Ok(Parsed::Complete { len: extent.end })
 }
 
-fn read_start_line(bytes: &mut [u8], extent: Extent, out: &mut RequestHead) -> Result<(), Refusal> {
-    let RequestLine { method, method_text, target: target_text, version } =
-        request_line(&bytes[extent.start..extent.fields - 2])?;
-    let (method_len, target_len) = (method_text.len(), target_text.len());
+/// What is kept of a request line while the target is normalised in its place.
+#[derive(Debug, Clone, Copy)]
+struct Parts {
+    method: Method,
+    version: Version,
+    method_len: usize,
+    target_len: usize,
+}
+
+impl Parts {
+    fn of(line: &RequestLine<'_>) -> Self {
+        let RequestLine { method, version, method_text, target } = line;
+        Self { method: *method, version: *version, method_len: method_text.len(), target_len: target.len() }
+    }
+}
+
+/// A head that is whole and plain. `None` says no more than that the scan must look at it; `out` may then hold a part.
+fn read_at_once(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Option<(Extent, Parts)> {
+    let mut table = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(bytes, &mut table) else {
+        return None;
+    };
+    let room =
+        Room { start_line: limits.request_line, block: limits.header_block, fields: limits.header_fields };
+    let extent = at_once::extent(bytes, head.headers, len, room)?;
+    let line = request_line(&bytes[..extent.fields - 2]).ok()?;
+    at_once::take_fields(bytes, head.headers, extent, &mut out.fields, &mut out.names)?;
+    Some((extent, Parts::of(&line)))
+}
+
+fn take_start_line(
+    bytes: &mut [u8],
+    extent: Extent,
+    line: Parts,
+    out: &mut RequestHead,
+) -> Result<(), Refusal> {
+    let Parts { method, version, method_len, target_len } = line;
     out.method = method;
     out.version = version;
     out.method_text = Span::between(extent.start, extent.start + method_len);
@@ -79,8 +126,8 @@ fn read_fields(bytes: &[u8], extent: Extent, out: &mut RequestHead) -> Result<()
     }
     for header in head.headers.iter() {
         let name = header.name.as_bytes();
-        let kind = kind_of(name);
-        let twin = twin_of(name);
+        let (kind, twin) = kind_and_twin(name);
+        out.names.add(kind);
         if matches!(twin, FieldName::ContentLength | FieldName::TransferEncoding) {
             return Err(Refusal::UnderscoreTwin);
         }
@@ -112,20 +159,20 @@ const fn is_protected(kind: FieldName) -> bool {
 }
 
 fn read_connection(bytes: &[u8], out: &mut RequestHead) -> Result<Connection, Refusal> {
-    let said = connection(&mut out.fields, bytes, is_protected).map_err(|fault| match fault {
+    let said = connection(&mut out.fields, out.names, bytes, is_protected).map_err(|fault| match fault {
         ConnectionFault::NotAToken => Refusal::BadFieldValue,
         ConnectionFault::TooManyOptions => Refusal::TooManyFields,
         ConnectionFault::NamesProtected => Refusal::ConnectionNamesField,
     })?;
     out.keep_alive = !said.close && (out.version == Version::Http11 || said.keep_alive);
-    out.te_trailers =
-        out.fields.iter().any(|f| f.kind == FieldName::Te && list_has(f.value.of(bytes), b"trailers"));
+    out.te_trailers = out.names.has(FieldName::Te)
+        && out.fields.iter().any(|f| f.kind == FieldName::Te && list_has(f.value.of(bytes), b"trailers"));
     Ok(said)
 }
 
 /// Host must be there in HTTP/1.1, single and valid, even where an absolute target overrides it (RFC 9112 3.2).
 fn read_host(bytes: &mut [u8], out: &mut RequestHead) -> Result<(), Refusal> {
-    let field = only(&out.fields, FieldName::Host).map_err(|()| Refusal::HostRepeated)?;
+    let field = only(&out.fields, out.names, FieldName::Host).map_err(|()| Refusal::HostRepeated)?;
     if field.is_none() && out.version == Version::Http11 {
         return Err(Refusal::HostMissing);
     }
@@ -155,11 +202,11 @@ fn check_host(authority: &[u8]) -> Result<u32, Refusal> {
 }
 
 fn read_framing(bytes: &[u8], out: &mut RequestHead) -> Result<(), Refusal> {
-    let encoded = out.fields.iter().any(|f| f.kind == FieldName::TransferEncoding);
+    let encoded = out.names.has(FieldName::TransferEncoding);
     if encoded && out.version == Version::Http10 {
         return Err(Refusal::EncodingInHttp10);
     }
-    out.framing = match declared(&out.fields, bytes).map_err(|fault| fault.of_request())? {
+    out.framing = match declared(&out.fields, out.names, bytes).map_err(|fault| fault.of_request())? {
         // A request without either has no body, whatever follows (RFC 9112 6.3, item 7).
         Declared::Nothing => Framing::None,
         Declared::Length(length) => Framing::Length(length),
@@ -170,6 +217,9 @@ fn read_framing(bytes: &[u8], out: &mut RequestHead) -> Result<(), Refusal> {
 
 /// Expect means something only from HTTP/1.1 and before a body; else it goes no further (RFC 9110 10.1.1).
 fn read_expect(bytes: &[u8], out: &mut RequestHead) -> Result<(), Refusal> {
+    if !out.names.has(FieldName::Expect) {
+        return Ok(());
+    }
     let mut expected = false;
     let useful = out.version == Version::Http11;
     for field in out.fields.iter_mut().filter(|f| f.kind == FieldName::Expect) {
@@ -186,7 +236,7 @@ fn read_expect(bytes: &[u8], out: &mut RequestHead) -> Result<(), Refusal> {
 /// A tunnel is asked for by exactly one `Upgrade: websocket`; anything else is proxied as if it had not asked (U04).
 fn read_upgrade(bytes: &[u8], said: Connection, out: &mut RequestHead) {
     let websocket = matches!(
-        only(&out.fields, FieldName::Upgrade),
+        only(&out.fields, out.names, FieldName::Upgrade),
         Ok(Some(value)) if value.of(bytes).eq_ignore_ascii_case(b"websocket")
     );
     out.upgrade_websocket = websocket
@@ -201,7 +251,9 @@ fn read_max_forwards(bytes: &[u8], out: &mut RequestHead) -> Result<(), Refusal>
     if out.method != Method::Options {
         return Ok(());
     }
-    let Some(value) = only(&out.fields, FieldName::MaxForwards).map_err(|()| Refusal::BadFieldValue)? else {
+    let Some(value) =
+        only(&out.fields, out.names, FieldName::MaxForwards).map_err(|()| Refusal::BadFieldValue)?
+    else {
         return Ok(());
     };
     let digits = value.of(bytes);

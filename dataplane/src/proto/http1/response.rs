@@ -1,8 +1,9 @@
 //! An origin's response head: bytes to a checked value, or to the refusal that its client gets instead (RFC 9112 6.3).
 
 use super::Parsed;
-use super::field::{ConnectionFault, Declared, connection, declared, is_hop, kind_of, only, twin_of};
-use super::line::status_line;
+use super::at_once::{self, Room};
+use super::field::{ConnectionFault, Declared, connection, declared, is_hop, kind_and_twin, only};
+use super::line::{StatusLine, status_line};
 use super::scan::{Extent, Rules, Scan};
 use crate::fault::Refusal;
 use crate::limits::{HEADER_FIELDS_MAX, RESPONSE_HEADER_BLOCK, STATUS_LINE_BYTES};
@@ -30,31 +31,54 @@ pub fn parse_response(
     request_method: Method,
     out: &mut ResponseHead,
 ) -> Result<Parsed, Refusal> {
-    let Some(extent) = scan.advance(bytes, &RULES, |line| status_line(line).map(|_| ()))? else {
-        return Ok(Parsed::Partial);
-    };
     out.clear();
-    let line = status_line(&bytes[extent.start..extent.fields - 2])?;
+    let plain = if scan.is_fresh() { read_at_once(bytes, out) } else { None };
+    let (extent, line) = match plain {
+        Some(plain) => plain,
+        None => {
+            let Some(extent) = scan.advance(bytes, &RULES, |line| status_line(line).map(|_| ()))? else {
+                return Ok(Parsed::Partial);
+            };
+            out.clear();
+            let line = status_line(&bytes[extent.start..extent.fields - 2])?;
+            read_fields(bytes, extent, out)?;
+            (extent, line)
+        }
+    };
     out.status = line.status;
     out.version = line.version;
     out.reason = Span::within(bytes, line.reason);
-    read_fields(bytes, extent, out)?;
-    let said = connection(&mut out.fields, bytes, |_| false).map_err(|fault| match fault {
+    let said = connection(&mut out.fields, out.names, bytes, |_| false).map_err(|fault| match fault {
         ConnectionFault::TooManyOptions => Refusal::ResponseHeaderTooLarge,
         ConnectionFault::NotAToken | ConnectionFault::NamesProtected => Refusal::ResponseInvalid,
     })?;
     out.framing = framing(bytes, request_method, out)?;
-    out.has_date = out.fields.iter().any(|f| f.kind == FieldName::Date && !f.hop);
+    out.has_date =
+        out.names.has(FieldName::Date) && out.fields.iter().any(|f| f.kind == FieldName::Date && !f.hop);
     out.keep_alive = out.framing != Framing::UntilClose
         && !said.close
         && (out.version == Version::Http11 || said.keep_alive);
     out.upgrade_websocket = out.status == 101
         && said.upgrade
         && matches!(
-            only(&out.fields, FieldName::Upgrade),
+            only(&out.fields, out.names, FieldName::Upgrade),
             Ok(Some(value)) if value.of(bytes).eq_ignore_ascii_case(b"websocket")
         );
     Ok(Parsed::Complete { len: extent.end })
+}
+
+/// A head that is whole and plain. `None` says no more than that the scan must look at it; `out` may then hold a part.
+fn read_at_once<'a>(bytes: &'a [u8], out: &mut ResponseHead) -> Option<(Extent, StatusLine<'a>)> {
+    let mut table = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
+    let mut head = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut table);
+    let Ok(httparse::Status::Complete(len)) = parsed else { return None };
+    let room = Room { start_line: RULES.start_line, block: RULES.block, fields: RULES.fields };
+    let extent = at_once::extent(bytes, head.headers, len, room)?;
+    let line = status_line(&bytes[..extent.fields - 2]).ok()?;
+    at_once::take_fields(bytes, head.headers, extent, &mut out.fields, &mut out.names)?;
+    Some((extent, line))
 }
 
 fn read_fields(bytes: &[u8], extent: Extent, out: &mut ResponseHead) -> Result<(), Refusal> {
@@ -68,12 +92,13 @@ fn read_fields(bytes: &[u8], extent: Extent, out: &mut ResponseHead) -> Result<(
     }
     for header in head.headers.iter() {
         let name = header.name.as_bytes();
-        let kind = kind_of(name);
+        let (kind, twin) = kind_and_twin(name);
+        out.names.add(kind);
         out.fields.push(Field {
             name: Span::within(bytes, name),
             value: Span::within(bytes, header.value),
             kind,
-            hop: is_hop(kind) || twin_of(name) != FieldName::Other,
+            hop: is_hop(kind) || twin != FieldName::Other,
         });
     }
     Ok(())
@@ -82,7 +107,7 @@ fn read_fields(bytes: &[u8], extent: Extent, out: &mut ResponseHead) -> Result<(
 /// How the body ends. What frames it must be sound even where there is no body: an origin that contradicts itself is not
 /// to be trusted with a link.
 fn framing(bytes: &[u8], request_method: Method, out: &ResponseHead) -> Result<Framing, Refusal> {
-    let declared = declared(&out.fields, bytes).map_err(|fault| fault.of_response())?;
+    let declared = declared(&out.fields, out.names, bytes).map_err(|fault| fault.of_response())?;
     if declared == Declared::Chunked && out.version == Version::Http10 {
         return Err(Refusal::ResponseFramingInvalid);
     }

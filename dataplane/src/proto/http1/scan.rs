@@ -62,6 +62,11 @@ impl Scan {
         self.part == Part::Leading
     }
 
+    /// Whether no octet was examined yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.at == 0
+    }
+
     /// Octets examined so far.
     pub fn examined(&self) -> usize {
         self.at as usize

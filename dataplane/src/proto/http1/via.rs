@@ -6,6 +6,9 @@ use crate::proto::{FieldName, RequestHead};
 /// Whether `node`, our own pseudonym, is the received-by of any member of any Via field: then the request went in a
 /// circle. Another ringway has another pseudonym, so two in a row work.
 pub fn via_names(head: &RequestHead, bytes: &[u8], node: &str) -> bool {
+    if !head.names.has(FieldName::Via) {
+        return false;
+    }
     let via = head.fields.iter().filter(|f| f.kind == FieldName::Via);
     via.flat_map(|f| list_members(f.value.of(bytes))).any(|member| {
         // received-protocol RWS received-by [ RWS comment ]

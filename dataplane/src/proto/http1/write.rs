@@ -16,7 +16,8 @@ impl<'a> Writer<'a> {
         Self { out, at: 0, full: false }
     }
 
-    /// Our own text, as it is.
+    /// Our own text, as it is. Inlined: most of it is constant and then a store or two.
+    #[inline]
     pub(super) fn text(&mut self, text: &[u8]) {
         match self.out.get_mut(self.at..self.at + text.len()) {
             Some(room) if !self.full => {
@@ -25,6 +26,12 @@ impl<'a> Writer<'a> {
             }
             _ => self.full = true,
         }
+    }
+
+    /// Field lines of a parsed head as they stand in it, each `NAME: VALUE` and CRLF: what [`Writer::field`] would write.
+    pub(super) fn lines(&mut self, lines: &[u8]) {
+        debug_assert!(lines.ends_with(b"\r\n"), "not a line");
+        self.text(lines);
     }
 
     /// Text from elsewhere: a control octet in it becomes SP (RFC 9110 5.5), so that it can never end a line.
@@ -52,18 +59,16 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn number(&mut self, number: u64) {
-        let mut digits = [0u8; 20];
-        let mut at = digits.len();
-        let mut rest = number;
-        loop {
-            at -= 1;
-            digits[at] = b"0123456789"[(rest % 10) as usize];
-            rest /= 10;
-            if rest == 0 {
-                break;
+        let digit = |n: u64| b'0' + (n % 10) as u8;
+        match number {
+            0..10 => self.text(&[digit(number)]),
+            10..100 => self.text(&[digit(number / 10), digit(number)]),
+            100..1000 => self.text(&[digit(number / 100), digit(number / 10), digit(number)]),
+            _ => {
+                self.number(number / 1000);
+                self.text(&[digit(number / 100), digit(number / 10), digit(number)]);
             }
         }
-        self.text(&digits[at..]);
     }
 
     /// `content-length: N`.
