@@ -23,5 +23,6 @@ mod process;
 mod real_origins;
 mod refusals;
 mod smuggling;
+mod tcp;
 mod timeouts;
 mod tunnel;

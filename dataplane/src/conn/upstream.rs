@@ -1,6 +1,6 @@
 //! What the link of a conn's exchange or tunnel says, and what the exchange does about it.
 
-use super::{Conn, bulk, close, http1, on_tunnel_fate, relay, reply};
+use super::{Conn, bulk, close, http1, on_tunnel_fate, relay, reply, tcp};
 use crate::core::Core;
 use crate::exchange::attempt::{self, Loss, Step};
 use crate::exchange::{Attempt, Down, Exchange, Up, request, response};
@@ -41,6 +41,9 @@ fn tunnel_of(core: &Core, id: Id<Link>) -> Option<(Id<Conn>, Id<Tunnel>)> {
 
 fn on_connect(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: Outcome) {
     link::connect::on_ended(core, io, id, matches!(outcome, Outcome::Connected));
+    if let Some((conn, tunnel)) = tunnel_of(core, id) {
+        return tcp::on_connect_ended(core, io, conn, tunnel, &outcome);
+    }
     let Some((conn, x)) = leased_to(core, id) else { return link::close_when_quiet(core, io, id) };
     match outcome {
         Outcome::Connected => {
@@ -230,7 +233,14 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     link.deadlines.on_fired();
     let read = link.deadlines.read_by <= now;
     let write = link.deadlines.is_write_over(io, link.stream.fd, now, send);
-    match (link.phase(), leased_to(core, id)) {
+    let phase = link.phase();
+    if let Some((conn, tunnel)) = tunnel_of(core, id)
+        && phase == LinkPhase::Connecting
+        && read
+    {
+        return tcp::on_lost(core, io, conn, tunnel, Refusal::ConnectTimeout);
+    }
+    match (phase, leased_to(core, id)) {
         (LinkPhase::Idle, _) => link::pool::on_timer(core, io, id),
         (LinkPhase::Connecting, Some((conn, x))) if read => {
             lose(core, io, conn, x, Loss::connect(Refusal::ConnectTimeout))

@@ -8,7 +8,7 @@ use crate::io::SocketAddress;
 use crate::limits;
 use crate::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
-    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Route, RouteId, Runtime, Snapshot,
+    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot,
     SourceAddresses, Timeouts,
 };
 use std::sync::Arc;
@@ -82,6 +82,7 @@ fn listener() -> Listener {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen_address())],
+        protocol: Protocol::Http,
         max_connections: 10_000,
         limits: Limits {
             request_line: limits::REQUEST_LINE.default as u32,

@@ -14,7 +14,7 @@ use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool, Runtime, Snapshot, SourceAddresses, Timeouts,
+    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, SourceAddresses, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use std::collections::BTreeSet;
@@ -196,6 +196,7 @@ fn listener() -> Listener {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen_address())],
+        protocol: Protocol::Http,
         max_connections: 1000,
         limits: Limits {
             request_line: u32::try_from(limits::REQUEST_LINE.default).expect("a small number"),

@@ -10,7 +10,8 @@ use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool as LinkPool, Runtime, Snapshot, SourceAddresses, Timeouts,
+    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, SourceAddresses,
+    Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use dataplane::sys::{self, Ring, RingOptions, clock, socket};
@@ -155,6 +156,7 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen)],
+        protocol: Protocol::Http,
         max_connections: 1000,
         limits: Limits {
             request_line: 8192,
