@@ -35,7 +35,7 @@ pub(super) static SECTION: Section = Section {
             Drains,
             "What is spoken there: `\"http\"`, or anything over `\"tcp\"`, whose bytes pass unread to an endpoint of \
              `cluster`. A tcp listener has no routes, no `limits`, no `forwarded`, and of `timeouts` only `send`, \
-             `tunnel_idle` and `max_lifetime`.",
+             `tunnel_idle`, `max_lifetime` and `dead_peer`.",
         ),
         Key::new(
             "max_connections",
@@ -159,6 +159,13 @@ pub(super) static TIMEOUTS: Section = Section {
             NewConnections,
             "From accept on, less up to a tenth of it, so that connections which came together do not all end together. A \
              running exchange is finished; a tunnel, or a connection of a tcp listener, is cut.",
+        ),
+        Key::new(
+            "dead_peer",
+            Shape::Duration(limits::DEAD_PEER, Some(OFF)),
+            NewConnections,
+            "A client that vanished without a word is found within this time, whether something is being sent to it or \
+             not: by keep-alive probes and TCP_USER_TIMEOUT. Also ends a client that keeps its window shut that long.",
         ),
     ],
 };
@@ -297,6 +304,7 @@ fn read_timeouts(table: &Table<'_>) -> Timeouts {
         idle: table.duration("idle"),
         tunnel_idle: table.duration("tunnel_idle"),
         max_lifetime: table.duration("max_lifetime"),
+        dead_peer: table.duration("dead_peer"),
     }
 }
 

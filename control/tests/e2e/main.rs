@@ -15,6 +15,7 @@
 mod support;
 
 mod bodies;
+mod dead_peer;
 mod forwarding;
 mod limits;
 mod links;

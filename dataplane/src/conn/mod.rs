@@ -118,7 +118,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Conn>, completion
         (Kind::ConnRecv, outcome) => on_recv(core, io, id, outcome),
         (Kind::ConnSend, Outcome::Sent(n)) => on_sent(core, io, id, n),
         (Kind::ConnSend, Outcome::Ready) => on_writable(core, io, id),
-        (Kind::ConnSend, _) => on_send_failed(core, io, id),
+        (Kind::ConnSend, outcome) => on_send_failed(core, io, id, &outcome),
         (Kind::ConnClose, _) => close::on_closed(core, id),
         (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a conn"),
     }
@@ -137,9 +137,9 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
         let fate = match outcome {
             Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Conn, lease),
             Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Conn),
-            _ => {
+            outcome => {
                 conn.stream.on_recv_failed();
-                Fate::Ends(CloseReason::TunnelReset)
+                Fate::Ends(tunnel::lost(&outcome))
             }
         };
         return on_tunnel_fate(core, io, id, fate);
@@ -178,14 +178,22 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
         }
         Outcome::Failed(Errno(libc::ECANCELED))
             if phase != Phase::Closing && conn.stream.park_poll(io, id.token(Kind::ConnRecv)) => {}
-        _ => {
+        outcome => {
             conn.stream.on_recv_failed();
             if phase == Phase::Closing {
                 close::when_quiet(core, io, id);
             } else {
-                close::begin(core, io, id, CloseReason::ClientReset);
+                close::begin(core, io, id, lost(&outcome));
             }
         }
+    }
+}
+
+/// Why a conn ends that failed under an operation.
+fn lost(outcome: &Outcome) -> CloseReason {
+    match outcome {
+        Outcome::Failed(errno) if errno.is_dead_peer() => CloseReason::DeadPeer,
+        _ => CloseReason::ClientReset,
     }
 }
 
@@ -226,13 +234,13 @@ fn on_took(core: &mut Core, io: &mut impl Io, id: Id<Conn>, phase: Phase) {
     }
 }
 
-fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: &Outcome) {
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.stream.on_send_failed(&mut core.pool);
     match conn.phase {
         Phase::Closing => close::when_quiet(core, io, id),
-        Phase::Tunnel => close::begin(core, io, id, CloseReason::TunnelReset),
-        _ => close::begin(core, io, id, CloseReason::ClientReset),
+        Phase::Tunnel => close::begin(core, io, id, tunnel::lost(outcome)),
+        _ => close::begin(core, io, id, lost(outcome)),
     }
 }
 

@@ -18,7 +18,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Link>, completion
         (Kind::LinkConnect, outcome) => on_connect(core, io, id, outcome),
         (Kind::LinkRecv, outcome) => on_recv(core, io, id, phase, outcome),
         (Kind::LinkSend, Outcome::Sent(n)) => on_sent(core, io, id, phase, n),
-        (Kind::LinkSend, _) => on_send_failed(core, io, id),
+        (Kind::LinkSend, outcome) => on_send_failed(core, io, id, &outcome),
         (Kind::LinkClose, _) => link::on_closed(core, id),
         (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a link"),
     }
@@ -189,12 +189,12 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, n:
 }
 
 /// The origin takes no more. What it answered may still be on its way: the recv in flight tells.
-fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
+fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: &Outcome) {
     let Some(link) = core.links.get_mut(id) else { return };
     link.stream.on_send_failed(&mut core.pool);
     link.deadlines.end_write();
     if let Some((conn, _)) = tunnel_of(core, id) {
-        return on_tunnel_fate(core, io, conn, Fate::Ends(CloseReason::TunnelReset));
+        return on_tunnel_fate(core, io, conn, Fate::Ends(tunnel::lost(outcome)));
     }
     let receiving = core.links.get(id).is_some_and(|l| l.stream.is_receiving());
     match leased_to(core, id) {
@@ -215,11 +215,11 @@ fn on_tunnel_recv(
     let fate = match outcome {
         Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Link, lease),
         Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Link),
-        _ => {
+        outcome => {
             if let Some(link) = core.links.get_mut(id) {
                 link.stream.on_recv_failed();
             }
-            Fate::Ends(CloseReason::TunnelReset)
+            Fate::Ends(tunnel::lost(&outcome))
         }
     };
     on_tunnel_fate(core, io, conn, fate);

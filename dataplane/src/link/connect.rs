@@ -72,6 +72,8 @@ fn socket(state: &ClusterState, io: &mut impl Io, to: SocketAddress) -> Result<F
     let fd = io.socket(family).map_err(refusal_of)?;
     // A missing NODELAY costs latency, not correctness.
     let _ = io.set_option(fd, SocketOption::NoDelay);
+    // Without it a vanished endpoint is found late, by the deadlines alone.
+    let _ = io.set_option(fd, SocketOption::DeadPeer(state.spec().dead_peer));
     for _ in 0..SOURCE_TRIES {
         let Some(source) = state.next_source(to.is_v6()) else { return Ok(fd) };
         // Without this option every bind would take a port of its own out of the range, for all destinations at once.

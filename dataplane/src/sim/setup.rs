@@ -100,6 +100,7 @@ fn listener() -> Listener {
             idle: IDLE,
             tunnel_idle: seconds(10),
             max_lifetime: Duration::MAX,
+            dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
         cluster: None,
@@ -127,6 +128,7 @@ fn cluster(random: &mut Random) -> Cluster {
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses { ranges: sources },
         endpoints: (0..ORIGIN_COUNT).map(endpoint).collect(),
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(2),
             response_header: seconds(8),

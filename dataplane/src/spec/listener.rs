@@ -59,6 +59,8 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
     /// `Duration::MAX` is off.
     pub max_lifetime: Duration,
+    /// A client that vanished is found within this; `Duration::MAX` is off.
+    pub dead_peer: Duration,
 }
 
 /// `[listener.forwarded]`.

@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
 use crate::fault::CloseReason;
-use crate::io::{Expect, Io, Kind, Mono, SocketOption, Token};
+use crate::io::{Expect, Io, Kind, Mono, Outcome, SocketOption, Token};
 use crate::limits::{self, QUEUE_HIGH};
 use crate::link::{self, Link};
 use crate::spec::Snapshot;
@@ -62,6 +62,14 @@ impl Tunnel {
 pub enum Side {
     Conn,
     Link,
+}
+
+/// Why a tunnel ends when reading from one of its sides failed.
+pub fn lost(outcome: &Outcome) -> CloseReason {
+    match outcome {
+        Outcome::Failed(errno) if errno.is_dead_peer() => CloseReason::DeadPeer,
+        _ => CloseReason::TunnelReset,
+    }
 }
 
 /// What became of a tunnel after an event.

@@ -214,6 +214,7 @@ fn listener() -> Listener {
             idle: seconds(100),
             tunnel_idle: seconds(100),
             max_lifetime: Duration::MAX,
+            dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
         cluster: Some(ClusterId(0)),
@@ -237,6 +238,7 @@ fn cluster() -> Cluster {
             max_connections: u32::MAX,
             max_requests: u32::MAX,
         }],
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(100),
             response_header: seconds(100),

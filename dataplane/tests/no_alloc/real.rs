@@ -174,6 +174,7 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
             idle: 60 * SECOND,
             tunnel_idle: 60 * SECOND,
             max_lifetime: Duration::MAX,
+            dead_peer: 120 * SECOND,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
         cluster: Some(ClusterId(0)),
@@ -194,6 +195,7 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
             max_connections: u32::MAX,
             max_requests: u32::MAX,
         }],
+        dead_peer: 120 * SECOND,
         timeouts: ClusterTimeouts {
             connect: 2 * SECOND,
             response_header: 60 * SECOND,

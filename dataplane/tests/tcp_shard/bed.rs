@@ -150,6 +150,7 @@ fn listener() -> Listener {
             idle: Duration::ZERO,
             tunnel_idle: LONG,
             max_lifetime: Duration::MAX,
+            dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Off, trusted: Vec::new() },
         cluster: Some(ClusterId(0)),
@@ -178,6 +179,7 @@ fn cluster() -> Cluster {
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses::default(),
         endpoints: vec![endpoint(0)],
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: LONG,
             response_header: Duration::ZERO,
