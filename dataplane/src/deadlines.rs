@@ -53,6 +53,10 @@ impl Deadlines {
     pub fn end_write(&mut self) {
         self.write_by = Mono::MAX;
     }
+    /// When its socket is looked at next, because a send is in flight; `Mono::MAX` when none is.
+    pub fn write_by(&self) -> Mono {
+        self.write_by
+    }
     /// Whether the peer of `fd` has taken nothing for `within`. To be asked when the wheel fired.
     pub fn is_write_over(&mut self, io: &mut impl Io, fd: Fd, now: Mono, within: Duration) -> bool {
         if self.write_by > now {

@@ -2,7 +2,8 @@
 //!
 //! Each variant is a counter, a word in the access log, and a row of the manual. Nothing is refused without one.
 
-/// Why a request got our own answer instead of an origin's. The status is what the client is told.
+/// Why a request got our own answer instead of an origin's, or a tcp conn no link. The status is what a client of HTTP is
+/// told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Refusal {
@@ -381,6 +382,9 @@ pub enum CloseReason {
     TunnelEnded,
     TunnelIdle,
     TunnelReset,
+    OriginSendTimeout,
+    DeadPeer,
+    NoLink,
     Drained,
     Evicted,
     ListenerFull,
@@ -412,6 +416,17 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     (CloseReason::TunnelEnded, "tunnel_ended", "both sides of the tunnel finished"),
     (CloseReason::TunnelIdle, "tunnel_idle", "no byte for `listener.timeouts.tunnel_idle`"),
     (CloseReason::TunnelReset, "tunnel_reset", "a side of the tunnel was reset"),
+    (
+        CloseReason::OriginSendTimeout,
+        "origin_send_timeout",
+        "the far side of a tunnel took no bytes for `cluster.timeouts.send`",
+    ),
+    (
+        CloseReason::DeadPeer,
+        "dead_peer",
+        "the client, or the far side of a tunnel, was not heard of for `dead_peer` of its listener or cluster",
+    ),
+    (CloseReason::NoLink, "no_link", "no endpoint took the connection of a tcp listener; a refusal says why"),
     (CloseReason::Drained, "drained", "the process was going away"),
     (CloseReason::Evicted, "evicted", "buffers ran out and this connection was longest without progress"),
     (CloseReason::ListenerFull, "listener_full", "`listener.max_connections` were open"),

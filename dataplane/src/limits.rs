@@ -166,6 +166,9 @@ pub const IDLE_TIMEOUT: Bound<Duration> = bound(ms(10), secs(60), MAX_WAIT);
 pub const TUNNEL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(10), secs(3600), secs(30 * 24 * 3600));
 /// `Duration::MAX` stands for "off".
 pub const MAX_LIFETIME: Bound<Duration> = bound(ms(10), Duration::MAX, Duration::MAX);
+/// How long a vanished peer may go unnoticed: the kernel counts probes in whole seconds, and less than four of them would
+/// take a short outage of the network for a death. `Duration::MAX` stands for "off".
+pub const DEAD_PEER: Bound<Duration> = bound(secs(5), secs(120), secs(3600));
 pub const CONNECT_TIMEOUT: Bound<Duration> = bound(ms(1), secs(2), secs(300));
 pub const RESPONSE_HEADER_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WAIT);
 pub const RESPONSE_BODY_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WAIT);

@@ -2,7 +2,7 @@
 
 use crate::buf::PoolSize;
 use crate::core::{Setup, Shared};
-use crate::io::{Errno, Fd, Io, Kind, SocketAddress, Token};
+use crate::io::{Errno, Fd, Io, Kind, SocketAddress, SocketOption, Token};
 use crate::limits;
 use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
@@ -222,6 +222,9 @@ fn bind(snapshot: &Snapshot, shards: u16) -> Result<(Vec<Sockets>, Vec<Bound>), 
             for of_shard in &mut sockets {
                 let fd =
                     socket::listener(&real, limits::LISTEN_BACKLOG).map_err(|error| failed(error.errno))?;
+                // Inherited by what it accepts.
+                let dead_peer = SocketOption::DeadPeer(listener.timeouts.dead_peer);
+                socket::set_option(fd, dead_peer).map_err(failed)?;
                 real = socket::local_address(fd).map_err(failed)?;
                 of_shard.push((listener.id, fd, real));
             }

@@ -11,6 +11,7 @@ use dataplane::spec::{
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Policies of this version; the first is the default.
 const BALANCE: &[&str] = &{
@@ -116,7 +117,7 @@ pub(super) static ENDPOINT: Section = Section {
 pub(super) static TIMEOUTS: Section = Section {
     path: "cluster.timeouts",
     shared: false,
-    doc: "How long an origin may take. A route may override these.",
+    doc: "How long an origin may take. A route may override these, but for `dead_peer`.",
     keys: &[
         Key::new(
             "connect",
@@ -141,6 +142,13 @@ pub(super) static TIMEOUTS: Section = Section {
             Shape::Duration(limits::SEND_TIMEOUT, None),
             NextExchange,
             "For an origin to take any of what is sent to it.",
+        ),
+        Key::new(
+            "dead_peer",
+            Shape::Duration(limits::DEAD_PEER, Some(("off", Duration::MAX))),
+            NewConnections,
+            "An origin that vanished without a word, under an idle link too, is found within this time: by keep-alive \
+             probes and TCP_USER_TIMEOUT. A route cannot override it.",
         ),
         Key::later("queue", Shape::Free("a duration"), NextExchange, "For a request to wait for a place."),
     ],
@@ -186,6 +194,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>]) -> Vec<Cluster> {
                 host: host_policy(table),
                 source_addresses: source_addresses(table),
                 endpoints: endpoints(table, balance),
+                dead_peer: timeouts.duration("dead_peer"),
                 timeouts: ClusterTimeouts {
                     connect: timeouts.duration("connect"),
                     response_header: timeouts.duration("response_header"),

@@ -7,7 +7,8 @@ use super::tree::Table;
 use super::{Environment, Severity, address, later};
 use dataplane::limits;
 use dataplane::spec::{
-    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Route, Timeouts,
+    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol, Route,
+    Timeouts,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +29,14 @@ pub(super) static SECTION: Section = Section {
              `unix:PATH` and `fd:N` are known, not in this version.",
         )
         .absent("required"),
-        Key::new("protocol", Shape::Word(&["http"], &["tcp"]), Drains, "What is spoken there."),
+        Key::new(
+            "protocol",
+            Shape::Word(&["http", "tcp"], &[]),
+            Drains,
+            "What is spoken there: `\"http\"`, or anything over `\"tcp\"`, whose bytes pass unread to an endpoint of \
+             `cluster`. A tcp listener has no routes, no `limits`, no `forwarded`, and of `timeouts` only `send`, \
+             `tunnel_idle`, `max_lifetime` and `dead_peer`.",
+        ),
         Key::new(
             "max_connections",
             Shape::Count(limits::LISTENER_CONNECTIONS, None),
@@ -41,7 +49,7 @@ pub(super) static SECTION: Section = Section {
             "cluster",
             Shape::Free("the name of a cluster"),
             NextExchange,
-            "Takes the requests that no route takes.",
+            "Takes the requests that no route takes, or every connection of a tcp listener, which must have one.",
         )
         .absent("none: 404"),
         Key::new("limits", Shape::Table(&LIMITS), NewConnections, "How much one client may send."),
@@ -143,13 +151,21 @@ pub(super) static TIMEOUTS: Section = Section {
             "tunnel_idle",
             Shape::Duration(limits::TUNNEL_IDLE_TIMEOUT, None),
             NewConnections,
-            "Without a byte in either direction of a tunnel.",
+            "Without a byte in either direction of a tunnel, or of a connection of a tcp listener.",
         ),
         Key::new(
             "max_lifetime",
             Shape::Duration(limits::MAX_LIFETIME, Some(OFF)),
             NewConnections,
-            "From accept on; the running exchange is finished.",
+            "From accept on, less up to a tenth of it, so that connections which came together do not all end together. A \
+             running exchange is finished; a tunnel, or a connection of a tcp listener, is cut.",
+        ),
+        Key::new(
+            "dead_peer",
+            Shape::Duration(limits::DEAD_PEER, Some(OFF)),
+            NewConnections,
+            "A client that vanished without a word is found within this time, whether something is being sent to it or \
+             not: by keep-alive probes and TCP_USER_TIMEOUT. Also ends a client that keeps its window shut that long.",
         ),
     ],
 };
@@ -186,20 +202,37 @@ pub(super) fn read(
     let mut bound = BTreeMap::new();
     let mut listeners = Vec::with_capacity(tables.len());
     for (index, (table, name)) in tables.iter().zip(names).enumerate() {
-        table.word("protocol");
+        let protocol = if table.word("protocol") == "tcp" { Protocol::Tcp } else { Protocol::Http };
+        let timeouts = table.table("timeouts");
+        if protocol == Protocol::Tcp {
+            check_tcp(table, &timeouts);
+        }
         listeners.push(Listener {
             id: ListenerId(u16::try_from(index).unwrap_or(u16::MAX)),
             name: Arc::clone(name),
             addresses: addresses(table, name, &mut bound),
+            protocol,
             max_connections: max_connections(table, environment),
             limits: read_limits(&table.table("limits")),
-            timeouts: read_timeouts(&table.table("timeouts")),
+            timeouts: read_timeouts(&timeouts),
             forwarded: forwarded(&table.table("forwarded")),
             cluster: table.get("cluster").and_then(|item| clusters.resolve(&item)).map(ClusterId),
             access_log: false,
         });
     }
     listeners
+}
+
+/// What a tcp listener must have, and may not.
+fn check_tcp(table: &Table<'_>, timeouts: &Table<'_>) {
+    let of_table = ["limits", "forwarded"].iter().filter_map(|key| table.get(key));
+    let of_timeouts = ["request_header", "request_body", "min_rate", "idle"];
+    for item in of_table.chain(of_timeouts.iter().filter_map(|key| timeouts.get(key))) {
+        item.error("is about requests, and this listener is tcp");
+    }
+    if table.get("cluster").is_none() {
+        table.lacks(Severity::Error, "cluster", "is missing: a tcp listener has one");
+    }
 }
 
 /// The addresses of one listener; `bound` are those of the listeners before it.
@@ -271,6 +304,7 @@ fn read_timeouts(table: &Table<'_>) -> Timeouts {
         idle: table.duration("idle"),
         tunnel_idle: table.duration("tunnel_idle"),
         max_lifetime: table.duration("max_lifetime"),
+        dead_peer: table.duration("dead_peer"),
     }
 }
 
@@ -295,7 +329,8 @@ pub(super) fn warn_deaf(tables: &[Table<'_>], listeners: &[Listener], routes: &[
     let everywhere = routes.iter().any(|route| route.listeners.is_empty());
     let named: BTreeSet<_> = routes.iter().flat_map(|route| &route.listeners).collect();
     for (table, listener) in tables.iter().zip(listeners) {
-        if listener.cluster.is_none() && !everywhere && !named.contains(&listener.id) {
+        let http = listener.protocol == Protocol::Http;
+        if http && listener.cluster.is_none() && !everywhere && !named.contains(&listener.id) {
             let name = &listener.name;
             let what =
                 format!("no route and no cluster takes the requests of {name:?}: all are answered 404");

@@ -94,6 +94,16 @@ pub(super) fn read(table: &Table<'_>) -> Match {
     }
 }
 
+/// The keys of a match, those of its negation included, that only a request can meet.
+pub(super) fn of_requests<'t>(table: &Table<'t>) -> Vec<Item<'t>> {
+    let own = SECTION.keys.iter().filter(|key| key.built && !["source", "not"].contains(&key.name));
+    let mut items: Vec<_> = own.filter_map(|key| table.get(key.name)).collect();
+    if table.get("not").is_some_and(|item| item.value.is_table()) {
+        items.extend(of_requests(&table.table("not")));
+    }
+    items
+}
+
 /// The items of a list within its bound.
 fn list<'t>(table: &Table<'t>, key: &str) -> Vec<Item<'t>> {
     let items = table.each(key);

@@ -135,6 +135,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSetti
     let clusters = cluster::read(&cluster_tables, &cluster_names);
     let mut listeners = listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment);
     let routes = route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
+    route::check_protocols(&route_tables, &listeners);
     process.access_logs = process::access_logs(root, &mut listener_ids);
 
     for listener in &mut listeners {

@@ -6,7 +6,7 @@ use super::names::Names;
 use super::tree::Table;
 use super::{Severity, matching, reply};
 use dataplane::limits;
-use dataplane::spec::{Action, ClusterId, ListenerId, Match, Route, RouteId};
+use dataplane::spec::{Action, ClusterId, Listener, ListenerId, Match, Protocol, Route, RouteId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -148,6 +148,31 @@ fn action(table: &Table<'_>, clusters: &mut Names) -> Action {
         send: timeouts.duration_if_set("send"),
         connect: timeouts.duration_if_set("connect"),
     })
+}
+
+/// Tells of routes that name a tcp listener: what is of requests can never hold there.
+pub(super) fn check_protocols(tables: &[Table<'_>], listeners: &[Listener]) {
+    let is_tcp = |name: &str| listeners.iter().any(|l| l.protocol == Protocol::Tcp && *l.name == *name);
+    for table in tables {
+        let Some(tcp) = table.each("listeners").into_iter().find(|i| i.value.as_str().is_some_and(is_tcp))
+        else {
+            continue;
+        };
+        let mut of_requests: Vec<_> =
+            ["respond", "redirect"].iter().filter_map(|key| table.get(key)).collect();
+        if table.get("match").is_some_and(|item| item.value.is_table()) {
+            of_requests.extend(matching::of_requests(&table.table("match")));
+        }
+        for item in &of_requests {
+            item.error(format!(
+                "is about requests, and the listener {:?} is tcp",
+                tcp.value.as_str().unwrap_or("")
+            ));
+        }
+        if of_requests.is_empty() {
+            tcp.later("a route of a tcp listener; its `cluster` takes all its connections");
+        }
+    }
 }
 
 /// Warns of routes that an earlier one leaves nothing: it has the same match or none, and holds wherever they do.

@@ -67,7 +67,7 @@ fn what_is_left_out_is_the_default() {
     let seconds = Duration::from_secs;
     assert_eq!((t.request_header, t.request_body, t.min_rate), (seconds(10), seconds(30), 500));
     assert_eq!((t.send, t.idle, t.tunnel_idle), (seconds(30), seconds(60), seconds(3600)));
-    assert_eq!(t.max_lifetime, Duration::MAX);
+    assert_eq!((t.max_lifetime, t.dead_peer), (Duration::MAX, seconds(120)));
 
     let route = &loaded.snapshot.routes[0];
     assert_eq!((&*route.name, route.listeners.len()), ("e/1", 0));
@@ -79,6 +79,7 @@ fn what_is_left_out_is_the_default() {
     assert_eq!(cluster.balance, dataplane::cluster::balance::POLICIES[0].name);
     let (t, p) = (cluster.timeouts, cluster.pool);
     assert_eq!((t.connect, t.response_header), (seconds(2), seconds(60)));
+    assert_eq!(cluster.dead_peer, seconds(120));
     assert_eq!((t.response_body, t.send), (seconds(60), seconds(30)));
     assert_eq!((p.idle, p.idle_timeout, p.requests_per_connection), (256, seconds(30), u64::MAX));
     let endpoint = &cluster.endpoints[0];
@@ -195,7 +196,10 @@ const KEYS: &[(&str, &str)] = &[
         "listener.limits",
         "request_line header_block header_fields request_body requests_per_connection pipelined",
     ),
-    ("listener.timeouts", "request_header request_body min_rate send idle tunnel_idle max_lifetime"),
+    (
+        "listener.timeouts",
+        "request_header request_body min_rate send idle tunnel_idle max_lifetime dead_peer",
+    ),
     ("listener.forwarded", "mode trusted"),
     ("route", "name listeners match cluster timeouts respond redirect"),
     (
@@ -216,7 +220,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("cluster.balance", "policy on table bounded_load"),
     ("cluster.endpoints", "name address weight max_connections max_requests backup priority"),
-    ("cluster.timeouts", "connect response_header response_body send queue"),
+    ("cluster.timeouts", "connect response_header response_body send dead_peer queue"),
     ("cluster.pool", "idle idle_timeout requests_per_connection"),
     (
         "cluster.health",

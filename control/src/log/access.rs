@@ -2,7 +2,7 @@
 //!
 //! docs/operations/reading-the-access-log.md documents every key.
 
-use dataplane::spec::Snapshot;
+use dataplane::spec::{Protocol, Snapshot};
 use dataplane::stats::access_log::Record;
 use std::io::Write as _;
 
@@ -29,8 +29,13 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, snapshot: &Snapshot) {
     if let Some(local) = record.upstream_local {
         line.text("upstream_local", local.to_string().as_bytes());
     }
-    write_request(&mut line, record);
-    write_outcome(&mut line, record);
+    match record.protocol {
+        Protocol::Http => {
+            write_request(&mut line, record);
+            write_outcome(&mut line, record);
+        }
+        Protocol::Tcp => write_connection(&mut line, record),
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -59,6 +64,18 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
         line.number("tunnel_up_bytes", record.tunnel_up_bytes);
         line.number("tunnel_down_bytes", record.tunnel_down_bytes);
     }
+}
+
+/// What there is to say of a connection of which nothing was read.
+fn write_connection(line: &mut Line<'_>, record: &Record<'_>) {
+    line.word("protocol", "\"tcp\"");
+    line.number("duration_us", record.duration_us);
+    line.number_if("connect_us", record.connect_us);
+    line.number("attempts", u64::from(record.attempts));
+    line.text_if("reason", record.refusal.map(|refusal| refusal.name().as_bytes()));
+    line.text_if("close", record.close.map(|close| close.name().as_bytes()));
+    line.number("tunnel_up_bytes", record.tunnel_up_bytes);
+    line.number("tunnel_down_bytes", record.tunnel_down_bytes);
 }
 
 /// The members of one object, after its first.
@@ -182,6 +199,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn record() -> Record<'static> {
         Record {
+            protocol: Protocol::Http,
             wall_ns: 1_798_761_599_999_999_999,
             request_id: RequestId { process: 1, shard: 2, count: 3 },
             listener: ListenerId(0),
@@ -226,6 +244,25 @@ pub(super) mod tests {
              \"client\":\"127.0.0.1:5\",\"method\":\"GET\",\"host\":\"a\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\
              \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"first_byte_us\":4,\
              \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"close\":\"refused\",\"request_number\":1}\n"
+        );
+    }
+
+    #[test]
+    fn a_line_of_a_tcp_connection_has_nothing_of_requests() {
+        let record = Record {
+            wall_ns: 0,
+            duration_us: 9,
+            connect_us: Some(3),
+            attempts: 2,
+            close: Some(CloseReason::TunnelEnded),
+            tunnel_up_bytes: 5,
+            ..Record::of_tcp(ListenerId(0), record().peer, record().request_id)
+        };
+        assert_eq!(
+            line(&record),
+            "{\"time\":\"1970-01-01T00:00:00.000Z\",\"request_id\":\"00000001-002000000000003\",\
+             \"client\":\"127.0.0.1:5\",\"protocol\":\"tcp\",\"duration_us\":9,\"connect_us\":3,\"attempts\":2,\
+             \"close\":\"tunnel_ended\",\"tunnel_up_bytes\":5,\"tunnel_down_bytes\":0}\n"
         );
     }
 

@@ -15,6 +15,7 @@
 mod support;
 
 mod bodies;
+mod dead_peer;
 mod forwarding;
 mod limits;
 mod links;
@@ -23,5 +24,6 @@ mod process;
 mod real_origins;
 mod refusals;
 mod smuggling;
+mod tcp;
 mod timeouts;
 mod tunnel;

@@ -174,6 +174,7 @@ fn cluster(balance: &'static str) -> Cluster {
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses::default(),
         endpoints: (0..10).map(endpoint).collect(),
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: second,
             response_header: second,

@@ -23,6 +23,7 @@ pub(super) fn test_cluster(weights: &[u32]) -> Cluster {
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses::default(),
         endpoints: (0u16..).zip(weights).map(endpoint).collect(),
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: second,
             response_header: second,

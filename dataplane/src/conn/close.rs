@@ -1,6 +1,6 @@
 //! The end of a conn: linger where a client may still be sending, wait for the kernel, close, free. One reason each.
 
-use super::{Conn, Phase, deadline, flush};
+use super::{Conn, Phase, deadline, flush, tcp};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
 use crate::exchange::{Down, attempt, record};
@@ -8,6 +8,7 @@ use crate::fault::CloseReason;
 use crate::io::{Expect, Io, Kind, Mono, SocketOption};
 use crate::limits;
 use crate::proto::Framing;
+use crate::spec::Protocol;
 use crate::table::Id;
 use crate::tunnel;
 
@@ -17,13 +18,19 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReaso
     if conn.phase() == Phase::Closing {
         return;
     }
-    let (reason, tunnel, fd) = (*conn.reason.get_or_insert(reason), conn.tunnel.take(), conn.stream.fd);
-    if resets(reason) || core.conns.get(id).is_some_and(|conn| cuts_unframed(core, conn)) {
+    let (reason, tunnel, fd) = (*conn.reason.get_or_insert(reason), conn.tunnel, conn.stream.fd);
+    let is_tcp = conn.protocol == Protocol::Tcp;
+    // Bytes whose end only FINs tell: whatever else ends them, both sides must see that it is not the end.
+    let cut = (is_tcp || tunnel.is_some()) && reason != CloseReason::TunnelEnded;
+    if cut || resets(reason) || core.conns.get(id).is_some_and(|conn| cuts_unframed(core, conn)) {
         // Where the option cannot be set the socket is gone already.
         let _ = io.set_option(fd, SocketOption::ResetOnClose);
     }
-    if let Some(tunnel) = tunnel {
-        let bytes = tunnel::end(core, io, tunnel);
+    if is_tcp {
+        tcp::write_record(core, id, reason);
+    }
+    if let Some(tunnel) = core.conns.get_mut(id).and_then(|c| c.tunnel.take()) {
+        let bytes = tunnel::end(core, io, tunnel, cut);
         if let Some(x) = core.conns.get(id).and_then(|c| c.exchange).and_then(|x| core.exchanges.get_mut(x)) {
             x.tunnel_bytes = bytes;
         }
@@ -42,10 +49,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReaso
 
 /// Reasons that end a conn by RST, because its peer or its buffers cannot wait for a FIN to be taken.
 fn resets(reason: CloseReason) -> bool {
-    matches!(
-        reason,
-        CloseReason::SendTimeout | CloseReason::TunnelReset | CloseReason::Evicted | CloseReason::Internal
-    )
+    matches!(reason, CloseReason::SendTimeout | CloseReason::Evicted | CloseReason::Internal)
 }
 
 /// A response that only the connection's end delimits is not complete: a FIN would make it look so (threat B02). Other
@@ -184,7 +188,7 @@ pub fn evict(core: &mut Core, io: &mut impl Io) {
     let Core { conns, exchanges, links, tunnels, .. } = &*core;
     let is_big = |lease: &Option<Lease>| lease.as_ref().is_some_and(|l| l.class() > Class::Tiny);
     let link_of = |c: &Conn| match c.tunnel.and_then(|t| tunnels.get(t)) {
-        Some(tunnel) => Some(tunnel.link),
+        Some(tunnel) => tunnel.link,
         None => c.exchange.and_then(|x| exchanges.get(x)).and_then(|x| x.link),
     };
     let holds = |c: &Conn| {

@@ -8,7 +8,8 @@
 //! | Serving, a body is awaited | request_body between pieces, and the rate floor: 408 | send: close |
 //! | Serving, the client finished sending | a grace for half-closing clients: abort | send: close |
 //! | Lingering | linger: close | send: close |
-//! | Tunnel | the tunnel's idle_by | – |
+//! | Connecting (tcp) | the link's connect | – |
+//! | Tunnel | the tunnel's idle_by | send, of either side: close |
 //!
 //! `max_lifetime` runs beside all of them, and a conn that has been idle for `limits::PARK_AFTER` is parked.
 
@@ -19,11 +20,14 @@ use crate::fault::{CloseReason, Refusal};
 use crate::io::{Io, Kind, Mono};
 use crate::limits;
 use crate::table::Id;
+use crate::tunnel::{self, Fate};
 use std::time::Duration;
 
 /// Puts the conn's deadlines into the wheel.
 pub fn settle(core: &mut Core, id: Id<Conn>) {
-    let Core { conns, wheel, snapshot, tunnels, clock, park_after, .. } = core;
+    let Some(conn) = core.conns.get(id) else { return };
+    let tunnel = conn.tunnel.map_or(Mono::MAX, |t| tunnel::due(core, t));
+    let Core { shard, conns, wheel, snapshot, clock, park_after, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };
     if conn.phase() == Phase::Closing {
         return;
@@ -32,10 +36,23 @@ pub fn settle(core: &mut Core, id: Id<Conn>) {
     let lifetime = if conn.expired {
         Mono::MAX
     } else {
-        snapshot.listener(conn.listener).map_or(Mono::MAX, |l| conn.opened.after(l.timeouts.max_lifetime))
+        snapshot
+            .listener(conn.listener)
+            .map_or(Mono::MAX, |l| lifetime_by(*shard, id, conn.opened, l.timeouts.max_lifetime))
     };
-    let idle = conn.tunnel.and_then(|t| tunnels.get(t)).map_or(Mono::MAX, |t| t.idle_by);
-    conn.deadlines.settle(wheel, id.token(Kind::ConnTimer), lifetime.min(idle).min(park_by));
+    conn.deadlines.settle(wheel, id.token(Kind::ConnTimer), lifetime.min(tunnel).min(park_by));
+}
+
+/// When a conn's lifetime ends: at `lifetime`, or up to a tenth of it earlier, so that conns which came together (after a
+/// restart, say) do not all come back together. Each conn has its place in that tenth by its slot and generation.
+pub fn lifetime_by(shard: u16, id: Id<Conn>, opened: Mono, lifetime: Duration) -> Mono {
+    if lifetime == Duration::MAX {
+        return Mono::MAX;
+    }
+    // The high bits of a product with 2^64 divided by the golden ratio: neighbours are spread evenly (Knuth 6.4).
+    let of = u64::from(shard) << 48 ^ u64::from(id.generation()) << 24 ^ u64::from(id.slot());
+    let place = (of.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
+    opened.after(lifetime - lifetime / 10 * (place >> 6) / 1024)
 }
 
 /// When an idle conn is parked. A deadline like the others: the wheel looks at a busy conn once in that time, and what it
@@ -63,23 +80,26 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.deadlines.on_fired();
     let listener = core.snapshot.listener(conn.listener);
-    let lifetime = listener.map_or(Mono::MAX, |l| conn.opened.after(l.timeouts.max_lifetime));
+    let lifetime =
+        listener.map_or(Mono::MAX, |l| lifetime_by(core.shard, id, conn.opened, l.timeouts.max_lifetime));
     if !conn.expired && lifetime <= now {
         conn.expired = true;
         if on_expired(core, io, id) {
             return;
         }
     }
-    let Core { conns, snapshot, tunnels, .. } = &mut *core;
+    let Core { conns, snapshot, .. } = &mut *core;
     let Some(conn) = conns.get_mut(id) else { return };
     let send = snapshot.listener(conn.listener).map_or(limits::SEND_TIMEOUT.default, |l| l.timeouts.send);
     if conn.deadlines.is_write_over(io, conn.stream.fd, now, send) {
         return close::begin(core, io, id, CloseReason::SendTimeout);
     }
-    let idle_by = conn.tunnel.and_then(|t| tunnels.get(t)).map_or(Mono::MAX, |t| t.idle_by);
-    if idle_by <= now {
-        return close::begin(core, io, id, CloseReason::TunnelIdle);
+    if let Some(tunnel) = conn.tunnel
+        && let Fate::Ends(reason) = tunnel::on_timer(core, io, tunnel)
+    {
+        return close::begin(core, io, id, reason);
     }
+    let Some(conn) = core.conns.get(id) else { return };
     if conn.deadlines.read_by <= now {
         on_read_deadline(core, io, id);
     }
@@ -97,13 +117,13 @@ fn park_if_due(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     }
 }
 
-/// The lifetime is over: an idle conn or a tunnel ends now, an exchange may finish. True if the conn is ending.
+/// The lifetime is over: an idle conn or a tunnel (also one to be) ends now, an exchange may finish. True if the conn is ending.
 fn on_expired(core: &mut Core, io: &mut impl Io, id: Id<Conn>) -> bool {
     let Some(conn) = core.conns.get(id) else { return true };
     let now_idle = conn.exchange.is_none() && conn.rx.is_none();
     match conn.phase() {
         Phase::Open | Phase::Serving if now_idle => close::begin(core, io, id, CloseReason::Lifetime),
-        Phase::Tunnel => close::begin(core, io, id, CloseReason::Lifetime),
+        Phase::Connecting | Phase::Tunnel => close::begin(core, io, id, CloseReason::Lifetime),
         _ => return false,
     }
     true
@@ -133,7 +153,7 @@ fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
             }
             Some(_) => {}
         },
-        Phase::Tunnel | Phase::Closing => {}
+        Phase::Connecting | Phase::Tunnel | Phase::Closing => {}
     }
 }
 

@@ -1,7 +1,8 @@
 //! A conn: one downstream connection, from accept to close. This file is the map: phases, and which file takes an event.
 //!
-//! `open` lets it in; `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says; `relay`
-//! writes responses to the client; `reply` writes our own; `deadline` says what a passed deadline means; `close` ends it.
+//! `open` lets it in; `tcp` takes it from there on a tcp listener. On an http one `http1` reads heads and starts exchanges;
+//! `upstream` takes what an exchange's link says; `relay` writes responses to the client; `reply` writes our own. `deadline`
+//! says what a passed deadline means; `close` ends it.
 
 pub mod bulk;
 pub mod close;
@@ -11,6 +12,7 @@ pub mod open;
 pub mod relay;
 pub mod reply;
 pub mod serve;
+pub mod tcp;
 pub mod upstream;
 
 use crate::buf::{Class, Lease};
@@ -20,7 +22,7 @@ use crate::exchange::Exchange;
 use crate::fault::CloseReason;
 use crate::io::{Coarse, Completion, Errno, Expect, Io, Kind, Mono, Outcome, SocketAddress};
 use crate::proto::http1::Scan;
-use crate::spec::ListenerId;
+use crate::spec::{ListenerId, Protocol};
 use crate::stream::Stream;
 use crate::table::Id;
 use crate::tunnel::{self, Fate, Side, Tunnel};
@@ -33,6 +35,8 @@ pub enum Phase {
     Open,
     /// Between requests, or in one.
     Serving,
+    /// Of a tcp listener: an endpoint is being connected to.
+    Connecting,
     /// Bytes pass unread.
     Tunnel,
     /// Our last answer is sent; what still comes is read and dropped, so that no reset destroys that answer.
@@ -42,15 +46,17 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 5] = [Self::Open, Self::Serving, Self::Tunnel, Self::Lingering, Self::Closing];
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::Serving, Self::Connecting, Self::Tunnel, Self::Lingering, Self::Closing];
 
     /// The transition table.
     pub const fn may_become(self, next: Self) -> bool {
-        use Phase::{Closing, Lingering, Open, Serving, Tunnel};
+        use Phase::{Closing, Connecting, Lingering, Open, Serving, Tunnel};
         matches!(
             (self, next),
-            (Open, Serving | Lingering | Closing)
+            (Open, Serving | Connecting | Lingering | Closing)
                 | (Serving, Tunnel | Lingering | Closing)
+                | (Connecting, Tunnel | Closing)
                 | (Tunnel, Closing)
                 | (Lingering, Closing)
         )
@@ -62,6 +68,8 @@ impl Phase {
 pub struct Conn {
     pub stream: Stream,
     phase: Phase,
+    /// Of its listener, when it was accepted.
+    pub protocol: Protocol,
     /// It holds one of its listener's `max_connections`.
     pub counted: bool,
     /// Older than `max_lifetime`: ends at the next boundary.
@@ -110,7 +118,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Conn>, completion
         (Kind::ConnRecv, outcome) => on_recv(core, io, id, outcome),
         (Kind::ConnSend, Outcome::Sent(n)) => on_sent(core, io, id, n),
         (Kind::ConnSend, Outcome::Ready) => on_writable(core, io, id),
-        (Kind::ConnSend, _) => on_send_failed(core, io, id),
+        (Kind::ConnSend, outcome) => on_send_failed(core, io, id, &outcome),
         (Kind::ConnClose, _) => close::on_closed(core, id),
         (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a conn"),
     }
@@ -129,9 +137,9 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
         let fate = match outcome {
             Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Conn, lease),
             Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Conn),
-            _ => {
+            outcome => {
                 conn.stream.on_recv_failed();
-                Fate::Ends(CloseReason::TunnelReset)
+                Fate::Ends(tunnel::lost(&outcome))
             }
         };
         return on_tunnel_fate(core, io, id, fate);
@@ -141,6 +149,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
             conn.stream.on_received(&lease);
             match phase {
                 Phase::Open | Phase::Serving => http1::on_bytes(core, io, id, lease),
+                Phase::Connecting => tcp::hold(core, id, lease),
                 Phase::Lingering => close::on_linger_bytes(core, io, id, lease),
                 Phase::Tunnel | Phase::Closing => {
                     core.pool.give_back(lease);
@@ -152,6 +161,8 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
             conn.stream.on_eof();
             match phase {
                 Phase::Open | Phase::Serving => http1::on_eof(core, io, id),
+                // Passed on once there is a link to pass it to.
+                Phase::Connecting => {}
                 Phase::Lingering => close::on_linger_eof(core, io, id),
                 Phase::Tunnel | Phase::Closing => close::when_quiet(core, io, id),
             }
@@ -167,14 +178,22 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
         }
         Outcome::Failed(Errno(libc::ECANCELED))
             if phase != Phase::Closing && conn.stream.park_poll(io, id.token(Kind::ConnRecv)) => {}
-        _ => {
+        outcome => {
             conn.stream.on_recv_failed();
             if phase == Phase::Closing {
                 close::when_quiet(core, io, id);
             } else {
-                close::begin(core, io, id, CloseReason::ClientReset);
+                close::begin(core, io, id, lost(&outcome));
             }
         }
+    }
+}
+
+/// Why a conn ends that failed under an operation.
+fn lost(outcome: &Outcome) -> CloseReason {
+    match outcome {
+        Outcome::Failed(errno) if errno.is_dead_peer() => CloseReason::DeadPeer,
+        _ => CloseReason::ClientReset,
     }
 }
 
@@ -215,20 +234,21 @@ fn on_took(core: &mut Core, io: &mut impl Io, id: Id<Conn>, phase: Phase) {
     }
 }
 
-fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: &Outcome) {
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.stream.on_send_failed(&mut core.pool);
     match conn.phase {
         Phase::Closing => close::when_quiet(core, io, id),
-        Phase::Tunnel => close::begin(core, io, id, CloseReason::TunnelReset),
-        _ => close::begin(core, io, id, CloseReason::ClientReset),
+        Phase::Tunnel => close::begin(core, io, id, tunnel::lost(outcome)),
+        _ => close::begin(core, io, id, lost(outcome)),
     }
 }
 
 /// Does what a tunnel's event asked for.
 pub fn on_tunnel_fate(core: &mut Core, io: &mut impl Io, id: Id<Conn>, fate: Fate) {
-    if let Fate::Ends(reason) = fate {
-        close::begin(core, io, id, reason);
+    match fate {
+        Fate::Goes => deadline::settle(core, id),
+        Fate::Ends(reason) => close::begin(core, io, id, reason),
     }
 }
 

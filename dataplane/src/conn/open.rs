@@ -1,11 +1,11 @@
 //! The first moments of a conn: a slot, a place among the listener's connections, the first recv.
 
-use super::{Conn, Phase, deadline, reply};
+use super::{Conn, Phase, close, deadline, reply, tcp};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Expect, Fd, Io, Kind};
-use crate::spec::ListenerId;
+use crate::spec::{ListenerId, Protocol};
 use crate::stream::Stream;
 
 /// A descriptor was accepted.
@@ -13,6 +13,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     let now = core.now();
     let Some(spec) = core.snapshot.listener(listener) else { return discard(core, io, fd) };
     let (max_connections, request_header) = (spec.max_connections, spec.timeouts.request_header);
+    let protocol = spec.protocol;
     // An error means that the client is gone again (ENOTCONN).
     let Ok(peer) = io.peer_address(fd) else { return discard(core, io, fd) };
     let shared = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
@@ -20,6 +21,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     let conn = Conn {
         stream: Stream::new(fd),
         phase: Phase::Open,
+        protocol,
         counted,
         expired: false,
         hurried: !counted,
@@ -45,8 +47,14 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         return discard(core, io, fd);
     };
     core.stats.conns_open.set(u64::from(core.conns.len()));
-    if !counted {
-        return reply::refuse(core, io, id, Refusal::ListenerFull);
+    match (protocol, counted) {
+        (Protocol::Http, true) => {}
+        (Protocol::Http, false) => return reply::refuse(core, io, id, Refusal::ListenerFull),
+        (Protocol::Tcp, true) => return tcp::open(core, io, id),
+        (Protocol::Tcp, false) => {
+            core.stats.refusal(Refusal::ListenerFull).add(1);
+            return close::begin(core, io, id, CloseReason::ListenerFull);
+        }
     }
     if let Some(conn) = core.conns.get_mut(id) {
         conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));

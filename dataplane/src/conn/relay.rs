@@ -297,7 +297,6 @@ fn append(pool: &mut Pool, stream: &mut Stream, lease: Lease) {
 
 /// The origin switched protocols and the client asked for it: a tunnel from here on, and not before (threat U03).
 fn upgrade(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
-    let now = core.now();
     let Some(lease) = encode(core, id, xid, false) else {
         return upstream::on_response_failed(core, io, id, xid, Refusal::BuffersExhausted);
     };
@@ -315,10 +314,6 @@ fn upgrade(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     }
     x.enter_down(Down::Done);
     let (ahead, eof) = (conn.rx.take(), conn.stream.is_eof());
-    let idle = core
-        .snapshot
-        .listener(conn.listener)
-        .map_or(limits::TUNNEL_IDLE_TIMEOUT.default, |l| l.timeouts.tunnel_idle);
     let Some(link) = x.link else { return };
     if let Some(l) = links.get_mut(link) {
         // Bytes that came behind the request belong to the new protocol now that the origin agreed to it.
@@ -332,11 +327,9 @@ fn upgrade(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
         l.enter(LinkPhase::Tunnel);
         l.deadlines.cancel(&mut core.wheel);
     }
-    let tunnel =
-        Tunnel { conn: id, link, idle, idle_by: now.after(idle), up_bytes: carried.0, down_bytes: carried.1 };
     attempt::detach(core, xid);
     shrink_head(core, xid);
-    start_tunnel(core, io, id, tunnel);
+    start_tunnel(core, io, id, Tunnel::new(id, link, carried));
 }
 
 /// The exchange stays until its tunnel ends, for the record; its head moves to the smallest lease that holds it.
@@ -349,8 +342,7 @@ fn shrink_head(core: &mut Core, xid: Id<Exchange>) {
 fn start_tunnel(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tunnel: Tunnel) {
     let link = tunnel.link;
     let Ok(tid) = core.tunnels.insert(tunnel) else { unreachable!("there are as many tunnels as conns") };
-    core.stats.tunnels_started.add(1);
-    if let Some(l) = core.links.get_mut(link) {
+    if let Some(l) = link.and_then(|l| core.links.get_mut(l)) {
         l.owner = Owner::Tunnel(tid);
     }
     if let Some(conn) = core.conns.get_mut(id) {

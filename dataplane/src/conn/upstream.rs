@@ -1,6 +1,6 @@
 //! What the link of a conn's exchange or tunnel says, and what the exchange does about it.
 
-use super::{Conn, bulk, close, http1, on_tunnel_fate, relay, reply};
+use super::{Conn, bulk, close, http1, on_tunnel_fate, relay, reply, tcp};
 use crate::core::Core;
 use crate::exchange::attempt::{self, Loss, Step};
 use crate::exchange::{Attempt, Down, Exchange, Up, request, response};
@@ -18,7 +18,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Link>, completion
         (Kind::LinkConnect, outcome) => on_connect(core, io, id, outcome),
         (Kind::LinkRecv, outcome) => on_recv(core, io, id, phase, outcome),
         (Kind::LinkSend, Outcome::Sent(n)) => on_sent(core, io, id, phase, n),
-        (Kind::LinkSend, _) => on_send_failed(core, io, id),
+        (Kind::LinkSend, outcome) => on_send_failed(core, io, id, &outcome),
         (Kind::LinkClose, _) => link::on_closed(core, id),
         (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a link"),
     }
@@ -41,6 +41,9 @@ fn tunnel_of(core: &Core, id: Id<Link>) -> Option<(Id<Conn>, Id<Tunnel>)> {
 
 fn on_connect(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: Outcome) {
     link::connect::on_ended(core, io, id, matches!(outcome, Outcome::Connected));
+    if let Some((conn, tunnel)) = tunnel_of(core, id) {
+        return tcp::on_connect_ended(core, io, conn, tunnel, &outcome);
+    }
     let Some((conn, x)) = leased_to(core, id) else { return link::close_when_quiet(core, io, id) };
     match outcome {
         Outcome::Connected => {
@@ -186,12 +189,12 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, n:
 }
 
 /// The origin takes no more. What it answered may still be on its way: the recv in flight tells.
-fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
+fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: &Outcome) {
     let Some(link) = core.links.get_mut(id) else { return };
     link.stream.on_send_failed(&mut core.pool);
     link.deadlines.end_write();
     if let Some((conn, _)) = tunnel_of(core, id) {
-        return on_tunnel_fate(core, io, conn, Fate::Ends(CloseReason::TunnelReset));
+        return on_tunnel_fate(core, io, conn, Fate::Ends(tunnel::lost(outcome)));
     }
     let receiving = core.links.get(id).is_some_and(|l| l.stream.is_receiving());
     match leased_to(core, id) {
@@ -212,11 +215,11 @@ fn on_tunnel_recv(
     let fate = match outcome {
         Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Link, lease),
         Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Link),
-        _ => {
+        outcome => {
             if let Some(link) = core.links.get_mut(id) {
                 link.stream.on_recv_failed();
             }
-            Fate::Ends(CloseReason::TunnelReset)
+            Fate::Ends(tunnel::lost(&outcome))
         }
     };
     on_tunnel_fate(core, io, conn, fate);
@@ -230,7 +233,14 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     link.deadlines.on_fired();
     let read = link.deadlines.read_by <= now;
     let write = link.deadlines.is_write_over(io, link.stream.fd, now, send);
-    match (link.phase(), leased_to(core, id)) {
+    let phase = link.phase();
+    if let Some((conn, tunnel)) = tunnel_of(core, id)
+        && phase == LinkPhase::Connecting
+        && read
+    {
+        return tcp::on_lost(core, io, conn, tunnel, Refusal::ConnectTimeout);
+    }
+    match (phase, leased_to(core, id)) {
         (LinkPhase::Idle, _) => link::pool::on_timer(core, io, id),
         (LinkPhase::Connecting, Some((conn, x))) if read => {
             lose(core, io, conn, x, Loss::connect(Refusal::ConnectTimeout))

@@ -126,28 +126,16 @@ fn connect(
     timeout: std::time::Duration,
 ) -> Result<(), Refusal> {
     let now = core.now();
-    if !core.cluster_mut(at.0).is_some_and(|runtime| runtime.state.open_link(at.1)) {
-        return Err(Refusal::EndpointsFull);
+    let link = link::connect::begin(core, io, at, Owner::Exchange(id), timeout)?;
+    if let Some(x) = core.exchanges.get_mut(id) {
+        x.attempts += 1;
+        x.link = Some(link);
+        x.endpoint = Some(at.1);
+        x.pooled = false;
+        x.attempt_since = now;
+        x.enter_attempt(Attempt::Connecting);
     }
-    match link::connect::begin(core, io, at, id, timeout) {
-        Ok(link) => {
-            if let Some(x) = core.exchanges.get_mut(id) {
-                x.attempts += 1;
-                x.link = Some(link);
-                x.endpoint = Some(at.1);
-                x.pooled = false;
-                x.attempt_since = now;
-                x.enter_attempt(Attempt::Connecting);
-            }
-            Ok(())
-        }
-        Err(refusal) => {
-            if let Some(runtime) = core.cluster_mut(at.0) {
-                runtime.state.close_link(at.1);
-            }
-            Err(refusal)
-        }
-    }
+    Ok(())
 }
 
 /// Gives the running-request slot back.

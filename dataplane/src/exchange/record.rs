@@ -5,7 +5,7 @@ use crate::core::Core;
 use crate::fault::{CloseReason, Refusal};
 use crate::io::SocketAddress;
 use crate::proto::{FieldName, Version};
-use crate::spec::ListenerId;
+use crate::spec::{ListenerId, Protocol};
 use crate::stats::access_log::Record;
 use crate::table::Id;
 
@@ -22,6 +22,7 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
     let agent = x.head.fields.iter().find(|f| f.kind == FieldName::UserAgent).map(|f| f.value.of(bytes));
     let us = |later: Option<crate::io::Mono>, from| later.map(|t| t.since(from) / 1000);
     core.log.write(&Record {
+        protocol: Protocol::Http,
         wall_ns: x.started_wall,
         request_id: core.request_id(x.number),
         listener: conn.listener,
@@ -65,6 +66,7 @@ pub fn write_refused(
         return;
     }
     core.log.write(&Record {
+        protocol: Protocol::Http,
         wall_ns: core.clock.wall,
         request_id: core.request_id(number),
         listener,

@@ -12,6 +12,7 @@ use crate::buf::{Chain, Class, Lease, Pool};
 pub use address::SocketAddress;
 pub use pipe::Pipe;
 use std::fmt;
+use std::time::Duration;
 pub use token::{Kind, Token};
 
 /// A descriptor number. The one who holds it closes it, through [`Io::close`], once nothing is in flight on it.
@@ -27,6 +28,14 @@ impl fmt::Debug for Fd {
 /// An errno of the kernel, positive. Constants are `libc`'s.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
+
+impl Errno {
+    /// A connection ended because its peer was not heard of: probes, retransmissions or TCP_USER_TIMEOUT gave up (tcp(7)), or
+    /// the network on the way said meanwhile that it cannot be reached, which the kernel then tells instead of ETIMEDOUT.
+    pub fn is_dead_peer(self) -> bool {
+        matches!(self.0, libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETUNREACH)
+    }
+}
 
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +57,7 @@ impl Mono {
 
     /// `self + d`; never, where `d` is the `Duration::MAX` of a limit that is off.
     #[must_use]
-    pub fn after(self, d: std::time::Duration) -> Self {
+    pub fn after(self, d: Duration) -> Self {
         Self(u64::try_from(d.as_nanos()).map_or(u64::MAX, |n| self.0.saturating_add(n)))
     }
     /// Nanoseconds from `earlier` to `self`, 0 if it is later.
@@ -159,6 +168,10 @@ pub enum SocketOption {
     BindAddressNoPort,
     /// SO_LINGER of zero: close sends RST.
     ResetOnClose,
+    /// A peer that vanished is found within this: keep-alive probes while nothing is sent, TCP_USER_TIMEOUT while something
+    /// is. On a listener it is inherited by what is accepted; before connect it bounds that too. `Duration::MAX` leaves the
+    /// system's own values.
+    DeadPeer(Duration),
     /// O_NONBLOCK: what [`Io::splice_out`] needs of its socket, and no submitted operation minds.
     NonBlocking,
 }

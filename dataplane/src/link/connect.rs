@@ -4,7 +4,6 @@ use super::{Link, Owner, Phase, settle};
 use crate::cluster::ClusterState;
 use crate::core::Core;
 use crate::deadlines::Deadlines;
-use crate::exchange::Exchange;
 use crate::fault::Refusal;
 use crate::io::{Errno, Family, Fd, Io, Kind, Mono, SocketAddress, SocketOption};
 use crate::spec::{ClusterId, EndpointId};
@@ -15,13 +14,12 @@ use std::time::Duration;
 /// How many source addresses are tried for one connect before the cluster counts as out of ports.
 const SOURCE_TRIES: u32 = 8;
 
-/// Begins a connect for an exchange. The caller holds the endpoint's link slot (`open_link`); on error it stays the
-/// caller's to return.
+/// Begins a connect for `owner`. The link takes one of the endpoint's `max_connections`, and returns it when it closes.
 pub fn begin(
     core: &mut Core,
     io: &mut impl Io,
     (cluster, endpoint): (ClusterId, EndpointId),
-    exchange: Id<Exchange>,
+    owner: Owner,
     timeout: Duration,
 ) -> Result<Id<Link>, Refusal> {
     let now = core.clock.mono;
@@ -29,13 +27,22 @@ pub fn begin(
     let Some(address) = runtime.state.spec().endpoints.get(usize::from(endpoint.0)).map(|e| e.address) else {
         return Err(Refusal::NoEndpoint);
     };
-    let fd = socket(&runtime.state, io, address)?;
+    if !runtime.state.open_link(endpoint) {
+        return Err(Refusal::EndpointsFull);
+    }
+    let fd = match socket(&runtime.state, io, address) {
+        Ok(fd) => fd,
+        Err(refusal) => {
+            runtime.state.close_link(endpoint);
+            return Err(refusal);
+        }
+    };
     let link = Link {
         stream: Stream::new(fd),
         phase: Phase::Connecting,
         cluster,
         endpoint,
-        owner: Owner::Exchange(exchange),
+        owner,
         deadlines: Deadlines::reading_by(now.after(timeout)),
         local: None,
         requests: 1,
@@ -46,6 +53,9 @@ pub fn begin(
     let Ok(id) = core.links.insert(link) else {
         // As many links as the table holds: as good as out of descriptors. Nothing is in flight on the new one.
         io.discard(fd);
+        if let Some(runtime) = core.cluster_mut(cluster) {
+            runtime.state.close_link(endpoint);
+        }
         return Err(Refusal::DescriptorsExhausted);
     };
     core.stats.connects.add(1);
@@ -62,6 +72,8 @@ fn socket(state: &ClusterState, io: &mut impl Io, to: SocketAddress) -> Result<F
     let fd = io.socket(family).map_err(refusal_of)?;
     // A missing NODELAY costs latency, not correctness.
     let _ = io.set_option(fd, SocketOption::NoDelay);
+    // Without it a vanished endpoint is found late, by the deadlines alone.
+    let _ = io.set_option(fd, SocketOption::DeadPeer(state.spec().dead_peer));
     for _ in 0..SOURCE_TRIES {
         let Some(source) = state.next_source(to.is_v6()) else { return Ok(fd) };
         // Without this option every bind would take a port of its own out of the range, for all destinations at once.
@@ -92,7 +104,7 @@ pub fn on_ended(core: &mut Core, io: &mut impl Io, id: Id<Link>, connected: bool
         link.stream.on_connect_ended();
         link.local = if connected { io.local_address(link.stream.fd).ok() } else { None };
         if connected && link.phase() == Phase::Connecting {
-            link.enter(Phase::Leased);
+            link.enter(if let Owner::Tunnel(_) = link.owner { Phase::Tunnel } else { Phase::Leased });
             link.deadlines.read_by = Mono::MAX;
         }
     }

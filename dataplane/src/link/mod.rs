@@ -21,7 +21,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// Waiting for the endpoint to accept; an exchange waits with it.
+    /// Waiting for the endpoint to accept; an exchange, or a tunnel to be, waits with it.
     Connecting,
     /// Out on loan to an exchange.
     Leased,
@@ -41,7 +41,7 @@ impl Phase {
         use Phase::{Closing, Connecting, Idle, Leased, Tunnel};
         matches!(
             (self, next),
-            (Connecting, Leased | Closing)
+            (Connecting, Leased | Tunnel | Closing)
                 | (Leased, Idle | Tunnel | Closing)
                 | (Idle, Leased | Closing)
                 | (Tunnel, Closing)

@@ -286,7 +286,8 @@ impl<W: World> Io for SimIo<W> {
             SocketOption::BindAddressNoPort => self.net.set_late_port(id),
             SocketOption::ResetOnClose => self.net.set_reset_on_close(id),
             SocketOption::NonBlocking => self.descriptor_mut(fd)?.non_blocking = true,
-            SocketOption::V6Only | SocketOption::NoDelay => {}
+            // Nobody vanishes here: who is gone has sent FIN or RST.
+            SocketOption::V6Only | SocketOption::NoDelay | SocketOption::DeadPeer(_) => {}
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::io::SocketAddress;
 use crate::limits;
 use crate::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
-    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Route, RouteId, Runtime, Snapshot,
+    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot,
     SourceAddresses, Timeouts,
 };
 use std::sync::Arc;
@@ -82,6 +82,7 @@ fn listener() -> Listener {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen_address())],
+        protocol: Protocol::Http,
         max_connections: 10_000,
         limits: Limits {
             request_line: limits::REQUEST_LINE.default as u32,
@@ -99,6 +100,7 @@ fn listener() -> Listener {
             idle: IDLE,
             tunnel_idle: seconds(10),
             max_lifetime: Duration::MAX,
+            dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
         cluster: None,
@@ -126,6 +128,7 @@ fn cluster(random: &mut Random) -> Cluster {
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses { ranges: sources },
         endpoints: (0..ORIGIN_COUNT).map(endpoint).collect(),
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(2),
             response_header: seconds(8),

@@ -16,6 +16,8 @@ pub struct Cluster {
     pub source_addresses: SourceAddresses,
     pub endpoints: Vec<Endpoint>,
     pub timeouts: ClusterTimeouts,
+    /// An endpoint that vanished from under a link is found within this (`[cluster.timeouts]`); `Duration::MAX` is off.
+    pub dead_peer: Duration,
     pub pool: Pool,
     /// Pass trailers on (both ways) instead of dropping them.
     pub pass_trailers: bool,

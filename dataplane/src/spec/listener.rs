@@ -11,15 +11,25 @@ pub struct Listener {
     pub id: ListenerId,
     pub name: Arc<str>,
     pub addresses: Vec<ListenAddress>,
+    pub protocol: Protocol,
     /// Connections open at once, over all shards.
     pub max_connections: u32,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub forwarded: Forwarded,
-    /// Takes a request that no route takes.
+    /// Takes a request that no route takes; where a tcp conn goes.
     pub cluster: Option<ClusterId>,
     /// Whether any access log wants this listener's records.
     pub access_log: bool,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Protocol {
+    Http,
+    /// Bytes, unread: each conn becomes a tunnel to an endpoint. Routes and what is of requests do not apply.
+    Tcp,
 }
 
 /// One address to bind. IPv6 is bound IPv6-only.
@@ -49,6 +59,8 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
     /// `Duration::MAX` is off.
     pub max_lifetime: Duration,
+    /// A client that vanished is found within this; `Duration::MAX` is off.
+    pub dead_peer: Duration,
 }
 
 /// `[listener.forwarded]`.

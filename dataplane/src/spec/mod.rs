@@ -8,7 +8,7 @@ pub mod listener;
 pub mod route;
 
 pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SourceAddresses};
-pub use listener::{Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Timeouts};
+pub use listener::{Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, Timeouts};
 pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };

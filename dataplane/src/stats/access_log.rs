@@ -7,16 +7,18 @@
 use crate::fault::{CLOSE_REASONS, CloseReason, REFUSALS, Refusal};
 use crate::io::SocketAddress;
 use crate::limits::{LOG_RING_BYTES, LOG_STRING_BYTES};
-use crate::spec::{ClusterId, EndpointId, ListenerId, RouteId};
+use crate::spec::{ClusterId, EndpointId, ListenerId, Protocol, RouteId};
 use crate::stats::request_id::RequestId;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One exchange as the access log tells it. Strings are raw bytes of the wire; whoever prints them escapes them.
+/// One exchange, or one connection of a tcp listener, as the access log tells it. Strings are raw bytes of the wire; whoever prints them escapes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When the request's first byte came, nanoseconds since 1970 UTC.
+    /// What the listener speaks. Of tcp there is one record for a connection, and nothing in it that is of requests.
+    pub protocol: Protocol,
+    /// When the request's first byte came, or the tcp connection, nanoseconds since 1970 UTC.
     pub wall_ns: u64,
     pub request_id: RequestId,
     pub listener: ListenerId,
@@ -41,7 +43,7 @@ pub struct Record<'a> {
     pub request_body_bytes: u64,
     /// Body bytes sent to the client, framing not counted.
     pub response_body_bytes: u64,
-    /// From the request's first byte to the end of the exchange, microseconds.
+    /// From the request's first byte to the end of the exchange, or of the tcp connection's life, microseconds.
     pub duration_us: u64,
     /// Time spent connecting, if this exchange opened a link, microseconds.
     pub connect_us: Option<u64>,
@@ -57,7 +59,7 @@ pub struct Record<'a> {
     pub close: Option<CloseReason>,
     /// Which request of its connection this was; the first is 1.
     pub request_number: u64,
-    /// Bytes from the client through the tunnel that this exchange became.
+    /// Bytes from the client through the tunnel that this exchange, or tcp connection, became.
     pub tunnel_up_bytes: u64,
     /// Bytes to the client through it.
     pub tunnel_down_bytes: u64,
@@ -166,6 +168,40 @@ impl LogReader {
 }
 
 impl<'a> Record<'a> {
+    /// The record of a tcp connection, of which nothing but its ends is known yet.
+    pub fn of_tcp(listener: ListenerId, peer: SocketAddress, request_id: RequestId) -> Self {
+        Self {
+            protocol: Protocol::Tcp,
+            wall_ns: 0,
+            request_id,
+            listener,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            peer,
+            upstream_local: None,
+            method: &[],
+            host: &[],
+            path: &[],
+            query: None,
+            user_agent: None,
+            minor_version: 0,
+            status: 0,
+            request_body_bytes: 0,
+            response_body_bytes: 0,
+            duration_us: 0,
+            connect_us: None,
+            first_byte_us: None,
+            attempts: 0,
+            link_reused: false,
+            refusal: None,
+            close: None,
+            request_number: 0,
+            tunnel_up_bytes: 0,
+            tunnel_down_bytes: 0,
+        }
+    }
+
     /// Appends the record; the exact inverse of [`Record::decode`] for strings that need no cut.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_u64(out, self.wall_ns);
@@ -181,6 +217,7 @@ impl<'a> Record<'a> {
         out.extend_from_slice(&self.status.to_le_bytes());
         out.extend_from_slice(&[
             self.minor_version,
+            self.protocol as u8,
             self.attempts,
             u8::from(self.link_reused),
             self.refusal.map_or(NONE, |refusal| refusal as u8),
@@ -213,8 +250,9 @@ impl<'a> Record<'a> {
         let peer = from.address()??;
         let upstream_local = from.address()?;
         let status = from.u16()?;
-        let [minor_version, attempts, reused, refusal, close] = from.array()?;
+        let [minor_version, protocol, attempts, reused, refusal, close] = from.array()?;
         let record = Self {
+            protocol: if protocol == Protocol::Tcp as u8 { Protocol::Tcp } else { Protocol::Http },
             wall_ns,
             request_id,
             listener,

@@ -5,6 +5,7 @@ use crate::io::{Errno, Family, Fd, Shutdown, SocketAddress, SocketOption};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
+use std::time::Duration;
 
 fn done(result: libc::c_int) -> Result<(), Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(()) }
@@ -114,6 +115,8 @@ pub fn set_option(fd: Fd, option: SocketOption) -> Result<(), Errno> {
         SocketOption::V6Only => set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on),
         SocketOption::NoDelay => set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on),
         SocketOption::BindAddressNoPort => set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on),
+        SocketOption::DeadPeer(Duration::MAX) => Ok(()),
+        SocketOption::DeadPeer(within) => find_dead_peer(fd, Probes::within(within)),
         SocketOption::NonBlocking => {
             // SAFETY: no memory is passed. A socket of ours has no other file status flag to keep.
             done(unsafe { libc::fcntl(fd.0, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK) })
@@ -122,6 +125,41 @@ pub fn set_option(fd: Fd, option: SocketOption) -> Result<(), Errno> {
             set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
         }
     }
+}
+
+/// How the kernel is told to find a peer that vanished, in seconds: a first probe after `idle` of silence, then one every
+/// `interval`, and the end when `count` of them went unanswered (tcp(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Probes {
+    idle: libc::c_int,
+    interval: libc::c_int,
+    count: libc::c_int,
+}
+
+impl Probes {
+    /// Three probes, an eighth of the time apart, that give up at seven eighths of it. The last eighth is the kernel's: its
+    /// timers are rounded up by up to an eighth of their length (kernel/time/timer.c).
+    fn within(time: Duration) -> Self {
+        let seconds = libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
+        let (count, interval) = (3, (seconds / 8).max(1));
+        Self { idle: (seconds.saturating_mul(7) / 8 - count * interval).max(1), interval, count }
+    }
+    /// From the last word of the peer to the end.
+    fn total(self) -> libc::c_int {
+        self.idle + self.count * self.interval
+    }
+}
+
+/// Silence is probed (SO_KEEPALIVE); bytes that are not acknowledged, or a window that stays shut, end the connection after
+/// the same time (TCP_USER_TIMEOUT). Once that is set it, and not the count of probes, says when to give up: it is their sum,
+/// so that both agree (Cloudflare, "When TCP sockets refuse to die"; tcp_keepalive_timer in net/ipv4/tcp_timer.c).
+fn find_dead_peer(fd: Fd, probes: Probes) -> Result<(), Errno> {
+    let (on, milliseconds): (libc::c_int, libc::c_int) = (1, probes.total().saturating_mul(1000));
+    set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &on)?;
+    set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &probes.idle)?;
+    set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &probes.interval)?;
+    set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &probes.count)?;
+    set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &milliseconds)
 }
 
 /// Binds to an address; port 0 lets the kernel choose.
@@ -286,6 +324,63 @@ mod tests {
         let error = listener(&elsewhere, 8).unwrap_err();
         assert_eq!((error.call, error.errno), ("bind", Errno(libc::EADDRNOTAVAIL)));
         assert!(error.to_string().contains("no such address"), "{error}");
+    }
+
+    #[test]
+    fn probes_end_in_time() {
+        for seconds in 5..=3600 {
+            let time = Duration::from_secs(seconds);
+            let probes = Probes::within(time);
+            assert!(probes.idle >= 1 && probes.interval >= 1, "{probes:?}");
+            // With the kernel's rounding, and a second for what it rounds itself.
+            let latest = f64::from(probes.total()) * 1.125;
+            assert!(
+                latest <= time.as_secs_f64() && latest >= time.as_secs_f64() * 0.75,
+                "{time:?}: {probes:?}"
+            );
+        }
+        let probes = Probes { idle: 60, interval: 15, count: 3 };
+        assert_eq!(Probes::within(Duration::from_secs(120)), probes);
+    }
+
+    fn option_of(fd: i32, level: libc::c_int, option: libc::c_int) -> libc::c_int {
+        let mut value: libc::c_int = -1;
+        let mut len = length::<libc::c_int>();
+        // SAFETY: `value` and `len` are valid for writing during the call, and `len` says how large `value` is.
+        let result = unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(result, 0, "{}", last_errno());
+        value
+    }
+
+    /// No manual page promises it: Linux copies a listener's socket for each connection (inet_csk_clone_lock), and starts its
+    /// keep-alive timer (tcp_create_openreq_child).
+    #[test]
+    fn what_a_listener_accepts_inherits_its_options() {
+        use std::os::fd::AsRawFd as _;
+        let fd = listener(&SocketAddress::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), 8).unwrap();
+        set_option(fd, SocketOption::DeadPeer(Duration::from_secs(120))).unwrap();
+        let to = local_address(fd).unwrap();
+        let client = std::net::TcpStream::connect((to.ip(), to.port())).unwrap();
+        // SAFETY: no memory is passed.
+        let accepted = unsafe { libc::accept(fd.0, ptr::null_mut(), ptr::null_mut()) };
+        assert!(accepted >= 0, "{}", last_errno());
+        let options = [
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 60),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 15),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 105_000),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+        ];
+        for (level, option, value) in options {
+            assert_eq!(option_of(accepted, level, option), value, "option {option}");
+        }
+        assert_eq!(
+            option_of(client.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            0,
+            "a client of nobody's"
+        );
+        [fd, Fd(accepted)].into_iter().for_each(close);
     }
 
     #[test]

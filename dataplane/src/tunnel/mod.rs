@@ -1,36 +1,75 @@
 //! A tunnel: bytes both ways between a conn and a link, unread. Half-close is kept in both directions.
 //!
-//! Copies through leases. Where bulk flows will be spliced, `Half` is what changes: its source and sink stay.
+//! One that begins with its conn, without an exchange, comes to its link by `reach`. Copies through leases. Where bulk
+//! flows will be spliced, `Half` is what changes: its source and sink stay.
 
-use crate::buf::Lease;
+pub mod reach;
+
+use crate::buf::{Lease, Pool};
 use crate::conn::Conn;
 use crate::core::Core;
+use crate::deadlines::Deadlines;
+use crate::exchange::Exchange;
 use crate::fault::CloseReason;
-use crate::io::{Expect, Io, Kind, Mono};
-use crate::limits::QUEUE_HIGH;
+use crate::io::{Expect, Io, Kind, Mono, Outcome, SocketOption, Token};
+use crate::limits::{self, QUEUE_HIGH};
 use crate::link::{self, Link};
+use crate::spec::Snapshot;
 use crate::stream::Stream;
-use crate::table::Id;
+use crate::table::{Id, Slab};
+use reach::Reach;
 use std::time::Duration;
 
 #[derive(Debug)]
 pub struct Tunnel {
     pub conn: Id<Conn>,
-    pub link: Id<Link>,
-    pub idle: Duration,
-    /// No byte either way until then ends the tunnel.
+    /// None only while [`Tunnel::reach`] has no connect under way.
+    pub link: Option<Id<Link>>,
+    /// No byte either way until then ends the tunnel; never, before [`start`].
     pub idle_by: Mono,
     pub up_bytes: u64,
     pub down_bytes: u64,
+    /// How it comes, or came, to its link; none where an exchange became the tunnel.
+    pub reach: Option<Reach>,
 }
 
-const _: () = assert!(size_of::<Tunnel>() <= 64);
+const _: () = assert!(size_of::<Tunnel>() <= 96, "an idle tunnel is little more than its conn and its link");
+
+impl Tunnel {
+    /// Between a conn and a link that are both there. `carried`: bytes up and down that are queued already.
+    pub fn new(conn: Id<Conn>, link: Id<Link>, carried: (u64, u64)) -> Self {
+        Self {
+            conn,
+            link: Some(link),
+            idle_by: Mono::MAX,
+            up_bytes: carried.0,
+            down_bytes: carried.1,
+            reach: None,
+        }
+    }
+    /// Of a conn that goes without an exchange, on its way to a link.
+    pub fn reaching(conn: Id<Conn>, reach: Reach) -> Self {
+        Self { conn, link: None, idle_by: Mono::MAX, up_bytes: 0, down_bytes: 0, reach: Some(reach) }
+    }
+    /// Its link was connected to: bytes pass, or may.
+    pub fn is_open(&self) -> bool {
+        self.reach.as_ref().is_none_or(Reach::is_done)
+    }
+}
 
 /// A side of a tunnel; as a source, it names the direction of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Conn,
     Link,
+}
+
+/// Why a tunnel ends when reading from one of its sides failed.
+pub fn lost(outcome: &Outcome) -> CloseReason {
+    match outcome {
+        Outcome::Failed(errno) if errno.is_dead_peer() => CloseReason::DeadPeer,
+        _ => CloseReason::TunnelReset,
+    }
 }
 
 /// What became of a tunnel after an event.
@@ -42,36 +81,83 @@ pub enum Fate {
     Ends(CloseReason),
 }
 
+/// How long a tunnel may be without a byte, and each of its sides take nothing of what is sent to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub idle: Duration,
+    pub conn_send: Duration,
+    pub link_send: Duration,
+}
+
+/// The words of the conn's listener and of the link's cluster, or of the route that the tunnel's exchange took.
+fn patience(snapshot: &Snapshot, exchanges: &Slab<Exchange>, conn: &Conn, link: &Link) -> Patience {
+    let listener = snapshot.listener(conn.listener).map(|l| l.timeouts);
+    let exchange = conn.exchange.and_then(|x| exchanges.get(x)).and_then(|x| x.timeouts);
+    let cluster = exchange.or_else(|| snapshot.cluster(link.cluster).map(|c| c.timeouts));
+    Patience {
+        idle: listener.map_or(limits::TUNNEL_IDLE_TIMEOUT.default, |t| t.tunnel_idle),
+        conn_send: listener.map_or(limits::SEND_TIMEOUT.default, |t| t.send),
+        link_send: cluster.map_or(limits::SEND_TIMEOUT.default, |t| t.send),
+    }
+}
+
 /// Source and sink of one direction, and the tokens of their operations.
 struct Half<'a> {
     source: &'a mut Stream,
-    recv: crate::io::Token,
+    recv: Token,
     sink: &'a mut Stream,
-    send: crate::io::Token,
+    send: Token,
+    /// Of the sink, which may take nothing for `within`.
+    deadlines: &'a mut Deadlines,
+    within: Duration,
+    idle: Duration,
+}
+
+impl Half<'_> {
+    /// Sends what is queued, and begins the sink's deadline.
+    fn flush(&mut self, io: &mut impl Io, pool: &Pool, now: Mono) {
+        self.sink.flush(io, pool, self.send);
+        if self.sink.is_sending() {
+            self.deadlines.begin_write(now, self.within);
+        }
+    }
+    /// Reads on while the sink keeps up.
+    fn pull(&mut self, io: &mut impl Io, expect: Expect) {
+        if self.sink.queued() < QUEUE_HIGH && !self.sink.is_finished() {
+            self.source.arm_recv(io, expect, self.recv);
+        }
+    }
 }
 
 fn with_half<R>(
     core: &mut Core,
     id: Id<Tunnel>,
     from: Side,
-    f: impl FnOnce(&mut crate::buf::Pool, &mut Tunnel, Half<'_>) -> R,
+    f: impl FnOnce(&mut Pool, &mut Tunnel, Half<'_>) -> R,
 ) -> Option<R> {
-    let Core { pool, tunnels, conns, links, .. } = core;
+    let Core { pool, tunnels, conns, links, exchanges, snapshot, .. } = core;
     let tunnel = tunnels.get_mut(id)?;
-    let (conn_id, link_id) = (tunnel.conn, tunnel.link);
+    let (conn_id, link_id) = (tunnel.conn, tunnel.link?);
     let (conn, link) = (conns.get_mut(conn_id)?, links.get_mut(link_id)?);
+    let Patience { idle, conn_send, link_send } = patience(snapshot, exchanges, conn, link);
     let half = match from {
         Side::Conn => Half {
             source: &mut conn.stream,
             recv: conn_id.token(Kind::ConnRecv),
             sink: &mut link.stream,
             send: link_id.token(Kind::LinkSend),
+            deadlines: &mut link.deadlines,
+            within: link_send,
+            idle,
         },
         Side::Link => Half {
             source: &mut link.stream,
             recv: link_id.token(Kind::LinkRecv),
             sink: &mut conn.stream,
             send: conn_id.token(Kind::ConnSend),
+            deadlines: &mut conn.deadlines,
+            within: conn_send,
+            idle,
         },
     };
     Some(f(pool, tunnel, half))
@@ -79,12 +165,13 @@ fn with_half<R>(
 
 /// Starts both directions. Bytes that are queued on either side already go first.
 pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) {
+    let now = core.now();
+    core.stats.tunnels_started.add(1);
     for from in [Side::Conn, Side::Link] {
-        with_half(core, id, from, |pool, _, half| {
-            half.sink.flush(io, pool, half.send);
-            if half.sink.queued() < QUEUE_HIGH {
-                half.source.arm_recv(io, Expect::Later, half.recv);
-            }
+        with_half(core, id, from, |pool, tunnel, mut half| {
+            tunnel.idle_by = now.after(half.idle);
+            half.flush(io, pool, now);
+            half.pull(io, Expect::Later);
         });
     }
 }
@@ -93,9 +180,9 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) {
 pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side, lease: Lease) -> Fate {
     let now = core.now();
     let mut lease = Some(lease);
-    with_half(core, id, from, |pool, tunnel, half| {
+    with_half(core, id, from, |pool, tunnel, mut half| {
         let Some(lease) = lease.take() else { return };
-        tunnel.idle_by = now.after(tunnel.idle);
+        tunnel.idle_by = now.after(half.idle);
         let n = lease.len() as u64;
         match from {
             Side::Conn => tunnel.up_bytes += n,
@@ -103,10 +190,8 @@ pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side
         }
         half.source.on_received(&lease);
         half.sink.push(lease);
-        half.sink.flush(io, pool, half.send);
-        if half.sink.queued() < QUEUE_HIGH {
-            half.source.arm_recv(io, Expect::Now, half.recv);
-        }
+        half.flush(io, pool, now);
+        half.pull(io, Expect::Now);
     });
     if let Some(lost) = lease {
         core.pool.give_back(lost);
@@ -116,10 +201,11 @@ pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side
 
 /// One side finished sending: the other is told once it has every byte.
 pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> Fate {
-    with_half(core, id, from, |pool, _, half| {
+    let now = core.now();
+    with_half(core, id, from, |pool, _, mut half| {
         half.source.on_eof();
         half.sink.finish();
-        half.sink.flush(io, pool, half.send);
+        half.flush(io, pool, now);
     });
     ended(core, id)
 }
@@ -128,34 +214,74 @@ pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> 
 pub fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, to: Side, n: u32) -> Fate {
     let now = core.now();
     let from = if to == Side::Conn { Side::Link } else { Side::Conn };
-    with_half(core, id, from, |pool, tunnel, half| {
-        tunnel.idle_by = now.after(tunnel.idle);
+    with_half(core, id, from, |pool, tunnel, mut half| {
+        tunnel.idle_by = now.after(half.idle);
         half.sink.on_sent(n, pool);
-        half.sink.flush(io, pool, half.send);
-        if half.sink.queued() < QUEUE_HIGH && !half.sink.is_finished() {
-            half.source.arm_recv(io, Expect::Now, half.recv);
-        }
+        half.deadlines.end_write();
+        half.flush(io, pool, now);
+        half.pull(io, Expect::Now);
     });
     ended(core, id)
 }
 
 /// Both directions have ended and nothing is left to send.
 fn ended(core: &Core, id: Id<Tunnel>) -> Fate {
-    let Some(tunnel) = core.tunnels.get(id) else { return Fate::Goes };
-    let (Some(conn), Some(link)) = (core.conns.get(tunnel.conn), core.links.get(tunnel.link)) else {
-        return Fate::Goes;
-    };
+    let Some((conn, link)) = sides(core, id) else { return Fate::Goes };
     let over =
         conn.stream.is_eof() && link.stream.is_eof() && conn.stream.is_drained() && link.stream.is_drained();
     if over { Fate::Ends(CloseReason::TunnelEnded) } else { Fate::Goes }
 }
 
-/// Takes a tunnel apart: its link closes; the conn is the caller's to close. Returns the bytes it carried up and down.
-pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> (u64, u64) {
+fn sides(core: &Core, id: Id<Tunnel>) -> Option<(&Conn, &Link)> {
+    let tunnel = core.tunnels.get(id)?;
+    Some((core.conns.get(tunnel.conn)?, core.links.get(tunnel.link?)?))
+}
+
+/// By when something of the tunnel must be looked at again, but for what its conn's own deadlines say.
+pub fn due(core: &Core, id: Id<Tunnel>) -> Mono {
+    let idle_by = core.tunnels.get(id).map_or(Mono::MAX, |t| t.idle_by);
+    sides(core, id).map_or(idle_by, |(_, link)| idle_by.min(link.deadlines.write_by()))
+}
+
+/// Whether a deadline of the tunnel has passed, its conn's own ones apart. To be asked when the wheel fired for the conn.
+pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Fate {
+    let now = core.now();
+    let Core { tunnels, conns, links, exchanges, snapshot, .. } = core;
+    let Some(tunnel) = tunnels.get(id) else { return Fate::Goes };
+    let (Some(conn), Some(link)) = (conns.get(tunnel.conn), tunnel.link.and_then(|l| links.get_mut(l)))
+    else {
+        return Fate::Goes;
+    };
+    let send = patience(snapshot, exchanges, conn, link).link_send;
+    if tunnel.is_open() && link.deadlines.is_write_over(io, link.stream.fd, now, send) {
+        Fate::Ends(CloseReason::OriginSendTimeout)
+    } else if tunnel.idle_by <= now {
+        Fate::Ends(CloseReason::TunnelIdle)
+    } else {
+        Fate::Goes
+    }
+}
+
+/// Takes a tunnel apart: its link closes, by a reset if the tunnel was `cut`; the conn is the caller's to close. Returns
+/// the bytes it carried up and down.
+pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool) -> (u64, u64) {
     let Some(tunnel) = core.tunnels.remove(id) else { return (0, 0) };
-    core.stats.tunnels_ended.add(1);
-    core.stats.tunnel_bytes_up.add(tunnel.up_bytes);
-    core.stats.tunnel_bytes_down.add(tunnel.down_bytes);
-    link::close(core, io, tunnel.link);
+    if tunnel.is_open() {
+        core.stats.tunnels_ended.add(1);
+        core.stats.tunnel_bytes_up.add(tunnel.up_bytes);
+        core.stats.tunnel_bytes_down.add(tunnel.down_bytes);
+    }
+    if let Some(reach) = &tunnel.reach {
+        reach::end_request(core, reach);
+    }
+    if let Some(link) = tunnel.link {
+        if let Some(fd) = core.links.get(link).map(|l| l.stream.fd)
+            && cut
+        {
+            // What was cut must not look whole to the endpoint. Where the option cannot be set the socket is gone already.
+            let _ = io.set_option(fd, SocketOption::ResetOnClose);
+        }
+        link::close(core, io, link);
+    }
     (tunnel.up_bytes, tunnel.down_bytes)
 }

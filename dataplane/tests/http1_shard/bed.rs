@@ -14,7 +14,7 @@ use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool, Runtime, Snapshot, SourceAddresses, Timeouts,
+    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, SourceAddresses, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use std::collections::BTreeSet;
@@ -196,6 +196,7 @@ fn listener() -> Listener {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen_address())],
+        protocol: Protocol::Http,
         max_connections: 1000,
         limits: Limits {
             request_line: u32::try_from(limits::REQUEST_LINE.default).expect("a small number"),
@@ -213,6 +214,7 @@ fn listener() -> Listener {
             idle: seconds(100),
             tunnel_idle: seconds(100),
             max_lifetime: Duration::MAX,
+            dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
         cluster: Some(ClusterId(0)),
@@ -236,6 +238,7 @@ fn cluster() -> Cluster {
             max_connections: u32::MAX,
             max_requests: u32::MAX,
         }],
+        dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(100),
             response_header: seconds(100),

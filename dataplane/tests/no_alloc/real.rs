@@ -10,7 +10,8 @@ use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool as LinkPool, Runtime, Snapshot, SourceAddresses, Timeouts,
+    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, SourceAddresses,
+    Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use dataplane::sys::{self, Ring, RingOptions, clock, socket};
@@ -155,6 +156,7 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen)],
+        protocol: Protocol::Http,
         max_connections: 1000,
         limits: Limits {
             request_line: 8192,
@@ -172,6 +174,7 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
             idle: 60 * SECOND,
             tunnel_idle: 60 * SECOND,
             max_lifetime: Duration::MAX,
+            dead_peer: 120 * SECOND,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
         cluster: Some(ClusterId(0)),
@@ -192,6 +195,7 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
             max_connections: u32::MAX,
             max_requests: u32::MAX,
         }],
+        dead_peer: 120 * SECOND,
         timeouts: ClusterTimeouts {
             connect: 2 * SECOND,
             response_header: 60 * SECOND,

@@ -70,8 +70,8 @@ fn system_calls_of_a_busy_shard() {
         let (enters, calls) = (real.io.enters() - before.0, real.io.calls - before.1);
         let requests = CLIENTS * 100;
         assert!(enters * 10 < requests * 9, "{enters} io_uring_enter for {requests} requests");
-        // A new link costs its socket, an option and its address.
+        // A new link costs its socket, an option and five more for a peer that vanishes, and its address.
         let links = connects(real) - before.2;
-        assert!(calls <= 3 * links, "{calls} other system calls for {requests} requests and {links} links");
+        assert!(calls <= 8 * links, "{calls} other system calls for {requests} requests and {links} links");
     });
 }

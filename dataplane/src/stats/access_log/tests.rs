@@ -6,6 +6,7 @@ use proptest::prelude::*;
 /// A record with every optional part absent and every string empty.
 fn empty() -> Record<'static> {
     Record {
+        protocol: Protocol::Http,
         wall_ns: 0,
         request_id: RequestId { process: 0, shard: 0, count: 0 },
         listener: ListenerId(0),
@@ -62,6 +63,7 @@ impl Made {
         let n = &self.numbers;
         let below_max = |n: u64| (n != u64::MAX).then_some(n);
         Record {
+            protocol: if n[0].is_multiple_of(2) { Protocol::Http } else { Protocol::Tcp },
             wall_ns: n[0],
             request_id: RequestId { process: self.ids.0, shard: self.ids.1, count: n[1] },
             listener: ListenerId(self.ids.2),

@@ -1,0 +1,150 @@
+//! A conn of a tcp listener: from accept to an endpoint's link, then a tunnel, without an exchange.
+//!
+//! Three steps. [`open`]: what must be known before an endpoint is chosen (nothing, unless something is to be read first).
+//! [`begin`]: the cluster is known, endpoints are tried (`tunnel::reach`), and what the client sends meanwhile is held.
+//! [`on_connect_ended`]: the link is there, and bytes pass; or there is none, and the conn ends.
+
+use super::{Conn, Phase, close, deadline, http1};
+use crate::buf::{Class, Lease};
+use crate::core::Core;
+use crate::fault::{CloseReason, Refusal};
+use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome};
+use crate::link;
+use crate::spec::ClusterId;
+use crate::stats::access_log::Record;
+use crate::table::Id;
+use crate::tunnel::reach::{self, Reach, Step};
+use crate::tunnel::{self, Tunnel};
+
+/// A conn of a tcp listener was accepted. Whatever is to be read before an endpoint is chosen (a preface: a PROXY header,
+/// a ClientHello) is read here, in phase Open, into `conn.rx`, under the conn's `read_by`, and then calls [`begin`].
+pub(super) fn open(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Some(conn) = core.conns.get(id) else { return };
+    match core.snapshot.listener(conn.listener).and_then(|l| l.cluster) {
+        Some(cluster) => begin(core, io, id, cluster),
+        // control refuses a tcp listener without a cluster.
+        None => no_link(core, io, id, Refusal::NoRoute),
+    }
+}
+
+/// Where the conn goes is known. `conn.rx` may hold bytes: they are the first that the endpoint gets.
+fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, cluster: ClusterId) {
+    let tunnel = Tunnel::reaching(id, Reach::new(cluster));
+    let Ok(tid) = core.tunnels.insert(tunnel) else { unreachable!("there are as many tunnels as conns") };
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    conn.tunnel = Some(tid);
+    conn.enter(Phase::Connecting);
+    conn.deadlines.read_by = Mono::MAX;
+    if conn.rx.is_none() {
+        // One small lease at most: it says whether the client leaves, and what it sent goes out first.
+        conn.stream.arm_recv_of(io, Class::Small, Expect::Now, id.token(Kind::ConnRecv));
+    }
+    let step = reach::start(core, io, tid);
+    take_step(core, io, id, step);
+}
+
+fn take_step(core: &mut Core, io: &mut impl Io, id: Id<Conn>, step: Step) {
+    match step {
+        Step::Wait => deadline::settle(core, id),
+        Step::Fail(refusal) => no_link(core, io, id, refusal),
+    }
+}
+
+fn no_link(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal) {
+    core.stats.refusal(refusal).add(1);
+    if let Some(reach) = reach_of_mut(core, id) {
+        reach.failure = Some(refusal);
+    }
+    close::begin(core, io, id, CloseReason::NoLink);
+}
+
+fn reach_of_mut(core: &mut Core, id: Id<Conn>) -> Option<&mut Reach> {
+    let tunnel = core.conns.get(id)?.tunnel?;
+    core.tunnels.get_mut(tunnel)?.reach.as_mut()
+}
+
+/// Bytes came while the link is being connected to: held, and no more are read until it is there.
+pub(super) fn hold(core: &mut Core, id: Id<Conn>, mut lease: Lease) {
+    http1::shrink_lease(&mut core.pool, &mut lease);
+    match core.conns.get_mut(id) {
+        Some(conn) => {
+            debug_assert!(conn.rx.is_none(), "a recv was armed over bytes that are held");
+            conn.rx = Some(lease);
+        }
+        None => core.pool.give_back(lease),
+    }
+}
+
+/// The connect of the link of a tunnel to be ended, well or not.
+pub(super) fn on_connect_ended(
+    core: &mut Core,
+    io: &mut impl Io,
+    id: Id<Conn>,
+    tid: Id<Tunnel>,
+    outcome: &Outcome,
+) {
+    match outcome {
+        Outcome::Connected => start(core, io, id, tid),
+        outcome => {
+            core.stats.connect_failures.add(1);
+            let errno = if let Outcome::Failed(errno) = outcome { *errno } else { Errno(libc::EIO) };
+            on_lost(core, io, id, tid, link::connect::refusal_of(errno));
+        }
+    }
+}
+
+/// No connect within `cluster.timeouts.connect`, or none at all.
+pub(super) fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tid: Id<Tunnel>, refusal: Refusal) {
+    let step = reach::on_lost(core, io, tid, refusal);
+    take_step(core, io, id, step);
+}
+
+/// The link is there: what is held goes first, and a FIN that came is passed on behind it.
+fn start(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tid: Id<Tunnel>) {
+    reach::on_connected(core, tid);
+    let Core { conns, links, tunnels, .. } = core;
+    let (Some(conn), Some(tunnel)) = (conns.get_mut(id), tunnels.get_mut(tid)) else { return };
+    let Some(link) = tunnel.link.and_then(|l| links.get_mut(l)) else { return };
+    if let Some(held) = conn.rx.take() {
+        tunnel.up_bytes += held.len() as u64;
+        link.stream.push(held);
+    }
+    if conn.stream.is_eof() {
+        link.stream.finish();
+    }
+    conn.enter(Phase::Tunnel);
+    tunnel::start(core, io, tid);
+    deadline::settle(core, id);
+}
+
+/// Writes the one record of a conn of a tcp listener that ends. Its tunnel, if it got so far, still stands.
+pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
+    let Some(conn) = core.conns.get(id) else { return };
+    if !core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log) {
+        return;
+    }
+    let age = core.now().since(conn.opened);
+    let tunnel = conn.tunnel.and_then(|t| core.tunnels.get(t));
+    let reach = tunnel.and_then(|t| t.reach.as_ref());
+    let link = tunnel.and_then(|t| t.link).and_then(|l| core.links.get(l));
+    let refusal = match reason {
+        CloseReason::NoLink => Some(reach.and_then(|r| r.failure).unwrap_or(Refusal::NoRoute)),
+        CloseReason::ListenerFull => Some(Refusal::ListenerFull),
+        _ => None,
+    };
+    let number = core.next_request;
+    let mut record = Record::of_tcp(conn.listener, conn.peer, core.request_id(number));
+    record.wall_ns = core.clock.wall.saturating_sub(age);
+    record.duration_us = age / 1000;
+    record.cluster = reach.map(|r| r.cluster);
+    record.endpoint = reach.and_then(|r| r.endpoint);
+    record.attempts = reach.map_or(0, |r| r.attempts);
+    record.connect_us = reach.and_then(|r| r.connect_us).map(u64::from);
+    record.upstream_local = link.and_then(|l| l.local);
+    record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);
+    record.tunnel_down_bytes = tunnel.map_or(0, |t| t.down_bytes);
+    record.refusal = refusal;
+    record.close = Some(reason);
+    core.log.write(&record);
+    core.next_request = number + 1;
+}
