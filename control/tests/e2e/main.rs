@@ -15,6 +15,7 @@
 mod support;
 
 mod bodies;
+mod doctor;
 mod forwarding;
 mod limits;
 mod links;
@@ -24,4 +25,5 @@ mod real_origins;
 mod refusals;
 mod smuggling;
 mod timeouts;
+mod tuning;
 mod tunnel;
