@@ -111,7 +111,10 @@ pub(super) fn grouped(number: u64) -> String {
 pub(super) fn bytes(number: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.into_iter().find(|(_, shift)| number >> shift >= 10);
-    unit.map_or_else(|| format!("{number} B"), |(name, shift)| format!("{} {name}", grouped(number >> shift)))
+    unit.map_or_else(
+        || format!("{} B", grouped(number)),
+        |(name, shift)| format!("{} {name}", grouped(number >> shift)),
+    )
 }
 
 #[cfg(test)]

@@ -11,11 +11,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 
-/// Kernel memory of one idle TCP socket: half of what docs/performance.md counts in slabs for an idle connection on
-/// loopback (8,759 - 243 bytes), which holds both of its ends.
-const SOCKET_BYTES: u64 = 4_258;
-/// Our own memory for one idle connection, client's or link's (docs/performance.md, K7).
-const STATE_BYTES: u64 = 243;
+/// Kernel memory of one idle TCP socket, rounded up: half of the 8.8 KB of slabs that an idle connection on loopback
+/// takes, which has both its ends there (docs/performance.md, K7).
+const SOCKET_BYTES: u64 = 4_300;
+/// Our own memory for one idle connection, client's or link's, rounded up from 243 bytes (the same).
+const STATE_BYTES: u64 = 250;
+/// All leases of one shard.
+const ARENA_BYTES: u64 = (limits::POOL_TINY as u64) * (limits::LEASE_TINY_BYTES as u64)
+    + (limits::POOL_SMALL as u64) * (limits::LEASE_SMALL_BYTES as u64)
+    + (limits::POOL_LARGE as u64) * (limits::LEASE_LARGE_BYTES as u64);
 /// Pages are of this size wherever ringway runs.
 const PAGE_BYTES: u64 = 4096;
 
@@ -153,21 +157,26 @@ fn descriptors(counts: &Counts, machine: &Machine, resources: &Resources) -> Fin
     .mend(format!("{first}{second}ulimit -n {need} (systemd: LimitNOFILE={need})"))
 }
 
+/// Idle connections, and all buffers at once. What the kernel queues for slow peers comes on top: see tcp_notsent_lowat.
 fn memory(counts: &Counts, machine: &Machine) -> Finding {
     let sockets = 2 * counts.pairs + counts.returned;
-    let need = sockets * (SOCKET_BYTES + STATE_BYTES);
+    let idle = sockets * (SOCKET_BYTES + STATE_BYTES);
+    let buffers = counts.shards * ARENA_BYTES;
     let sum = format!(
-        "{} connections x ({} of the kernel + {} of ours) = {} while they wait; each that moves bytes holds buffers \
-         besides",
+        "{} connections x ({} of the kernel + {} of ours) = {} while they wait, and at most {} shards x {} of buffers",
         grouped(sockets),
         bytes(SOCKET_BYTES),
         bytes(STATE_BYTES),
-        bytes(need)
+        bytes(idle),
+        counts.shards,
+        bytes(ARENA_BYTES)
     );
     let found = |state, what| Finding::new(state, CONNECTIONS, "memory", what);
     match machine.memory() {
-        Some(have) if need > have => found(State::Short, format!("{sum}; there is {}", bytes(have)))
-            .mend("more memory, or a lower max_connections of the listeners"),
+        Some(have) if idle + buffers > have => {
+            found(State::Short, format!("{sum}; there is {}", bytes(have)))
+                .mend("more memory, or a lower max_connections of the listeners")
+        }
         Some(have) => found(State::Good, format!("{sum}; there is {}", bytes(have))),
         None => found(State::Note, sum),
     }
