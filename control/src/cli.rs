@@ -1,5 +1,6 @@
 //! The command line: what each call asks for, and what this version does not do yet.
 
+use crate::doctor::{Profile, Question};
 use crate::exit::Exit;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
         Without a command it runs the built-in demo: http://127.0.0.1:8080/ balanced over three origins of its own.",
     after_help = "Signals: SIGTERM and SIGQUIT finish what runs, then exit (a second one ends at once); SIGINT ends at \
         once; SIGUSR1 reopens log files.\n\
-        Exit codes: 0 clean, 1 the configuration is wrong, 2 the command line is wrong, 3 the machine cannot run it, \
+        Exit codes: 0 clean, 1 the configuration is wrong (or doctor --strict found something), 2 the command line is wrong, 3 the machine cannot run it, \
         69 the running process cannot be reached, 70 an internal fault.",
     disable_help_subcommand = true
 )]
@@ -42,6 +43,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read the machine: what falls short for a proxy, or for a configuration, and the command that mends it. Changes nothing
+    Doctor {
+        /// A configuration whose needs are to be met
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// What the machine should be good at
+        #[arg(long, value_enum, default_value_t = Profile::Latency)]
+        profile: Profile,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+        /// Exit 1 if anything falls short
+        #[arg(long)]
+        strict: bool,
+    },
     #[command(flatten)]
     Later(Later),
 }
@@ -67,8 +83,6 @@ pub enum Later {
     Probe(Anything),
     #[command(hide = true)]
     Upgrade(Anything),
-    #[command(hide = true)]
-    Doctor(Anything),
 }
 
 #[derive(Debug, PartialEq, Eq, Args)]
@@ -90,7 +104,6 @@ impl Later {
             Self::Export(_) => "export",
             Self::Probe(_) => "probe",
             Self::Upgrade(_) => "upgrade",
-            Self::Doctor(_) => "doctor",
         }
     }
 }
@@ -106,6 +119,7 @@ pub enum Call {
         config: PathBuf,
         json: bool,
     },
+    Doctor(Question),
     /// Help, the version, or what is wrong with the line, was printed.
     Done(Exit),
 }
@@ -116,6 +130,9 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         Ok(Line { command: None }) => Call::Demo,
         Ok(Line { command: Some(Command::Run { config }) }) => Call::Run { config },
         Ok(Line { command: Some(Command::Check { config, json }) }) => Call::Check { config, json },
+        Ok(Line { command: Some(Command::Doctor { config, profile, json, strict }) }) => {
+            Call::Doctor(Question { config, profile, json, strict })
+        }
         Ok(Line { command: Some(Command::Later(later)) }) => {
             complain(&format!("`ringway {}` is known, not in this version", later.name()));
             Call::Done(Exit::CommandLine)
@@ -153,6 +170,15 @@ mod tests {
         assert_eq!(call("run --config=a.toml"), Call::Run { config: "a.toml".into() });
         assert_eq!(call("check -c a.toml"), Call::Check { config: "a.toml".into(), json: false });
         assert_eq!(call("check --json -c a.toml"), Call::Check { config: "a.toml".into(), json: true });
+        let question = |config: Option<&str>, profile, json, strict| {
+            Call::Doctor(Question { config: config.map(PathBuf::from), profile, json, strict })
+        };
+        assert_eq!(call("doctor"), question(None, Profile::Latency, false, false));
+        assert_eq!(
+            call("doctor -c a.toml --profile idle --json --strict"),
+            question(Some("a.toml"), Profile::Idle, true, true)
+        );
+        assert_eq!(call("doctor --help"), Call::Done(Exit::Clean));
         assert_eq!(call("--version"), Call::Done(Exit::Clean));
         assert_eq!(call("--help"), Call::Done(Exit::Clean));
         assert_eq!(call("run --help"), Call::Done(Exit::Clean));
@@ -160,7 +186,17 @@ mod tests {
 
     #[test]
     fn wrong_lines_end_with_2() {
-        for line in ["run", "check", "serve", "run -c", "run -c a b", "--nonsense", "run -c a -x", "help"] {
+        for line in [
+            "run",
+            "check",
+            "serve",
+            "run -c",
+            "run -c a b",
+            "--nonsense",
+            "run -c a -x",
+            "help",
+            "doctor --profile fast",
+        ] {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }
     }
@@ -177,8 +213,6 @@ mod tests {
             "export",
             "probe app/one",
             "upgrade",
-            "doctor --strict -c a.toml",
-            "doctor --help",
         ];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Clean = 0,
-    /// The configuration is wrong.
+    /// The configuration is wrong; or `doctor --strict` found that something falls short.
     Configuration = 1,
     /// The command line is wrong, or asks for what this version does not do.
     CommandLine = 2,

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Call::Demo => run::demo(),
         Call::Run { config } => run::run(&config),
         Call::Check { config, json } => run::check(&config, json),
+        Call::Doctor(question) => run::doctor(&question),
         Call::Done(exit) => exit,
     });
     exit.unwrap_or(Exit::Internal).into()

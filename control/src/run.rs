@@ -2,6 +2,7 @@
 
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
+use crate::doctor::{self, Question};
 use crate::exit::Exit;
 use crate::log::{self, Log};
 use crate::ready;
@@ -57,6 +58,11 @@ pub fn check(file: &Path, json: bool) -> Exit {
         eprint_all(&report.to_string());
     }
     exit
+}
+
+/// `ringway doctor`.
+pub fn doctor(question: &Question) -> Exit {
+    doctor::run(question, &environment())
 }
 
 fn eprint_all(lines: &str) {

@@ -11,6 +11,7 @@ use crate::spec::{ListenerId, Snapshot};
 use crate::stats::access_log::{self, LogReader};
 use crate::stats::{Stats, request_id};
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
+pub use crate::sys::{Features, Unusable};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -67,11 +68,22 @@ pub struct Resources {
     pub shards: usize,
     /// Descriptors that may be open, after the soft limit was raised to the hard one.
     pub descriptors: u64,
+    /// Bytes of memory that may be locked; `u64::MAX` is no limit.
+    pub locked_memory: u64,
 }
 
 /// Raises the descriptor limit as far as it may be, and says what there is.
 pub fn resources() -> Resources {
-    Resources { shards: affinity::shard_count_auto(), descriptors: sys::rlimit::raise_descriptor_limit() }
+    Resources {
+        shards: affinity::shard_count_auto(),
+        descriptors: sys::rlimit::raise_descriptor_limit(),
+        locked_memory: sys::rlimit::memlock(),
+    }
+}
+
+/// What io_uring there is: asks for a small ring with everything a shard's has, and lets it go again.
+pub fn probe() -> Result<Features, Unusable> {
+    sys::probe()
 }
 
 /// The running shards.
@@ -247,7 +259,7 @@ struct Start {
     setup: Setup,
     sockets: Sockets,
     cpu: usize,
-    features: sys::Features,
+    features: Features,
     commands: Receiver<Command>,
     event: Fd,
 }

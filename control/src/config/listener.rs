@@ -262,11 +262,21 @@ fn addresses(
     addresses
 }
 
-fn max_connections(table: &Table<'_>, environment: &Environment) -> u32 {
+/// Descriptors that connections may have.
+fn usable_descriptors(environment: &Environment) -> u64 {
     let reserved = limits::RESERVED_DESCRIPTORS.min(environment.descriptors / 4);
-    let usable = environment.descriptors.saturating_sub(reserved);
+    environment.descriptors.saturating_sub(reserved)
+}
+
+/// What `max_connections = "auto"` comes to.
+pub fn auto_connections(environment: &Environment) -> u32 {
     let bound = limits::LISTENER_CONNECTIONS;
-    let auto = u32::try_from((usable / 2).clamp(bound.min, bound.max)).unwrap_or(u32::MAX);
+    u32::try_from((usable_descriptors(environment) / 2).clamp(bound.min, bound.max)).unwrap_or(u32::MAX)
+}
+
+fn max_connections(table: &Table<'_>, environment: &Environment) -> u32 {
+    let (bound, usable) = (limits::LISTENER_CONNECTIONS, usable_descriptors(environment));
+    let auto = auto_connections(environment);
     let Some(item) = table.get("max_connections") else { return auto };
     match item.value.as_str() {
         Some("auto") => auto,

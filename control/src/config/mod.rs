@@ -22,6 +22,7 @@ mod tree;
 mod units;
 
 pub use keys::{Key, ReloadEffect, Section, Shape};
+pub use listener::auto_connections;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, LogTarget, ProcessSettings, Shards};
 pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};

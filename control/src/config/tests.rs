@@ -297,6 +297,36 @@ fn the_manual_is_fresh() {
     assert!(there == fresh, "docs/config.md is stale: UPDATE_DOCS=1 cargo test -p control writes it");
 }
 
+/// Every block of TOML in a document is a whole configuration, and holds.
+#[test]
+fn configurations_in_documents_hold() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![root.join("docs")];
+    let mut documents = vec![root.join("README.md"), root.join("kernel-tuning/README.md")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|e| e == "md") => documents.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut blocks = 0;
+    for path in documents {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            if let Err(report) = parse(block, &path.display().to_string(), &environment()) {
+                panic!("{report}\n{block}");
+            }
+            blocks += 1;
+        }
+    }
+    assert!(blocks >= 2, "{blocks}");
+}
+
 #[test]
 fn large_files_take_no_time() {
     let mut text = String::from("[[listener]]\nname = 'e'\naddress = '127.0.0.1:0'\n");

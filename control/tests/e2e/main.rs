@@ -16,6 +16,7 @@ mod support;
 
 mod bodies;
 mod dead_peer;
+mod doctor;
 mod forwarding;
 mod limits;
 mod links;
@@ -26,4 +27,5 @@ mod refusals;
 mod smuggling;
 mod tcp;
 mod timeouts;
+mod tuning;
 mod tunnel;

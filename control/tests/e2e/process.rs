@@ -38,7 +38,9 @@ fn a_right_configuration_checks_with_0() {
 
 #[test]
 fn wrong_calls_exit_2() {
-    for args in [&["serve"][..], &["run"], &["reload"], &["doctor", "--strict"], &["upgrade"], &["--what"]] {
+    for args in
+        [&["serve"][..], &["run"], &["reload"], &["doctor", "--profile", "fast"], &["upgrade"], &["--what"]]
+    {
         let ended = call(ringway().args(args));
         assert_eq!(ended.code, 2, "{args:?}");
         assert!(!ended.stderr.is_empty() && ended.stdout.is_empty(), "{args:?}");

@@ -5,6 +5,7 @@
 //! `pick` ends in one `end_request`, each `open_link` in one `close_link`, each `park_link` in one `unpark_link`.
 
 pub mod balance;
+pub mod capacity;
 pub mod retry;
 pub mod shared;
 
