@@ -9,6 +9,7 @@ mod origin;
 mod setup;
 mod slots;
 mod sys;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 

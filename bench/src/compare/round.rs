@@ -47,7 +47,15 @@ pub(super) fn run(
         }
         Work::Idle(clients) => (*clients, 1024),
     };
-    let settings = Settings { origin, cpus: plan.cpus, pool, clients, files: plan.files };
+    let settings = Settings {
+        protocol: case.protocol,
+        origin,
+        sources: "",
+        cpus: plan.cpus,
+        pool,
+        clients,
+        files: plan.files,
+    };
     // A peer that failed once is not tried again: it would fail the same way for minutes.
     let mut failed: Vec<&str> = Vec::new();
     // Memory takes a minute for each peer and is not noise of the scheduler's kind: three rounds say all.
@@ -92,15 +100,24 @@ pub(super) fn run(
 }
 
 fn progress(case: &Case, peer: &str, round: u32, metrics: &Metrics, why: Option<&str>) {
-    let shown = ["rps", "cpu_us_per_request", "busy", "p99", "bytes_per_connection", "calls_per_request"];
-    let figures = shown.iter().filter_map(|m| Some(format!("{} {m}", figure(*metrics.get(*m)?))));
+    let shown = [
+        "rps",
+        "bytes_per_cpu_second",
+        "cpu_us_per_request",
+        "busy",
+        "p99",
+        "bytes_per_connection",
+        "calls_per_request",
+    ];
+    let figures =
+        shown.iter().filter_map(|m| Some(format!("{} {m}", figure(*metrics.get(*m).filter(|v| **v > 0.0)?))));
     let figures = why.map_or_else(|| figures.collect::<Vec<_>>().join(", "), |why| format!("absent: {why}"));
     say(&format!("{} {:6} round {round} {peer:20} {figures}", case.scenario, case.name));
 }
 
 fn generator_of(case: &Case, plan: &Plan) -> &'static str {
     match case.work {
-        Work::Load(_) => plan.generator.name(),
+        Work::Load(ref load) => load.generator(plan.generator).name(),
         Work::Paced(..) => Generator::Own.name(),
         Work::Count(_) => Generator::Wrk.name(),
         Work::Idle(_) => "in process",
@@ -124,7 +141,9 @@ fn paced(
     if best == 0.0 {
         let reference =
             peers.iter().find(|p| p.name == REFERENCE).context("its rate is a share of nginx's")?;
-        let settings = Settings { origin, cpus: plan.cpus, pool: 1024, clients: 1024, files: plan.files };
+        let (protocol, pool, clients) = (case.protocol, 1024, 1024);
+        let (cpus, files) = (plan.cpus, plan.files);
+        let settings = Settings { protocol, origin, sources: "", cpus, pool, clients, files };
         let proxy = reference.start(&settings)?;
         let load = timed(load, plan);
         best = Generator::Wrk.run(&load, &proxy, plan.cpus)?.0.rps;
@@ -149,7 +168,8 @@ fn measure(
     match work {
         Work::Load(load) => {
             let proxy = peer.start(settings)?;
-            let (outcome, cost) = plan.generator.run(&timed(load, plan), &proxy, plan.cpus)?;
+            let (outcome, cost) =
+                load.generator(plan.generator).run(&timed(load, plan), &proxy, plan.cpus)?;
             Ok(metrics(&outcome, &cost, case.body_bytes))
         }
         Work::Paced(load, _) => {
@@ -163,7 +183,11 @@ fn measure(
             say(&format!("K6: counted by {by}"));
             Ok([("calls_per_request".to_owned(), all), ("enters_per_request".to_owned(), enter)].into())
         }
-        Work::Idle(clients) => idle::measure(*clients, plan.idle_seconds, || peer.start(settings)),
+        Work::Idle(clients) => {
+            let clients = peer.clients(*clients, plan.files);
+            let settings = Settings { clients, ..*settings };
+            idle::measure(clients, case.protocol, plan.idle_seconds, || peer.start(&settings))
+        }
     }
 }
 
@@ -176,7 +200,7 @@ fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
         ("user_us_per_request", cost.cpu.user_us as f64 / requests),
         ("system_us_per_request", cost.cpu.system_us as f64 / requests),
         ("requests_per_cpu_second", requests / cpu_us * 1e6),
-        ("bytes_per_cpu_second", requests * body_bytes / cpu_us * 1e6),
+        ("bytes_per_cpu_second", (requests * body_bytes + outcome.bytes) / cpu_us * 1e6),
         ("switches_per_request", cost.switches as f64 / requests),
         ("busy", cost.busy()),
         ("steal", cost.steal),
