@@ -180,6 +180,12 @@ fn present(args: &Args, ringway: &Path, cases: &[Case], journal: &mut Journal) -
         haproxy("haproxy", "", ""),
         haproxy("haproxy-splice", "", "option splice-auto"),
         haproxy("haproxy-splice-1m", "tune.pipesize 1048576", "option splice-auto"),
+        // Auto decides when its task happens to run, and a steady flow need not wake it: this one always splices.
+        haproxy(
+            "haproxy-forced-1m",
+            "tune.pipesize 1048576",
+            "option splice-request\n  option splice-response",
+        ),
         Peer { name: "sozu", kind: Kind::Sozu, binary: built("sozu") },
         Peer { name: "pingora", kind: Kind::Pingora, binary: built("rival-pingora") },
         floor("floor-epoll", "epoll"),

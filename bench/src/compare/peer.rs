@@ -220,9 +220,9 @@ pub(super) fn fill(template: &str, address: SocketAddr, folder: &Path, settings:
         .replace("@SOURCES@", &sources(settings.sources))
 }
 
-/// A list with one range, or with none.
+/// ringway's line for a pool of addresses to connect from; none where one address has ports enough.
 fn sources(range: &str) -> String {
-    if range.is_empty() { "[]".to_owned() } else { format!("[\"{range}\"]") }
+    if range.is_empty() { String::new() } else { format!("source_addresses = [\"{range}\"]") }
 }
 
 /// A port of loopback that is free now. Another program may take it first; then the peer fails to start and says so.

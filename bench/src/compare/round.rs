@@ -109,8 +109,9 @@ fn progress(case: &Case, peer: &str, round: u32, metrics: &Metrics, why: Option<
         "bytes_per_connection",
         "calls_per_request",
     ];
-    let figures =
-        shown.iter().filter_map(|m| Some(format!("{} {m}", figure(*metrics.get(*m).filter(|v| **v > 0.0)?))));
+    let figures = shown.iter().filter_map(|m| {
+        Some(format!("{} {m}", figure(*metrics.get(*m).filter(|v| **v > 0.0 && v.is_finite())?)))
+    });
     let figures = why.map_or_else(|| figures.collect::<Vec<_>>().join(", "), |why| format!("absent: {why}"));
     say(&format!("{} {:6} round {round} {peer:20} {figures}", case.scenario, case.name));
 }

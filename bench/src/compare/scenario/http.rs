@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         "nginx",
         "haproxy",
         "haproxy-splice",
-        "haproxy-splice-1m",
+        "haproxy-forced-1m",
         "sozu",
         "pingora",
         "floor-splice",
@@ -87,7 +87,7 @@ pub(super) fn gates() -> Vec<Gate> {
     for case in ["64KiB", "1MiB"] {
         let limits = [(Peer("nginx"), Some(1.5)), (Peer("haproxy-splice"), Some(1.0))];
         gates.push(rows("K5", case, bytes, More, &limits));
-        let others = ["haproxy", "haproxy-splice-1m", "sozu", "pingora", "floor-splice", "baseline"];
+        let others = ["haproxy", "haproxy-forced-1m", "sozu", "pingora", "floor-splice", "baseline"];
         gates.push(rows("K5", case, bytes, More, &beside(others)));
     }
     let counted = |limit| [(Nothing, Some(limit)), (Peer("nginx"), None), (Peer("haproxy"), None)];
