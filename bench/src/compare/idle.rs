@@ -56,7 +56,7 @@ pub(super) fn measure(
 }
 
 /// Until the slabs have stopped shrinking from what ran before: sockets are freed late.
-fn settle() -> anyhow::Result<()> {
+pub(super) fn settle() -> anyhow::Result<()> {
     let mut last = u64::MAX;
     for _ in 0..20 {
         shrink_slabs();
@@ -100,7 +100,7 @@ fn request(socket: &mut TcpStream, address: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// 64 bytes through the proxy to an origin that sends them back.
-fn message(socket: &mut TcpStream, _: SocketAddr) -> anyhow::Result<()> {
+pub(super) fn message(socket: &mut TcpStream, _: SocketAddr) -> anyhow::Result<()> {
     let (sent, mut back) = ([b'x'; 64], [0; 64]);
     socket.write_all(&sent)?;
     socket.read_exact(&mut back)?;

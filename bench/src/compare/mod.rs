@@ -2,7 +2,7 @@
 //!
 //! `scenario` says what is run and which gates hold, `peer` how each program is started, `generator` and `idle` offer the
 //! load, `probe` and `cgroup` read what it cost, `round` puts one run together, `ratio` decides what may be believed,
-//! `report` and `plot` show it.
+//! `report` and `plot` show it. `scale` holds many connections.
 
 mod cgroup;
 mod child;
@@ -17,6 +17,7 @@ mod ratio;
 mod record;
 pub(crate) mod report;
 mod round;
+pub(crate) mod scale;
 mod scenario;
 
 use std::io::Write;

@@ -154,6 +154,16 @@ impl Peer {
     }
 
     pub(super) fn start(&self, settings: &Settings) -> anyhow::Result<Proxy> {
+        let asks = settings.protocol == Protocol::Http && !matches!(self.kind, Kind::Floor(_));
+        self.start_and(asks, settings)
+    }
+
+    /// The same without a first request, where the origin would not answer one.
+    pub(super) fn start_unasked(&self, settings: &Settings) -> anyhow::Result<Proxy> {
+        self.start_and(false, settings)
+    }
+
+    fn start_and(&self, asks: bool, settings: &Settings) -> anyhow::Result<Proxy> {
         let folder = tempfile::tempdir()?;
         let group = Group::new(self.name);
         let mut address = free_address()?;
@@ -183,7 +193,6 @@ impl Peer {
         } else {
             Ok(())
         };
-        let asks = settings.protocol == Protocol::Http && !matches!(self.kind, Kind::Floor(_));
         ready.and_then(|()| wait_ready(address, asks, &mut running)).with_context(|| {
             let said = fs::read_to_string(folder.path().join("stderr")).unwrap_or_default();
             format!("{} is not ready; it said: {}", self.name, last_lines(&said))

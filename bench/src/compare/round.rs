@@ -109,9 +109,8 @@ fn progress(case: &Case, peer: &str, round: u32, metrics: &Metrics, why: Option<
         "bytes_per_connection",
         "calls_per_request",
     ];
-    let figures = shown.iter().filter_map(|m| {
-        Some(format!("{} {m}", figure(*metrics.get(*m).filter(|v| **v > 0.0 && v.is_finite())?)))
-    });
+    let figures =
+        shown.iter().filter_map(|m| Some(format!("{} {m}", figure(*metrics.get(*m).filter(|v| **v > 0.0)?))));
     let figures = why.map_or_else(|| figures.collect::<Vec<_>>().join(", "), |why| format!("absent: {why}"));
     say(&format!("{} {:6} round {round} {peer:20} {figures}", case.scenario, case.name));
 }
@@ -168,7 +167,8 @@ fn measure(
 ) -> anyhow::Result<Metrics> {
     match work {
         Work::Load(load) => {
-            let proxy = peer.start(settings)?;
+            // The origin of an upgrade answers nothing else.
+            let proxy = if load.upgrade { peer.start_unasked(settings) } else { peer.start(settings) }?;
             let (outcome, cost) =
                 load.generator(plan.generator).run(&timed(load, plan), &proxy, plan.cpus)?;
             Ok(metrics(&outcome, &cost, case.body_bytes))
@@ -192,6 +192,12 @@ fn measure(
     }
 }
 
+/// Whether a figure says what was achieved, and 0 therefore that nothing was asked for.
+fn is_yield(name: &str) -> bool {
+    matches!(name, "requests" | "rps" | "requests_per_cpu_second" | "bytes_per_cpu_second")
+        || name.starts_with('p') && name[1..].parse::<f64>().is_ok()
+}
+
 fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
     let (requests, cpu_us) = (outcome.requests, cost.cpu.usage_us as f64);
     let figures = [
@@ -210,5 +216,31 @@ fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
     metrics.extend(outcome.latency_us.clone());
     metrics.extend(outcome.generator_busy.map(|busy| ("generator_busy".to_owned(), busy)));
     metrics.extend(outcome.late.map(|late| ("late_share".to_owned(), late / requests)));
+    // A stream has no requests, messages have no bodies: what was not asked for is no figure.
+    metrics.retain(|name, value| value.is_finite() && (*value != 0.0 || !is_yield(name)));
     metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::cgroup::CpuTime;
+
+    #[test]
+    fn what_was_not_asked_for_is_no_figure() {
+        let cpu = CpuTime { usage_us: 1_000_000, user_us: 0, system_us: 1_000_000 };
+        let cost = Cost { seconds: 2.0, cpu, switches: 0, steal: 0.0 };
+        let late = Some(0.0);
+        let stream =
+            Outcome { bytes: 5e9, late, latency_us: [("p99".to_owned(), 0.0)].into(), ..Outcome::default() };
+        let stream = metrics(&stream, &cost, 0.0);
+        assert_eq!(stream["bytes_per_cpu_second"], 5e9);
+        assert_eq!(stream["busy"], 0.5);
+        let absent = ["rps", "requests_per_cpu_second", "cpu_us_per_request", "late_share", "p99"];
+        assert!(absent.iter().all(|name| !stream.contains_key(*name)), "{stream:?}");
+        let messages =
+            metrics(&Outcome { requests: 100.0, rps: 50.0, late, ..Outcome::default() }, &cost, 0.0);
+        assert_eq!((messages["requests_per_cpu_second"], messages["late_share"]), (100.0, 0.0));
+        assert!(!messages.contains_key("bytes_per_cpu_second") && messages.contains_key("steal"));
+    }
 }
