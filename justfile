@@ -16,6 +16,8 @@ bench-setup *args="":
     cargo run --release -p bench -- setup {{args}}
 compare *args="":
     cargo run --release -p bench -- compare {{args}}
+scale *args="":
+    cargo run --release -p bench -- scale {{args}}
 report *args="":
     cargo run --release -p bench -- report {{args}}
 docs:

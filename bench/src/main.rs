@@ -9,6 +9,7 @@ mod origin;
 mod setup;
 mod slots;
 mod sys;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +27,8 @@ enum Command {
     Setup(setup::Args),
     /// Runs the scenarios over ringway and its peers, in alternation, and writes tables, plots and JSON lines.
     Compare(compare::Args),
+    /// Holds a great many idle tunnels, over as many processes as they take, and says what each costs.
+    Scale(compare::scale::Args),
     /// Writes docs/performance.md from what `compare` left and from the notes that are kept by hand.
     Report(compare::report::Args),
     /// Offers load to one address and prints one JSON line of what came of it.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup(args) => setup::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Scale(args) => compare::scale::run(&args),
         Command::Report(args) => compare::report::run(args),
         Command::Load(args) => load::run(args),
         Command::Origin(args) => origin::run(args),

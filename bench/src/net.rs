@@ -1,7 +1,7 @@
 //! What the servers and the generator share: sockets, pinning, limits, and the line that says where a server listens.
 
 use anyhow::Context as _;
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,9 +11,14 @@ const BACKLOG: i32 = 65_535;
 /// Descriptors asked for where the hard limit may be raised.
 const DESCRIPTORS: u64 = 1_048_576;
 
-/// A listener whose connections do not wait for more bytes to send. Blocking.
-pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+/// A listener whose connections do not wait for more bytes to send, alone on its address or one of several. Blocking.
+pub(crate) fn listen(address: SocketAddr, shared: bool) -> anyhow::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shared)?;
+    bind(&socket, &address).with_context(|| format!("listening on {address}"))?;
+    let listener = TcpListener::from(socket);
     rustix::net::listen(&listener, BACKLOG)?;
     sockopt::set_tcp_nodelay(&listener, true)?;
     Ok(listener)

@@ -89,6 +89,32 @@ fn relays_echo_and_carry_bulk() {
 }
 
 #[test]
+fn tunnels_behind_an_upgrade_carry_messages_and_bulk() {
+    let [echo, source] = ["echo", "source"].map(|raw| serve(&["origin", "--raw", raw, "--upgrade"]));
+    for kind in RELAYS {
+        let relay = floor(kind, &echo);
+        assert!(requests(&load(&relay.address, &["--mode", "ping-pong", "--upgrade"])) > 0, "{kind:?}");
+        let relay = floor(kind, &source);
+        let report = load(&relay.address, &["--mode", "stream", "--upgrade"]);
+        without_errors(&report);
+        assert!(report["bytes_down"].as_u64() > Some(1 << 20), "{kind:?}: {report}");
+    }
+    // An origin that takes no upgrade is an error, not a tunnel.
+    let http = serve(&["origin"]);
+    let mut command = Command::new(BENCH);
+    command.args(["load", "--target", &http.address]).args(QUICK).args(["--mode", "stream", "--upgrade"]);
+    let output = command.stderr(Stdio::null()).output().expect("the generator");
+    assert!(last_line(&output.stdout)["errors"]["connect"].as_u64() > Some(0) && !output.status.success());
+}
+
+#[test]
+fn several_origins_share_an_address() {
+    let first = serve(&["origin", "--reuse-port"]);
+    let _second = serve(&["origin", "--reuse-port", "--listen", &first.address]);
+    assert!(requests(&load(&first.address, &["--mode", "close"])) > 0);
+}
+
+#[test]
 fn a_connection_per_request_is_one_answer_each() {
     let origin = serve(&["origin"]);
     for server in [&origin, &serve(&["floor", "accept"]), &floor(&["accept-connect"], &origin)] {
@@ -98,10 +124,17 @@ fn a_connection_per_request_is_one_answer_each() {
 
 #[test]
 fn idle_connections_are_held_until_standard_input_closes() {
-    for kind in ["idle-epoll", "idle-uring"] {
-        let server = serve(&["floor", kind]);
+    let servers: [(&[&str], &[&str]); 4] = [
+        (&["floor", "idle-epoll"], &[]),
+        (&["floor", "idle-uring"], &[]),
+        (&["origin", "--raw", "echo"], &["--message"]),
+        (&["origin", "--raw", "echo", "--upgrade"], &["--upgrade"]),
+    ];
+    for (kind, asks) in servers {
+        let server = serve(kind);
         let mut generator = Command::new(BENCH)
             .args(["load", "--target", &server.address, "--mode", "idle", "--connections", "300"])
+            .args(asks)
             .args(["--seconds", "60", "--source-addresses", "127.0.0.1-127.0.0.3"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -111,7 +144,7 @@ fn idle_connections_are_held_until_standard_input_closes() {
         let mut output = BufReader::new(generator.stdout.take().expect("its output"));
         let mut line = String::new();
         output.read_line(&mut line).expect("a line");
-        assert_eq!(line.trim(), "{\"idle\":300}", "{kind}");
+        assert_eq!(line.trim(), "{\"idle\":300}", "{kind:?}");
         drop(generator.stdin.take());
         let mut rest = Vec::new();
         output.read_to_end(&mut rest).expect("the report");

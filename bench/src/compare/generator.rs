@@ -13,10 +13,23 @@ use super::machine::Cpus;
 use super::peer::Proxy;
 use super::probe::{self, Cost};
 
+/// What each connection of a load does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Requests,
+    /// 64 bytes that come back, again and again.
+    Messages,
+    /// Reads as fast as bytes come.
+    Bytes,
+}
+
 /// What is asked of the load.
 #[derive(Debug, Clone)]
 pub(super) struct Load {
     pub(super) connections: u32,
+    pub(super) what: What,
+    /// Each connection begins with a WebSocket handshake.
+    pub(super) upgrade: bool,
     pub(super) path: String,
     /// One request per connection.
     pub(super) close: bool,
@@ -26,11 +39,26 @@ pub(super) struct Load {
     pub(super) warm_up: f64,
 }
 
+impl Load {
+    pub(super) fn new(connections: u32, what: What) -> Self {
+        let path = "/".to_owned();
+        Self { connections, what, upgrade: false, path, close: false, rate: None, seconds: 0.0, warm_up: 0.0 }
+    }
+
+    /// Who can offer it: the one that was chosen, if it speaks this.
+    pub(super) fn generator(&self, chosen: Generator) -> Generator {
+        let only_own = self.what != What::Requests || self.upgrade || self.rate.is_some();
+        if only_own { Generator::Own } else { chosen }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     pub(super) requests: f64,
     pub(super) rps: f64,
+    /// Received, where no request was asked for.
+    pub(super) bytes: f64,
     pub(super) latency_us: BTreeMap<String, f64>,
     /// Share of its own time that the generator was busy, and requests it sent late, where it knows.
     pub(super) generator_busy: Option<f64>,
@@ -123,6 +151,8 @@ struct OwnLine {
     errors: BTreeMap<String, f64>,
     rps: f64,
     #[serde(default)]
+    bytes_down: f64,
+    #[serde(default)]
     latency_us: BTreeMap<String, f64>,
     generator_busy: Option<f64>,
     late: Option<f64>,
@@ -135,7 +165,13 @@ fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
     command.args(["load", "--target", &proxy.address().to_string(), "--cpus", &cpus.load.to_string()]);
     command.args(["--connections", &load.connections.to_string(), "--path", &load.path]);
     command.args(["--seconds", &load.seconds.to_string(), "--warm-up", &load.warm_up.to_string()]);
-    command.args(["--mode", if load.close { "close" } else { "keepalive" }]);
+    let mode = match load.what {
+        What::Requests if load.close => "close",
+        What::Requests => "keepalive",
+        What::Messages => "ping-pong",
+        What::Bytes => "stream",
+    };
+    command.args(["--mode", mode]).args(load.upgrade.then_some("--upgrade"));
     if let Some(rate) = load.rate {
         command.args(["--rate", &format!("{rate:.0}")]);
     }
@@ -157,7 +193,8 @@ fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
     let outcome = parse_own(&text)?;
     // Requests of the sampled part of the window, so that cost and count cover the same time.
     let requests = outcome.rps * cost.seconds;
-    Ok((Outcome { requests, ..outcome }, cost))
+    let bytes = outcome.bytes / load.seconds * cost.seconds;
+    Ok((Outcome { requests, bytes, ..outcome }, cost))
 }
 
 fn parse_own(text: &str) -> anyhow::Result<Outcome> {
@@ -171,11 +208,11 @@ fn parse_own(text: &str) -> anyhow::Result<Outcome> {
     })?;
     let line: OwnLine = serde_json::from_str(line).context("the line of load")?;
     let errors: f64 = line.errors.values().sum();
-    if errors > 0.0 || line.requests == 0.0 {
+    if errors > 0.0 || (line.requests == 0.0 && line.bytes_down == 0.0) {
         bail!("the load met errors: {:?}", line.errors);
     }
-    let OwnLine { requests, rps, latency_us, generator_busy, late, .. } = line;
-    Ok(Outcome { requests, rps, latency_us, generator_busy, late })
+    let OwnLine { requests, rps, bytes_down: bytes, latency_us, generator_busy, late, .. } = line;
+    Ok(Outcome { requests, rps, bytes, latency_us, generator_busy, late })
 }
 
 /// System calls of the proxy while `load` runs, per request, and `io_uring_enter` alone: (all, enter, who counted).

@@ -1,4 +1,4 @@
-//! Idle keep-alive clients: each sends one request, reads the answer, and stays.
+//! Idle clients: each sends one request, or one message through a tunnel, reads what comes back, and stays.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,18 +9,20 @@ use anyhow::{Context, bail};
 
 use super::child::{check_stop, pause_checked};
 use super::machine::{shrink_slabs, slab};
-use super::peer::Proxy;
+use super::peer::{Protocol, Proxy};
 use super::probe::resident;
 
 /// Memory that comes with `clients` idle connections: resident in the proxy, and in the kernel's slabs. The slabs hold both
 /// ends of each connection, ours too; that share is the same for every peer.
 pub(super) fn measure(
     clients: u32,
+    protocol: Protocol,
     seconds: f64,
     start: impl FnOnce() -> anyhow::Result<Proxy>,
 ) -> anyhow::Result<BTreeMap<String, f64>> {
     settle()?;
     let proxy = start()?;
+    let ask = if protocol == Protocol::Http { request } else { message };
     let is_floor = open(proxy.address()).and_then(|mut s| ask(&mut s, proxy.address())).is_err();
     let (resident_before, slab_before) = (resident(&proxy.pids()), slab());
     let mut held = Vec::new();
@@ -45,6 +47,7 @@ pub(super) fn measure(
     let (user, kernel) = (per(resident, resident_before), per(slab, slab_before));
     drop(held);
     let figures = [
+        ("clients", f64::from(clients)),
         ("user_bytes_per_connection", user),
         ("slab_bytes_per_connection", kernel),
         ("bytes_per_connection", user + kernel),
@@ -53,7 +56,7 @@ pub(super) fn measure(
 }
 
 /// Until the slabs have stopped shrinking from what ran before: sockets are freed late.
-fn settle() -> anyhow::Result<()> {
+pub(super) fn settle() -> anyhow::Result<()> {
     let mut last = u64::MAX;
     for _ in 0..20 {
         shrink_slabs();
@@ -74,7 +77,7 @@ fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 /// One request and its whole answer; the origin's body has 128 bytes, whose end is the end of what comes.
-fn ask(socket: &mut TcpStream, address: SocketAddr) -> anyhow::Result<()> {
+fn request(socket: &mut TcpStream, address: SocketAddr) -> anyhow::Result<()> {
     // In one write: pieces would wait for each other's acknowledgement, 40 ms for each client.
     socket.write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let (mut answer, mut length) = ([0; 4096], 0);
@@ -94,6 +97,14 @@ fn ask(socket: &mut TcpStream, address: SocketAddr) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// 64 bytes through the proxy to an origin that sends them back.
+pub(super) fn message(socket: &mut TcpStream, _: SocketAddr) -> anyhow::Result<()> {
+    let (sent, mut back) = ([b'x'; 64], [0; 64]);
+    socket.write_all(&sent)?;
+    socket.read_exact(&mut back)?;
+    if back == sent { Ok(()) } else { bail!("something else came back") }
 }
 
 fn is_closed(socket: &TcpStream) -> bool {

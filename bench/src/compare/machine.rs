@@ -50,9 +50,22 @@ pub(super) fn kilobytes(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb * 1024)
 }
 
-pub(super) fn slab() -> u64 {
+/// A line of /proc/meminfo, bytes.
+pub(super) fn memory(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    kilobytes(&text, "Slab").unwrap_or(0)
+    kilobytes(&text, name).unwrap_or(0)
+}
+
+pub(super) fn slab() -> u64 {
+    memory("Slab")
+}
+
+/// Ports that the kernel chooses from for connections, on each address.
+pub(super) fn local_ports() -> anyhow::Result<u32> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut ends = text.split_whitespace().filter_map(|n| n.parse::<u32>().ok());
+    let (Some(first), Some(last)) = (ends.next(), ends.next()) else { bail!("no range of ports in {text}") };
+    Ok(last.saturating_sub(first) + 1)
 }
 
 /// Gives empty slabs back, as far as this process may, so that one rival's leavings are not another's savings.

@@ -2,13 +2,14 @@
 //!
 //! `scenario` says what is run and which gates hold, `peer` how each program is started, `generator` and `idle` offer the
 //! load, `probe` and `cgroup` read what it cost, `round` puts one run together, `ratio` decides what may be believed,
-//! `report` and `plot` show it.
+//! `report` and `plot` show it. `scale` holds many connections.
 
 mod cgroup;
 mod child;
 mod generator;
 mod idle;
 mod machine;
+mod origin;
 mod peer;
 mod plot;
 mod probe;
@@ -16,6 +17,7 @@ mod ratio;
 mod record;
 pub(crate) mod report;
 mod round;
+pub(crate) mod scale;
 mod scenario;
 
 use std::io::Write;
@@ -25,7 +27,8 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use generator::Generator;
-use peer::{Kind, Origin, Peer};
+use origin::{Origins, Role};
+use peer::{Kind, Peer};
 use record::{Journal, Machine, Record};
 use round::Plan;
 use scenario::{Case, REFERENCE};
@@ -41,13 +44,14 @@ pub(crate) struct Args {
     /// Measured seconds of each run.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Only these scenarios, as K1,K5.
+    /// Only these scenarios, as K1,L1.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How far a peer may differ from itself within a round before the round is dropped.
     #[arg(long, default_value_t = 0.05)]
     noise: f64,
-    /// Who offers the load of K1, K2, K3 and K5. K4 always takes the bench's own: wrk offers no rate.
+    /// Who offers the load of K1, K2, K3, K5 and L3. The others always take the bench's own: wrk offers no rate and speaks
+    /// nothing but HTTP.
     #[arg(long, value_enum, default_value = "wrk")]
     generator: Generator,
     #[arg(long, default_value = "nginx")]
@@ -95,9 +99,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpus.load });
     std::fs::create_dir_all(&args.out)?;
     let mut journal = Journal::new(&args.out.join("results.jsonl"))?;
-    let origin = Origin::start(&args.nginx, cpus, files)?;
+    let mut origins = Origins::new(args.nginx.clone(), cpus, files);
     let mut facts = machine::facts();
-    facts.insert("origin".to_owned(), origin.name.to_owned());
+    facts.insert("origin".to_owned(), origins.of(Role::Http)?.name.to_owned());
     facts.insert("generator".to_owned(), generator_version(args.generator));
     facts.insert(
         "CPUs".to_owned(),
@@ -107,9 +111,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     journal.push(Record::Machine(Machine { facts, quick: args.quick, rounds, seconds, noise }))?;
     let peers = present(&args, &ringway, &cases, &mut journal)?;
     for case in &cases {
-        round::run(case, &peers, &plan, origin.address, &mut journal)?;
+        let origin = origins.of(case.origin)?.address;
+        round::run(case, &peers, &plan, origin, &mut journal)?;
     }
-    drop(origin);
+    drop(origins);
     let drawn = plot::draw(&journal.records, &args.out)?;
     let markdown = format!(
         "{}\n{}\n{}",
@@ -156,7 +161,7 @@ fn generator_version(generator: Generator) -> String {
     let wrk = machine::version("wrk", &["-v"]).unwrap_or_else(|| "wrk (absent)".to_owned());
     let wrk = wrk.split(" [").next().unwrap_or_default();
     match generator {
-        Generator::Wrk => format!("{wrk}; K4: {}", Generator::Own.name()),
+        Generator::Wrk => format!("{wrk}; K4, L1, L2, L5: {}", Generator::Own.name()),
         Generator::Own => Generator::Own.name().to_owned(),
     }
 }
@@ -176,6 +181,12 @@ fn present(args: &Args, ringway: &Path, cases: &[Case], journal: &mut Journal) -
         haproxy("haproxy", "", ""),
         haproxy("haproxy-splice", "", "option splice-auto"),
         haproxy("haproxy-splice-1m", "tune.pipesize 1048576", "option splice-auto"),
+        // Auto decides when its task happens to run, and a steady flow need not wake it: this one always splices.
+        haproxy(
+            "haproxy-forced-1m",
+            "tune.pipesize 1048576",
+            "option splice-request\n  option splice-response",
+        ),
         Peer { name: "sozu", kind: Kind::Sozu, binary: built("sozu") },
         Peer { name: "pingora", kind: Kind::Pingora, binary: built("rival-pingora") },
         floor("floor-epoll", "epoll"),

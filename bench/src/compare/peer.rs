@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -15,7 +15,9 @@ use super::machine::{self, Cpus};
 use super::probe;
 use super::record::PeerFacts;
 
-const READY: Duration = Duration::from_secs(10);
+pub(super) const READY: Duration = Duration::from_secs(10);
+/// Connections allowed beyond the scenario's clients: those that ask whether a peer is ready.
+const SPARE_CLIENTS: u32 = 100;
 
 /// How a peer is configured and started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,14 @@ pub(super) enum Kind {
     Floor(&'static str),
 }
 
+/// What a peer is configured to carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    /// Bytes of a TCP connection, unread.
+    Tcp,
+}
+
 /// One program under measurement.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
@@ -41,7 +51,10 @@ pub(super) struct Peer {
 /// What the scenario wants of every peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
+    pub(super) protocol: Protocol,
     pub(super) origin: SocketAddr,
+    /// Addresses to connect from, as a range; empty: the kernel chooses. Only ringway is given one.
+    pub(super) sources: &'static str,
     pub(super) cpus: Cpus,
     pub(super) pool: u32,
     /// Clients at once, at most.
@@ -74,23 +87,48 @@ impl Proxy {
 }
 
 const NGINX: &str = include_str!("../../rivals/nginx.conf");
-const NGINX_ORIGIN: &str = include_str!("../../rivals/nginx-origin.conf");
 const HAPROXY: &str = include_str!("../../rivals/haproxy.cfg");
 const SOZU: &str = include_str!("../../rivals/sozu.toml");
 const RINGWAY: &str = include_str!("../../rivals/ringway.toml");
+const NGINX_TCP: &str = include_str!("../../rivals/nginx-tcp.conf");
+const HAPROXY_TCP: &str = include_str!("../../rivals/haproxy-tcp.cfg");
+const RINGWAY_TCP: &str = include_str!("../../rivals/ringway-tcp.toml");
+/// Where Debian has the module that carries TCP.
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 impl Peer {
     /// Its configuration before names are filled in.
-    fn template(&self) -> String {
+    fn template(&self, protocol: Protocol) -> String {
+        let http = protocol == Protocol::Http;
         match self.kind {
-            Kind::Ringway => RINGWAY.to_owned(),
-            Kind::Nginx => NGINX.to_owned(),
+            Kind::Ringway => if http { RINGWAY } else { RINGWAY_TCP }.to_owned(),
+            Kind::Nginx if http => NGINX.to_owned(),
+            Kind::Nginx => NGINX_TCP.replace("@MODULE@", &self.stream_module()),
             Kind::Haproxy(global, defaults) => {
-                HAPROXY.replace("@GLOBAL@", global).replace("@DEFAULTS@", defaults)
+                let template = if http { HAPROXY } else { HAPROXY_TCP };
+                template.replace("@GLOBAL@", global).replace("@DEFAULTS@", defaults)
             }
             Kind::Sozu => SOZU.to_owned(),
             Kind::Pingora | Kind::Floor(_) => String::new(),
         }
+    }
+
+    /// The line that loads nginx's module for TCP, where that is not built in.
+    fn stream_module(&self) -> String {
+        let mut asks = Command::new(&self.binary);
+        asks.arg("-V");
+        let built = child::output(asks, READY).unwrap_or_default();
+        if built.contains("--with-stream=dynamic") {
+            format!("load_module {NGINX_STREAM};")
+        } else {
+            String::new()
+        }
+    }
+
+    /// How many clients it can have of `wanted` with so many descriptors. sozu asks for two for each before it starts.
+    pub(super) fn clients(&self, wanted: u32, files: u64) -> u32 {
+        let most = u32::try_from(files / 2).unwrap_or(u32::MAX).saturating_sub(SPARE_CLIENTS);
+        if self.kind == Kind::Sozu { wanted.min(most) } else { wanted }
     }
 
     pub(super) fn facts(&self) -> PeerFacts {
@@ -100,22 +138,36 @@ impl Peer {
             Kind::Nginx | Kind::Haproxy(..) => machine::version(&program, &["-v"]),
             Kind::Pingora => Some(pingora_version()),
         };
-        let template = self.template();
+        // Only a floor and pingora have no file.
+        let hashes = [Protocol::Http, Protocol::Tcp].map(|protocol| {
+            let template = self.template(protocol);
+            if template.is_empty() { String::new() } else { machine::hash(&template) }
+        });
         PeerFacts {
             name: self.name.to_owned(),
             absent: version
                 .is_none()
                 .then(|| format!("cannot run {program}; `ringway-bench setup` installs it")),
             version: version.unwrap_or_default(),
-            config_hash: if template.is_empty() { String::new() } else { machine::hash(&template) },
+            config_hash: if hashes[0] == hashes[1] { hashes[0].clone() } else { hashes.join(" K, ") + " L" },
         }
     }
 
     pub(super) fn start(&self, settings: &Settings) -> anyhow::Result<Proxy> {
+        let asks = settings.protocol == Protocol::Http && !matches!(self.kind, Kind::Floor(_));
+        self.start_and(asks, settings)
+    }
+
+    /// The same without a first request, where the origin would not answer one.
+    pub(super) fn start_unasked(&self, settings: &Settings) -> anyhow::Result<Proxy> {
+        self.start_and(false, settings)
+    }
+
+    fn start_and(&self, asks: bool, settings: &Settings) -> anyhow::Result<Proxy> {
         let folder = tempfile::tempdir()?;
         let group = Group::new(self.name);
         let mut address = free_address()?;
-        let config = fill(&self.template(), address, folder.path(), settings);
+        let config = fill(&self.template(settings.protocol), address, folder.path(), settings);
         let file = folder.path().join("config");
         fs::write(&file, config)?;
         let mut command = child::pinned(&self.binary, settings.cpus.proxy, group.as_ref());
@@ -141,7 +193,6 @@ impl Peer {
         } else {
             Ok(())
         };
-        let asks = !matches!(self.kind, Kind::Floor(_));
         ready.and_then(|()| wait_ready(address, asks, &mut running)).with_context(|| {
             let said = fs::read_to_string(folder.path().join("stderr")).unwrap_or_default();
             format!("{} is not ready; it said: {}", self.name, last_lines(&said))
@@ -167,23 +218,29 @@ fn pingora_version() -> String {
     format!("pingora {}", after.unwrap_or("of unknown version"))
 }
 
-fn fill(template: &str, address: SocketAddr, folder: &Path, settings: &Settings) -> String {
+pub(super) fn fill(template: &str, address: SocketAddr, folder: &Path, settings: &Settings) -> String {
     template
         .replace("@DIR@", &folder.to_string_lossy())
         .replace("@PORT@", &address.port().to_string())
         .replace("@ORIGIN@", &settings.origin.to_string())
         .replace("@POOL@", &settings.pool.to_string())
         .replace("@FILES@", &settings.files.to_string())
-        .replace("@MAXCONN@", &(settings.clients + 100).to_string())
+        .replace("@MAXCONN@", &(settings.clients + SPARE_CLIENTS).to_string())
+        .replace("@SOURCES@", &sources(settings.sources))
+}
+
+/// ringway's line for a pool of addresses to connect from; none where one address has ports enough.
+fn sources(range: &str) -> String {
+    if range.is_empty() { String::new() } else { format!("source_addresses = [\"{range}\"]") }
 }
 
 /// A port of loopback that is free now. Another program may take it first; then the peer fails to start and says so.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(super) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// The address in a ready line: `{"listening":"A"}` of the bench, `{"listeners":[{"address":"A"}]}` of ringway.
-fn address_in(line: &str) -> anyhow::Result<SocketAddr> {
+pub(super) fn address_in(line: &str) -> anyhow::Result<SocketAddr> {
     let value: serde_json::Value =
         serde_json::from_str(line).with_context(|| format!("not a ready line: {line}"))?;
     let text = value["listening"].as_str().or_else(|| value["listeners"][0]["address"].as_str());
@@ -191,7 +248,7 @@ fn address_in(line: &str) -> anyhow::Result<SocketAddr> {
 }
 
 /// Until it takes connections and, if `asks`, answers a request with 200.
-fn wait_ready(address: SocketAddr, asks: bool, running: &mut Running) -> anyhow::Result<()> {
+pub(super) fn wait_ready(address: SocketAddr, asks: bool, running: &mut Running) -> anyhow::Result<()> {
     let end = Instant::now() + READY;
     let mut last = String::from("nothing listens");
     while Instant::now() < end {
@@ -222,56 +279,6 @@ fn first_answer(address: SocketAddr, asks: bool) -> std::io::Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// The origin, on the load's CPU. Never measured.
-#[derive(Debug)]
-pub(super) struct Origin {
-    _running: Running,
-    pub(super) address: SocketAddr,
-    pub(super) name: &'static str,
-    _folder: tempfile::TempDir,
-}
-
-impl Origin {
-    /// The bench's own, or nginx where that does not start.
-    pub(super) fn start(nginx: &Path, cpus: Cpus, files: u64) -> anyhow::Result<Self> {
-        Self::own(cpus).or_else(|own| {
-            Self::nginx(nginx, cpus, files)
-                .with_context(|| format!("nor does the bench's own origin start: {own:#}"))
-        })
-    }
-
-    fn own(cpus: Cpus) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut command = child::pinned(&std::env::current_exe()?, cpus.load, None);
-        command.args(["origin", "--listen", "127.0.0.1:0", "--cpu", &cpus.load.to_string()]);
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut running = Running::new(command)?;
-        let address = address_in(&running.first_line(READY)?)?;
-        wait_ready(address, true, &mut running)?;
-        Ok(Self { _running: running, address, name: "ringway-bench origin", _folder: folder })
-    }
-
-    fn nginx(nginx: &Path, cpus: Cpus, files: u64) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let bytes = folder.path().join("bytes");
-        fs::create_dir(&bytes)?;
-        for size in [64 << 10, 1 << 20] {
-            fs::write(bytes.join(size.to_string()), vec![b'x'; size])?;
-        }
-        let address = free_address()?;
-        let settings = Settings { origin: address, cpus, pool: 0, clients: 0, files };
-        let config =
-            fill(NGINX_ORIGIN, address, folder.path(), &settings).replace("@BODY@", &"x".repeat(128));
-        let file = folder.path().join("config");
-        fs::write(&file, config)?;
-        let mut command = child::pinned(nginx, cpus.load, None);
-        command.arg("-c").arg(&file).args(["-e", "/dev/null"]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut running = Running::new(command)?;
-        wait_ready(address, true, &mut running)?;
-        Ok(Self { _running: running, address, name: "nginx", _folder: folder })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,13 +294,24 @@ mod tests {
     fn no_name_is_left_to_fill_in() {
         let cpus = Cpus { load: 0, proxy: 1 };
         let origin = "127.0.0.1:9".parse().unwrap();
-        let settings = Settings { origin, cpus, pool: 1024, clients: 1024, files: 20_000 };
-        for kind in [Kind::Ringway, Kind::Nginx, Kind::Haproxy("", ""), Kind::Sozu] {
-            let peer = Peer { name: "p", kind, binary: PathBuf::new() };
-            let text = fill(&peer.template(), origin, Path::new("/d"), &settings);
-            let left = text.lines().find(|l| !l.starts_with('#') && l.contains('@'));
-            assert_eq!(left, None, "{kind:?}");
+        for protocol in [Protocol::Http, Protocol::Tcp] {
+            let (pool, clients, files, sources) = (1024, 1024, 20_000, "");
+            let settings = Settings { protocol, origin, sources, cpus, pool, clients, files };
+            for kind in [Kind::Ringway, Kind::Nginx, Kind::Haproxy("", ""), Kind::Sozu] {
+                let peer = Peer { name: "p", kind, binary: PathBuf::new() };
+                let text = fill(&peer.template(protocol), origin, Path::new("/d"), &settings);
+                let left = text.lines().find(|l| !l.starts_with('#') && l.contains('@'));
+                assert_eq!(left, None, "{kind:?}, {protocol:?}");
+            }
         }
+    }
+
+    #[test]
+    fn who_asks_for_two_descriptors_each_has_fewer_clients() {
+        let peer = |kind| Peer { name: "p", kind, binary: PathBuf::new() };
+        assert_eq!(peer(Kind::Sozu).clients(15_000, 20_000), 9_900);
+        assert_eq!(peer(Kind::Sozu).clients(9_000, 20_000), 9_000);
+        assert_eq!(peer(Kind::Nginx).clients(15_000, 20_000), 15_000);
     }
 
     #[test]

@@ -62,6 +62,38 @@ const BARS: &[(&str, &str, &str, &str, &str, f64)] = &[
         "bytes_per_connection",
         1.0,
     ),
+    (
+        "stream.svg",
+        "L1: MB per CPU-second, one TCP stream (more is better)",
+        "L1",
+        "1",
+        "bytes_per_cpu_second",
+        1e6,
+    ),
+    (
+        "messages.svg",
+        "L2: microseconds of CPU per message of 64 bytes, there and back (less is better)",
+        "L2",
+        "64",
+        "cpu_us_per_request",
+        1.0,
+    ),
+    (
+        "cpu-per-tcp-connection.svg",
+        "L3: microseconds of CPU per TCP connection (less is better)",
+        "L3",
+        "close",
+        "cpu_us_per_request",
+        1.0,
+    ),
+    (
+        "tunnel-memory.svg",
+        "L4: bytes per idle tunnel, kernel and both ends (less is better)",
+        "L4",
+        "9000",
+        "bytes_per_connection",
+        1.0,
+    ),
 ];
 
 /// Draws what the journal has figures for, and returns the names of the files.

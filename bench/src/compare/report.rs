@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// What compare does not measure, kept by hand.
     #[arg(long, default_value = "docs/performance-notes.md")]
     notes: PathBuf,
+    /// The table that `scale` wrote, where there is one.
+    #[arg(long, default_value = "target/scale/scale.md")]
+    scale: PathBuf,
     /// The document to write; its plots go into a folder beside it, named as it is.
     #[arg(long, default_value = "docs/performance.md")]
     out: PathBuf,
@@ -32,7 +35,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(&plots)?;
     let drawn = plot::draw(&records, &plots)?;
     let folder = plots.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    std::fs::write(&args.out, document(&records, &drawn, &folder, &notes))?;
+    let scale = std::fs::read_to_string(&args.scale).unwrap_or_default();
+    std::fs::write(&args.out, document(&records, &drawn, &folder, &scale, &notes))?;
     Ok(())
 }
 
@@ -214,7 +218,8 @@ pub(super) fn conditions(records: &[Record]) -> String {
         let (scenario, case, peer) = key;
         let of = |metric: &str| means(&pairs(&runs, scenario, case, peer, metric));
         let show = |metric: &str| of(metric).map_or_else(String::new, |s| figure(s.median));
-        let main = ["requests_per_cpu_second", "bytes_per_connection", "calls_per_request"];
+        let main =
+            ["requests_per_cpu_second", "bytes_per_cpu_second", "bytes_per_connection", "calls_per_request"];
         let itself = main.iter().find_map(|m| {
             let found = pairs(&runs, scenario, case, peer, m);
             span(&found.iter().filter_map(|p| p.itself).collect::<Vec<_>>())
@@ -251,7 +256,7 @@ pub(super) fn facts(records: &[Record]) -> String {
 }
 
 /// The whole document.
-fn document(records: &[Record], plots: &[String], folder: &str, notes: &str) -> String {
+fn document(records: &[Record], plots: &[String], folder: &str, scale: &str, notes: &str) -> String {
     let mut text = String::from(
         "<!-- Written by `ringway-bench report` from a run of `ringway-bench compare` and docs/performance-notes.md. -->\n\
          # Performance\n\n\
@@ -277,6 +282,9 @@ fn document(records: &[Record], plots: &[String], folder: &str, notes: &str) -> 
         for plot in plots {
             _ = writeln!(text, "![{}]({folder}/{plot})", plot.trim_end_matches(".svg").replace('-', " "));
         }
+    }
+    if !scale.is_empty() {
+        _ = write!(text, "\n## Scale\n\n{scale}");
     }
     _ = write!(text, "\n## Conditions\n\n{}\n## The machine\n\n{}\n", conditions(records), facts(records));
     // The notes have a title of their own for those who read them alone.

@@ -47,7 +47,15 @@ pub(super) fn run(
         }
         Work::Idle(clients) => (*clients, 1024),
     };
-    let settings = Settings { origin, cpus: plan.cpus, pool, clients, files: plan.files };
+    let settings = Settings {
+        protocol: case.protocol,
+        origin,
+        sources: "",
+        cpus: plan.cpus,
+        pool,
+        clients,
+        files: plan.files,
+    };
     // A peer that failed once is not tried again: it would fail the same way for minutes.
     let mut failed: Vec<&str> = Vec::new();
     // Memory takes a minute for each peer and is not noise of the scheduler's kind: three rounds say all.
@@ -92,15 +100,24 @@ pub(super) fn run(
 }
 
 fn progress(case: &Case, peer: &str, round: u32, metrics: &Metrics, why: Option<&str>) {
-    let shown = ["rps", "cpu_us_per_request", "busy", "p99", "bytes_per_connection", "calls_per_request"];
-    let figures = shown.iter().filter_map(|m| Some(format!("{} {m}", figure(*metrics.get(*m)?))));
+    let shown = [
+        "rps",
+        "bytes_per_cpu_second",
+        "cpu_us_per_request",
+        "busy",
+        "p99",
+        "bytes_per_connection",
+        "calls_per_request",
+    ];
+    let figures =
+        shown.iter().filter_map(|m| Some(format!("{} {m}", figure(*metrics.get(*m).filter(|v| **v > 0.0)?))));
     let figures = why.map_or_else(|| figures.collect::<Vec<_>>().join(", "), |why| format!("absent: {why}"));
     say(&format!("{} {:6} round {round} {peer:20} {figures}", case.scenario, case.name));
 }
 
 fn generator_of(case: &Case, plan: &Plan) -> &'static str {
     match case.work {
-        Work::Load(_) => plan.generator.name(),
+        Work::Load(ref load) => load.generator(plan.generator).name(),
         Work::Paced(..) => Generator::Own.name(),
         Work::Count(_) => Generator::Wrk.name(),
         Work::Idle(_) => "in process",
@@ -124,7 +141,9 @@ fn paced(
     if best == 0.0 {
         let reference =
             peers.iter().find(|p| p.name == REFERENCE).context("its rate is a share of nginx's")?;
-        let settings = Settings { origin, cpus: plan.cpus, pool: 1024, clients: 1024, files: plan.files };
+        let (protocol, pool, clients) = (case.protocol, 1024, 1024);
+        let (cpus, files) = (plan.cpus, plan.files);
+        let settings = Settings { protocol, origin, sources: "", cpus, pool, clients, files };
         let proxy = reference.start(&settings)?;
         let load = timed(load, plan);
         best = Generator::Wrk.run(&load, &proxy, plan.cpus)?.0.rps;
@@ -148,8 +167,10 @@ fn measure(
 ) -> anyhow::Result<Metrics> {
     match work {
         Work::Load(load) => {
-            let proxy = peer.start(settings)?;
-            let (outcome, cost) = plan.generator.run(&timed(load, plan), &proxy, plan.cpus)?;
+            // The origin of an upgrade answers nothing else.
+            let proxy = if load.upgrade { peer.start_unasked(settings) } else { peer.start(settings) }?;
+            let (outcome, cost) =
+                load.generator(plan.generator).run(&timed(load, plan), &proxy, plan.cpus)?;
             Ok(metrics(&outcome, &cost, case.body_bytes))
         }
         Work::Paced(load, _) => {
@@ -163,8 +184,18 @@ fn measure(
             say(&format!("K6: counted by {by}"));
             Ok([("calls_per_request".to_owned(), all), ("enters_per_request".to_owned(), enter)].into())
         }
-        Work::Idle(clients) => idle::measure(*clients, plan.idle_seconds, || peer.start(settings)),
+        Work::Idle(clients) => {
+            let clients = peer.clients(*clients, plan.files);
+            let settings = Settings { clients, ..*settings };
+            idle::measure(clients, case.protocol, plan.idle_seconds, || peer.start(&settings))
+        }
     }
+}
+
+/// Whether a figure says what was achieved, and 0 therefore that nothing was asked for.
+fn is_yield(name: &str) -> bool {
+    matches!(name, "requests" | "rps" | "requests_per_cpu_second" | "bytes_per_cpu_second")
+        || name.starts_with('p') && name[1..].parse::<f64>().is_ok()
 }
 
 fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
@@ -176,7 +207,7 @@ fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
         ("user_us_per_request", cost.cpu.user_us as f64 / requests),
         ("system_us_per_request", cost.cpu.system_us as f64 / requests),
         ("requests_per_cpu_second", requests / cpu_us * 1e6),
-        ("bytes_per_cpu_second", requests * body_bytes / cpu_us * 1e6),
+        ("bytes_per_cpu_second", (requests * body_bytes + outcome.bytes) / cpu_us * 1e6),
         ("switches_per_request", cost.switches as f64 / requests),
         ("busy", cost.busy()),
         ("steal", cost.steal),
@@ -185,5 +216,31 @@ fn metrics(outcome: &Outcome, cost: &Cost, body_bytes: f64) -> Metrics {
     metrics.extend(outcome.latency_us.clone());
     metrics.extend(outcome.generator_busy.map(|busy| ("generator_busy".to_owned(), busy)));
     metrics.extend(outcome.late.map(|late| ("late_share".to_owned(), late / requests)));
+    // A stream has no requests, messages have no bodies: what was not asked for is no figure.
+    metrics.retain(|name, value| value.is_finite() && (*value != 0.0 || !is_yield(name)));
     metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::cgroup::CpuTime;
+
+    #[test]
+    fn what_was_not_asked_for_is_no_figure() {
+        let cpu = CpuTime { usage_us: 1_000_000, user_us: 0, system_us: 1_000_000 };
+        let cost = Cost { seconds: 2.0, cpu, switches: 0, steal: 0.0 };
+        let late = Some(0.0);
+        let stream =
+            Outcome { bytes: 5e9, late, latency_us: [("p99".to_owned(), 0.0)].into(), ..Outcome::default() };
+        let stream = metrics(&stream, &cost, 0.0);
+        assert_eq!(stream["bytes_per_cpu_second"], 5e9);
+        assert_eq!(stream["busy"], 0.5);
+        let absent = ["rps", "requests_per_cpu_second", "cpu_us_per_request", "late_share", "p99"];
+        assert!(absent.iter().all(|name| !stream.contains_key(*name)), "{stream:?}");
+        let messages =
+            metrics(&Outcome { requests: 100.0, rps: 50.0, late, ..Outcome::default() }, &cost, 0.0);
+        assert_eq!((messages["requests_per_cpu_second"], messages["late_share"]), (100.0, 0.0));
+        assert!(!messages.contains_key("bytes_per_cpu_second") && messages.contains_key("steal"));
+    }
 }

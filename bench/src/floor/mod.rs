@@ -65,7 +65,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         net::pin(cpu)?;
     }
     net::raise_descriptors();
-    let listener = net::listen(args.listen)?;
+    let listener = net::listen(args.listen, false)?;
     net::announce(&listener)?;
     match args.kind {
         Kind::Epoll => epoll::serve(listener, origin()?),
@@ -74,6 +74,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Kind::Accept => accept::serve(listener, None),
         Kind::AcceptConnect => accept::serve(listener, Some(origin()?)),
         Kind::IdleEpoll => idle::serve(listener),
-        Kind::IdleUring => serve(&listener, Role::Canned),
+        Kind::IdleUring => serve(&listener, Role::Canned, false),
     }
 }

@@ -12,7 +12,8 @@ static BYTES: [u8; WRITE_BYTES] = [b'x'; WRITE_BYTES];
 
 pub(super) async fn stream(desk: Rc<Desk>) {
     let watch = desk.watch();
-    let Ok(mut stream) = line::connect(&desk, desk.source()) else {
+    watch.began.set(clock::now());
+    let Ok(mut stream) = line::open(&desk, &watch).await else {
         desk.tally.borrow_mut().fail_many(Error::Connect, 1);
         return;
     };

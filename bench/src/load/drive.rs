@@ -71,11 +71,11 @@ async fn request(desk: &Desk, watch: &Watch, kept: &mut Option<TcpStream>) -> Re
     let fresh = kept.is_none();
     let mut stream = match kept.take() {
         Some(stream) => stream,
-        None => line::connect(desk, desk.source()).map_err(|_| Failure { error: Error::Connect })?,
+        None => line::open(desk, watch).await.map_err(|_| Failure { error: Error::Connect })?,
     };
     let fail = |error: io::Error| Failure::of(&error, fresh);
     line::write_all(watch, &mut stream, &desk.plan.request).await.map_err(fail)?;
-    if desk.plan.mode == Mode::PingPong {
+    if desk.plan.echoes {
         let down = echo(desk, watch, &mut stream).await.map_err(fail)?;
         *kept = Some(stream);
         return Ok(down);
@@ -115,7 +115,8 @@ pub(super) async fn answer(
     }
 }
 
-async fn echo(desk: &Desk, watch: &Watch, stream: &mut TcpStream) -> io::Result<u64> {
+/// Reads one message back.
+pub(super) async fn echo(desk: &Desk, watch: &Watch, stream: &mut TcpStream) -> io::Result<u64> {
     let mut left = MESSAGE_BYTES;
     while left > 0 {
         let len = line::read(desk, watch, stream, <[u8]>::len).await?;

@@ -1,6 +1,7 @@
 //! One connection as bytes: connect, write, read, each given up when the watchdog says so.
 
 use super::shard::Desk;
+use crate::upgrade;
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -43,7 +44,7 @@ impl Watch {
 
 /// Begins to connect. On loopback the handshake is over when this returns; elsewhere, and for an error, the first write
 /// or read waits for it.
-pub(super) fn connect(desk: &Desk, source: Option<std::net::Ipv4Addr>) -> io::Result<TcpStream> {
+fn connect(desk: &Desk, source: Option<std::net::Ipv4Addr>) -> io::Result<TcpStream> {
     let target = desk.plan.target;
     let domain = if target.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -55,6 +56,29 @@ pub(super) fn connect(desk: &Desk, source: Option<std::net::Ipv4Addr>) -> io::Re
     match socket.connect(&SockAddr::from(target)) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(TcpStream::from(socket)),
+    }
+}
+
+/// Connects and, where the plan says so, asks for WebSocket.
+pub(super) async fn open(desk: &Desk, watch: &Watch) -> io::Result<TcpStream> {
+    let mut stream = connect(desk, desk.source())?;
+    if desk.plan.handshake.is_empty() {
+        return Ok(stream);
+    }
+    write_all(watch, &mut stream, &desk.plan.handshake).await?;
+    let mut head = upgrade::Head::default();
+    loop {
+        // What comes behind the head is the tunnel's first bytes; a source sends them without end, and nobody misses these.
+        let ended = read(desk, watch, &mut stream, |piece| match piece {
+            [] => Err(()),
+            piece => head.feed(piece),
+        })
+        .await?;
+        match ended {
+            Ok(Some(_)) if head.is_switching() => return Ok(stream),
+            Ok(None) => {}
+            Ok(Some(_)) | Err(()) => return Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the generator was asked to do, checked.
 
+use crate::upgrade;
 use anyhow::{Context as _, ensure};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -46,6 +47,12 @@ pub(crate) struct Args {
     /// Sends a body of so many bytes with each request.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(UPLOAD_BYTES_MAX)))]
     upload: u32,
+    /// Asks for WebSocket first; a stream, messages or idleness follow in the tunnel.
+    #[arg(long)]
+    upgrade: bool,
+    /// Idle connections ask with one message of 64 bytes that comes back, instead of a request.
+    #[arg(long)]
+    message: bool,
     /// A range like 127.0.0.1-127.0.0.9, to connect from in turn: for more connections than one address has ports.
     #[arg(long)]
     source_addresses: Option<String>,
@@ -90,6 +97,10 @@ pub(super) struct Plan {
     pub(super) request: Vec<u8>,
     /// What is sent once on each idle connection.
     pub(super) idle_request: Vec<u8>,
+    /// What comes back is the message that was sent, not a response.
+    pub(super) echoes: bool,
+    /// What asks for WebSocket on each new connection; empty: nothing does.
+    pub(super) handshake: Vec<u8>,
     /// Empty: the kernel chooses.
     pub(super) sources: Vec<Ipv4Addr>,
 }
@@ -112,6 +123,10 @@ impl Plan {
             (_, active) => active.unwrap_or(args.connections).min(args.connections),
         };
         ensure!(active > 0 || args.mode == Mode::Idle, "no connection carries requests");
+        let is_http = matches!(args.mode, Mode::Keepalive | Mode::Close);
+        ensure!(!is_http || !args.upgrade, "--upgrade is for stream, ping-pong and idle");
+        ensure!(args.mode == Mode::Idle || !args.message, "--message is for idle");
+        let held_by_message = args.message || args.upgrade;
         let request = match args.mode {
             Mode::PingPong => vec![b'x'; MESSAGE_BYTES],
             _ => request(&host, &args.path, args.upload as usize, args.mode == Mode::Close),
@@ -126,7 +141,13 @@ impl Plan {
             direction: args.direction,
             rate: args.rate,
             request,
-            idle_request: request_idle(&host, &args.path),
+            idle_request: if held_by_message {
+                vec![b'x'; MESSAGE_BYTES]
+            } else {
+                request_idle(&host, &args.path)
+            },
+            echoes: args.mode == Mode::PingPong || held_by_message,
+            handshake: if args.upgrade { upgrade::request(&host, &args.path) } else { Vec::new() },
             sources: args.source_addresses.as_deref().map(range).transpose()?.unwrap_or_default(),
             cpus: args.cpus,
         })

@@ -27,6 +27,12 @@ pub(crate) struct Args {
     /// Bytes instead of HTTP.
     #[arg(long)]
     raw: Option<Raw>,
+    /// Each connection begins with a WebSocket handshake; the bytes are in the tunnel behind it.
+    #[arg(long, requires = "raw")]
+    upgrade: bool,
+    /// Lets several processes listen on one address; the kernel spreads connections over them.
+    #[arg(long)]
+    reuse_port: bool,
 }
 
 /// What to do with bytes that are no HTTP.
@@ -45,7 +51,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         net::pin(cpu)?;
     }
     net::raise_descriptors();
-    let listener = net::listen(args.listen)?;
+    let listener = net::listen(args.listen, args.reuse_port)?;
     net::announce(&listener)?;
     let role = match args.raw {
         None => Role::Http,
@@ -53,5 +59,5 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Some(Raw::Sink) => Role::Sink,
         Some(Raw::Source) => Role::Source,
     };
-    serve(&listener, role)
+    serve(&listener, role, args.upgrade)
 }

@@ -5,6 +5,7 @@ use super::answer::{Answer, Answers};
 use super::http::Requests;
 use crate::slots::Slots;
 use crate::sys::{Event, Lease, Options, Uring};
+use crate::upgrade::{self, Head};
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
@@ -45,6 +46,8 @@ enum Output {
 struct Connection {
     stream: TcpStream,
     requests: Requests,
+    /// The handshake that has yet to end, where there is one.
+    handshake: Option<Box<Head>>,
     queue: VecDeque<Output>,
     receiving: bool,
     sending: bool,
@@ -56,6 +59,8 @@ struct Connection {
 struct Server {
     ring: Uring,
     role: Role,
+    /// Connections begin with a handshake.
+    upgrades: bool,
     answers: Answers,
     connections: Slots<Connection>,
     /// Connections whose receive found no buffer.
@@ -63,12 +68,13 @@ struct Server {
     source: &'static [u8],
 }
 
-/// Serves until the process ends.
-pub(crate) fn serve(listener: &TcpListener, role: Role) -> anyhow::Result<()> {
+/// Serves until the process ends; each connection begins with a WebSocket handshake if it `upgrades`.
+pub(crate) fn serve(listener: &TcpListener, role: Role, upgrades: bool) -> anyhow::Result<()> {
     let source: &'static [u8] = if role == Role::Source { vec![b'x'; SOURCE_BYTES].leak() } else { &[] };
     let mut server = Server {
         ring: Uring::new(role.options())?,
         role,
+        upgrades,
         answers: Answers::new(),
         connections: Slots::new(),
         starved: Vec::new(),
@@ -104,6 +110,7 @@ impl Server {
         let connection = Connection {
             stream,
             requests: Requests::default(),
+            handshake: self.upgrades.then(Box::default),
             queue: VecDeque::new(),
             receiving: false,
             sending: false,
@@ -146,6 +153,7 @@ impl Server {
         let queue = &mut connection.queue;
         match self.role {
             _ if connection.ends => self.ring.give_back(lease),
+            _ if connection.handshake.is_some() => self.shake(slot, lease),
             Role::Echo => queue.push_back(Output::Lease(lease)),
             Role::Sink | Role::Source => self.ring.give_back(lease),
             Role::Canned => {
@@ -165,10 +173,26 @@ impl Server {
         }
     }
 
+    /// Takes a piece of the handshake, and answers its end. A client that sends more before it has the answer is cut off.
+    fn shake(&mut self, slot: u32, lease: Lease) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let Some(head) = &mut connection.handshake else { return };
+        let ended = head.feed(self.ring.bytes(&lease));
+        self.ring.give_back(lease);
+        match ended {
+            Ok(None) => {}
+            Ok(Some(0)) => {
+                connection.handshake = None;
+                connection.queue.push_back(Output::Answer(Answer { bytes: upgrade::ANSWER, close: false }));
+            }
+            Ok(Some(_)) | Err(()) => self.end(slot),
+        }
+    }
+
     /// Sends what is next, if nothing is on its way.
     fn send(&mut self, slot: u32) {
         let Some(connection) = self.connections.at(slot) else { return };
-        if connection.sending || connection.ends {
+        if connection.sending || connection.ends || connection.handshake.is_some() {
             return;
         }
         let fd = connection.stream.as_fd();

@@ -57,6 +57,10 @@ pub struct SimIo<W: World = ()> {
     pub sabotaged: u64,
     pub turns: u64,
     pub(super) descriptors: Vec<Option<Descriptor>>,
+    /// Numbers below the length of `descriptors` that are free.
+    pub(super) free: BTreeSet<usize>,
+    /// Eventfds ever opened: nobody tells us when one is written to.
+    pub(super) events: Vec<Fd>,
     pub(super) submissions: Vec<Submission>,
     /// Operations submitted whose terminal completion was not handed out yet.
     pub(super) live: BTreeMap<Token, (Fd, Verb)>,
@@ -90,6 +94,8 @@ impl<W: World> SimIo<W> {
             sabotaged: 0,
             turns: 0,
             descriptors: (0..FIRST_FD).map(|_| None).collect(),
+            free: BTreeSet::new(),
+            events: Vec::new(),
             submissions: Vec::new(),
             live: BTreeMap::new(),
             ready: BTreeMap::new(),
@@ -102,7 +108,9 @@ impl<W: World> SimIo<W> {
     }
     /// An eventfd, for a mailbox's poll.
     pub fn event(&mut self) -> Fd {
-        self.open(Thing::Event(false)).expect("descriptors are left for an eventfd")
+        let fd = self.open(Thing::Event(false)).expect("descriptors are left for an eventfd");
+        self.events.push(fd);
+        fd
     }
     /// Writes to an eventfd, as another thread would.
     pub fn signal(&mut self, fd: Fd) {
@@ -111,7 +119,7 @@ impl<W: World> SimIo<W> {
     }
     /// Descriptors open now.
     pub fn open_descriptors(&self) -> usize {
-        self.descriptors.iter().flatten().count()
+        self.descriptors.len() - FIRST_FD - self.free.len()
     }
     /// The socket behind a descriptor.
     pub fn socket_of(&self, fd: Fd) -> Option<SocketId> {
@@ -151,8 +159,7 @@ impl<W: World> SimIo<W> {
         if self.open_descriptors() >= self.descriptor_limit {
             return Err(Errno(libc::EMFILE));
         }
-        let free = (FIRST_FD..self.descriptors.len()).find(|i| self.descriptors[*i].is_none());
-        let at = free.unwrap_or_else(|| {
+        let at = self.free.pop_first().unwrap_or_else(|| {
             self.descriptors.push(None);
             self.descriptors.len() - 1
         });

@@ -223,6 +223,7 @@ impl<W: World> SimIo<W> {
     /// Lets go of a descriptor with `flying` operations in flight on it, its close included.
     pub(super) fn drop_descriptor(&mut self, fd: Fd, flying: usize) {
         let descriptor = self.descriptors[fd.0 as usize].take().expect("open");
+        self.free.insert(fd.0 as usize);
         let found = descriptor.flying.iter().filter(|f| **f).count();
         assert!(
             found == flying,

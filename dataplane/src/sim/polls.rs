@@ -29,11 +29,11 @@ impl<W: World> SimIo<W> {
     }
     /// Eventfds are written to from outside, without a notice.
     pub(super) fn serve_events(&mut self) {
-        let is_event = |d: &Option<Descriptor>| {
-            d.as_ref().is_some_and(|d| matches!(d.thing, Thing::Event(true)) && d.poll.is_some())
-        };
-        while let Some(at) = self.descriptors.iter().position(is_event) {
-            self.try_poll(Fd(at as i32));
+        for at in 0..self.events.len() {
+            let fd = self.events[at];
+            if let Ok(Descriptor { thing: Thing::Event(true), poll: Some(_), .. }) = self.descriptor_mut(fd) {
+                self.try_poll(fd);
+            }
         }
     }
 }

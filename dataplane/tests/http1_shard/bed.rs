@@ -27,6 +27,7 @@ const OK_TO_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
 pub(crate) const SETTLES: Duration = Duration::from_millis(50);
 /// Longer than any linger or grace of ours.
 const AFTERMATH: Duration = Duration::from_secs(4);
+const CLIENTS_OF_AN_ADDRESS: u32 = 20_000;
 const MOST_TURNS: u64 = 2_000_000;
 
 pub(crate) fn listen_address() -> SocketAddress {
@@ -253,6 +254,10 @@ fn cluster() -> Cluster {
 impl Bed {
     /// Every timeout is 100 seconds and every limit its default, but for what `change` does to them.
     pub(crate) fn new(change: impl FnOnce(&mut Listener, &mut Cluster)) -> Self {
+        Self::with_pool(PoolSize { tiny: 64, small: 64, large: 16 }, change)
+    }
+    /// The same with as many buffers as `pool` says.
+    pub(crate) fn with_pool(pool: PoolSize, change: impl FnOnce(&mut Listener, &mut Cluster)) -> Self {
         let (mut listener, mut cluster) = (listener(), cluster());
         change(&mut listener, &mut cluster);
         let snapshot = Arc::new(Snapshot {
@@ -284,7 +289,7 @@ impl Bed {
             snapshot,
             stats: stats.clone(),
             log,
-            pool: PoolSize { tiny: 64, small: 64, large: 16 },
+            pool,
             seed: 1,
             process_tag: 7,
         };
@@ -322,7 +327,10 @@ impl Bed {
         let net = &mut self.io.net;
         let actor = u32::try_from(self.io.world.ends.len() + 1).expect("few ends");
         let socket = net.socket(sim::Owner::Actor(actor));
-        net.bind(socket, SocketAddress::new([192, 0, 2, 1].into(), 0)).expect("a free port");
+        // One address has ports for so many, and a crowd takes the next.
+        let third =
+            2 + u8::try_from(actor / CLIENTS_OF_AN_ADDRESS).expect("fewer clients than addresses and ports");
+        net.bind(socket, SocketAddress::new([192, 0, third, 1].into(), 0)).expect("a free port");
         net.connect(socket, listen_address()).expect("a connect");
         let at = self.io.world.add(net, socket, true, deaf);
         self.tell(at, script);

@@ -10,7 +10,7 @@ mod counting;
 mod real;
 mod shard;
 
-use counting::allocations;
+use counting::{allocations, weight};
 use dataplane::cluster::balance::{Hint, POLICIES};
 use dataplane::cluster::shared::SharedCluster;
 use dataplane::cluster::{ClusterState, PickError, Tried};
@@ -30,6 +30,13 @@ use std::time::Duration;
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(black_box(Box::new(1)))), 1);
     assert_eq!(allocations(|| ()), 0);
+}
+
+#[test]
+fn the_counter_weighs() {
+    let mut grown = vec![0_u8; 100];
+    grown.reserve_exact(900);
+    assert_eq!(weight((Box::new([0_u8; 24]), grown)), 1024);
 }
 
 fn cluster(balance: &'static str, endpoints: u16) -> Cluster {

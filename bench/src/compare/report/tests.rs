@@ -50,12 +50,19 @@ fn the_document_holds_losses_conditions_and_notes() {
         &records(90.0, 100.0, 1.0),
         &["cpu.svg".to_owned()],
         "performance",
+        "| tunnels |\n",
         "# Notes\n\n## Kept\n\nx\n",
     );
     assert_eq!(text.lines().filter(|l| l.starts_with("# ")).count(), 1);
-    for part in
-        ["**missed**", "0.90 of nginx's", "![cpu](performance/cpu.svg)", "97 %", "| kernel | 6 |", "## Kept"]
-    {
+    for part in [
+        "**missed**",
+        "0.90 of nginx's",
+        "![cpu](performance/cpu.svg)",
+        "97 %",
+        "| kernel | 6 |",
+        "## Scale\n\n| tunnels |",
+        "## Kept",
+    ] {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
     assert!(!text.contains("baseline"));
