@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod exit;
 pub mod log;
+pub mod ports;
 mod ready;
 pub mod run;
 mod watchdog;

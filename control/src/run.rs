@@ -5,6 +5,7 @@ use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
 use crate::doctor::{self, Question};
 use crate::exit::Exit;
 use crate::log::{self, Log};
+use crate::ports::{self, PortWatch};
 use crate::ready;
 use crate::watchdog::{TICK, Watchdog};
 use dataplane::limits;
@@ -18,6 +19,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
+/// Ticks between two looks at the local ports: one second.
+const PORTS_TICKS: u64 = 10;
 /// How long shards that were told to stop may take before the process ends without them.
 const STOP_WAIT: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,8 @@ fn environment() -> Environment {
         cpus: machine.shards,
         descriptors: machine.descriptors,
         random_node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+        local_ports: ports::range_of_machine(),
+        is_source: plane::is_source,
     }
 }
 
@@ -154,6 +159,8 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         plane: &plane,
         log,
         watchdog: Watchdog::default(),
+        ports: PortWatch::new(&loaded.snapshot, ports::of_machine().as_ref()),
+        ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
         drain_until: None,
@@ -262,6 +269,8 @@ struct Running<'a> {
     plane: &'a Plane,
     log: &'a Log,
     watchdog: Watchdog,
+    ports: PortWatch,
+    ticks: u64,
     /// Shards that have not ended.
     alive: usize,
     drain_timeout: Duration,
@@ -293,6 +302,10 @@ impl Running<'_> {
             }
             Event::ReopenLogs => self.log.reopen(),
             Event::Tick => {
+                self.ticks += 1;
+                if self.ticks.is_multiple_of(PORTS_TICKS) {
+                    self.ports.look(|cluster, endpoint| self.plane.open_links(cluster, endpoint));
+                }
                 if let Some(shard) = self.watchdog.tick(&self.plane.turns()) {
                     // Never serve with a hole among the shards.
                     tracing::error!(

@@ -5,6 +5,7 @@
 
 use crate::buf::{Pool, PoolSize};
 use crate::cluster::ClusterState;
+use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener};
 use crate::conn::Conn;
 use crate::exchange::Exchange;
@@ -108,6 +109,8 @@ pub struct Core {
     pub links: Slab<Link>,
     pub tunnels: Slab<Tunnel>,
     pub clusters: Vec<Option<ClusterRuntime>>,
+    /// Sources without a free port towards an endpoint.
+    pub exhausted: Exhausted,
     pub pool: Pool,
     pub wheel: TimerWheel,
     pub stats: Arc<Stats>,
@@ -174,6 +177,7 @@ impl Core {
             links: Slab::new(conns_max.saturating_mul(2)),
             tunnels: Slab::new(conns_max),
             clusters,
+            exhausted: Exhausted::new(),
             pool: Pool::new(pool),
             wheel: TimerWheel::new(clock.mono),
             stats,

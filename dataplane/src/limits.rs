@@ -90,6 +90,24 @@ pub const DESCRIPTORS_MIN: u64 = 32;
 /// Descriptors the process keeps for itself (logs, listeners, rings, epoll, eventfds), or a quarter of what it has.
 pub const RESERVED_DESCRIPTORS: u64 = 128;
 
+// --- ports (cluster/exhausted.rs, link/connect.rs) -------------------------------------------------------------
+
+/// How long a source address without a free port towards an endpoint is not tried again, unless a port frees: a failed
+/// search walks the whole range in the kernel, on the shard's thread (20 us for 1,000 ports, 600 us for 28,000).
+pub const EXHAUSTED_FOR: Duration = ms(100);
+/// How long after such a search connects from that address to that endpoint go one at a time.
+pub const SUSPECT_FOR: Duration = secs(1);
+/// Pairs of source address and endpoint that one shard remembers as exhausted; beyond them the one that ends soonest is
+/// forgotten. A power of two.
+pub const EXHAUSTED_PAIRS: usize = 1024;
+/// Source addresses that cannot be bound to which one connect finds out at once before it gives up.
+pub const SOURCE_TRIES: u32 = 32;
+/// Source addresses of a configuration that are tried by a bind, to warn of what is not this machine's.
+pub const SOURCE_CHECKS: u64 = 4096;
+/// Percent of the ports towards an endpoint from which on a warning stands, and below which it is taken back.
+pub const PORTS_WARN_PERCENT: u64 = 80;
+pub const PORTS_CALM_PERCENT: u64 = 70;
+
 // --- HTTP/1 ---------------------------------------------------------------------------------------------------
 
 /// Bytes of the request line without its CRLF. RFC 9112 section 3 recommends at least 8000.
@@ -183,7 +201,8 @@ pub const LISTENER_ADDRESSES_MAX: usize = 64;
 pub const ROUTES_MAX: usize = 100_000;
 pub const CLUSTERS_MAX: usize = 10_000;
 pub const ENDPOINTS_MAX: usize = 10_000;
-pub const SOURCE_ADDRESSES_MAX: usize = 65_536;
+/// Source addresses of one cluster: a link holds the number of its own in 16 bits, of which one says that it has none.
+pub const SOURCE_ADDRESSES_MAX: usize = u16::MAX as usize;
 pub const ENDPOINT_WEIGHT: Bound<u64> = bound(0, 1, 256);
 /// Open links and running requests of one endpoint; `u64::MAX` stands for "unlimited".
 pub const ENDPOINT_CONNECTIONS: Bound<u64> = bound(1, u64::MAX, u64::MAX);
@@ -224,5 +243,6 @@ const _: () = assert!(
     RESPONSE_HEADER_BLOCK + HEAD_ADDED_BYTES + STATUS_LINE_BYTES + 2
         <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM
 );
+const _: () = assert!(EXHAUSTED_PAIRS.is_power_of_two());
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
 const _: () = assert!(RING_SUBMISSION_ENTRIES <= RING_COMPLETION_ENTRIES);

@@ -1,13 +1,14 @@
 //! All shards of a process: binds the listeners, starts a pinned thread for each shard, and speaks to them for control.
 
 use crate::buf::PoolSize;
+use crate::cluster::shared::SharedEndpoint;
 use crate::core::{Setup, Shared};
 use crate::io::{Errno, Fd, Io, Kind, SocketAddress, SocketOption, Token};
 use crate::limits;
 use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
 use crate::shard::{Shard, Turn};
-use crate::spec::{ListenerId, Snapshot};
+use crate::spec::{ClusterId, EndpointId, ListenerId, Snapshot};
 use crate::stats::access_log::{self, LogReader};
 use crate::stats::{Stats, request_id};
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
@@ -72,6 +73,11 @@ pub struct Resources {
     pub locked_memory: u64,
 }
 
+/// Whether a link can be connected from this address: it is the machine's, or net.ipv4.ip_nonlocal_bind allows any.
+pub fn is_source(ip: std::net::IpAddr) -> bool {
+    socket::is_bindable(ip)
+}
+
 /// Raises the descriptor limit as far as it may be, and says what there is.
 pub fn resources() -> Resources {
     Resources {
@@ -88,6 +94,7 @@ pub fn probe() -> Result<Features, Unusable> {
 
 /// The running shards.
 pub struct Plane {
+    shared: Arc<Shared>,
     bound: Vec<Bound>,
     shards: Vec<Running>,
     log_readers: Vec<LogReader>,
@@ -116,6 +123,15 @@ impl Plane {
         notify: impl Fn(PlaneEvent) + Send + Clone + 'static,
     ) -> Result<Self, StartError> {
         let features = sys::probe().map_err(|why| StartError::Machine(why.to_string()))?;
+        if let Some(cluster) = snapshot.clusters.iter().flatten().find(|c| c.source_addresses.ports.is_some())
+            && !socket::has_local_ports()
+        {
+            let name = &cluster.name;
+            return Err(StartError::Machine(format!(
+                "cluster {name} has `source_ports`, for which this kernel is too old: they need Linux 6.3 \
+                 (IP_LOCAL_PORT_RANGE); leave them out and set net.ipv4.ip_local_port_range instead"
+            )));
+        }
         let count = snapshot.runtime.shards.max(1);
         let (sockets, bound) = bind(&snapshot, count)?;
         let routes = Arc::new(RouteTable::build(&snapshot.routes));
@@ -168,7 +184,7 @@ impl Plane {
                 Err(_) => return Err(StartError::Machine("a shard ended while it started".to_owned())),
             }
         }
-        Ok(Self { bound, shards, log_readers })
+        Ok(Self { shared, bound, shards, log_readers })
     }
 
     /// One entry for each bound address.
@@ -182,6 +198,11 @@ impl Plane {
     /// What each shard counts.
     pub fn stats(&self) -> impl Iterator<Item = &Stats> {
         self.shards.iter().map(|s| &*s.stats)
+    }
+    /// Links open to an endpoint, idle ones included, over all shards; each holds a local port.
+    pub fn open_links(&self, cluster: ClusterId, endpoint: EndpointId) -> u32 {
+        let shared = self.shared.clusters.get(usize::from(cluster.0)).and_then(Option::as_ref);
+        shared.and_then(|shared| shared.endpoint(endpoint)).map_or(0, SharedEndpoint::open_links)
     }
     /// Turns of each shard's loop so far, for the watchdog.
     pub fn turns(&self) -> Vec<u64> {

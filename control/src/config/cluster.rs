@@ -3,12 +3,10 @@
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
-use super::{address, host, later};
+use super::{Environment, address, host, later, source};
 use dataplane::cluster::balance::POLICIES;
 use dataplane::limits;
-use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SourceAddresses,
-};
+use dataplane::spec::{Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +51,14 @@ pub(super) static SECTION: Section = Section {
              the last.",
         )
         .absent("the kernel's choice"),
+        Key::new(
+            "source_ports",
+            Shape::Free("a range of ports, as \"10000-60999\""),
+            NewConnections,
+            "Local ports of links, every shard from the whole range. An end outside `net.ipv4.ip_local_port_range` has no \
+             effect. Needs Linux 6.3.",
+        )
+        .absent("`net.ipv4.ip_local_port_range`"),
         Key::new(
             "endpoints",
             Shape::Free("a list of addresses or tables"),
@@ -180,20 +186,21 @@ pub(super) static POOL: Section = Section {
     ],
 };
 
-pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>]) -> Vec<Cluster> {
+pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Environment) -> Vec<Cluster> {
     let tables = tables.iter().zip(names).enumerate();
     tables
         .map(|(index, (table, name))| {
             let timeouts = table.table("timeouts");
             let pool = table.table("pool");
             let balance = balance(table);
+            let endpoints = endpoints(table, balance);
             Cluster {
                 id: ClusterId(u16::try_from(index).unwrap_or(u16::MAX)),
                 name: Arc::clone(name),
                 balance,
                 host: host_policy(table),
-                source_addresses: source_addresses(table),
-                endpoints: endpoints(table, balance),
+                source_addresses: source::read(table, &endpoints, environment),
+                endpoints,
                 dead_peer: timeouts.duration("dead_peer"),
                 timeouts: ClusterTimeouts {
                     connect: timeouts.duration("connect"),
@@ -234,19 +241,6 @@ fn host_policy(table: &Table<'_>) -> HostPolicy {
             HostPolicy::Name(name.into())
         }
     }
-}
-
-fn source_addresses(table: &Table<'_>) -> SourceAddresses {
-    let items = table.each("source_addresses");
-    let ranges: Vec<_> = items.iter().filter_map(address::range).collect();
-    let count = ranges.iter().map(|&range| address::range_size(range)).fold(0, u128::saturating_add);
-    if count > limits::SOURCE_ADDRESSES_MAX as u128
-        && let Some(item) = items.first()
-    {
-        let most = limits::SOURCE_ADDRESSES_MAX;
-        item.error(format!("{count} addresses are out of range (at most {most} in all)"));
-    }
-    SourceAddresses { ranges }
 }
 
 fn endpoints(table: &Table<'_>, balance: &str) -> Vec<Endpoint> {

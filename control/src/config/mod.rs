@@ -17,6 +17,7 @@ mod reference;
 mod reply;
 mod report;
 mod route;
+mod source;
 mod template;
 mod tree;
 mod units;
@@ -28,11 +29,13 @@ pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};
 pub use units::{parse_duration, parse_size};
 
+use dataplane::io::PortRange;
 use dataplane::limits;
 use dataplane::spec::Snapshot;
 use names::Names;
 use report::Problems;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use toml::de::DeTable;
@@ -50,6 +53,10 @@ pub struct Environment {
     pub descriptors: u64,
     /// Its pseudonym unless the file gives one.
     pub random_node: String,
+    /// Where the ports of connections come from: net.ipv4.ip_local_port_range, where it is known.
+    pub local_ports: Option<PortRange>,
+    /// Whether links can be connected from an address; one that cannot earns a warning.
+    pub is_source: fn(IpAddr) -> bool,
 }
 
 /// A checked file.
@@ -133,7 +140,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSetti
     let (mut listener_ids, listener_names) = Names::read("listener", &listener_tables);
     let (mut cluster_ids, cluster_names) = Names::read("cluster", &cluster_tables);
 
-    let clusters = cluster::read(&cluster_tables, &cluster_names);
+    let clusters = cluster::read(&cluster_tables, &cluster_names, environment);
     let mut listeners = listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment);
     let routes = route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
     route::check_protocols(&route_tables, &listeners);

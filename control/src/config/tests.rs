@@ -9,7 +9,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn environment() -> Environment {
-    Environment { cpus: 2, descriptors: 20_128, random_node: "n0".to_owned() }
+    Environment {
+        cpus: 2,
+        descriptors: 20_128,
+        random_node: "n0".to_owned(),
+        local_ports: PortRange::new(32_768, 60_999),
+        is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
+    }
 }
 
 fn good(text: &str) -> Loaded {
@@ -35,7 +41,7 @@ fn the_demo_is_sound() {
     let cluster = snapshot.clusters[0].as_ref().unwrap();
     assert_eq!(listener(0).cluster, Some(cluster.id));
     assert_eq!((cluster.balance, cluster.endpoints.len()), ("round_robin", 3));
-    assert_eq!(cluster.source_addresses.nth(8, false).unwrap().to_string(), "127.0.0.9");
+    assert_eq!(cluster.source_addresses.at(8, false).unwrap().to_string(), "127.0.0.9");
     let Action::Respond(reply) = &snapshot.routes[0].action else { panic!("no respond") };
     assert_eq!(reply.body.0[0], TemplatePart::Variable(Variable::RemoteAddr));
     assert_eq!(reply.body.0.last(), Some(&TemplatePart::Text("\r\n".into())));

@@ -3,6 +3,7 @@
 //! The kernel tells connections apart by four things: source address and port, destination address and port. So each
 //! source address has its whole range of ports for each destination.
 
+use crate::io::PortRange;
 use crate::spec::{Cluster, SourceAddresses};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -44,6 +45,15 @@ impl LocalPorts {
         (self.first..=self.last).contains(&port) && !self.is_reserved(port)
     }
 
+    /// How many of them a socket may get that is held to `asked` (IP_LOCAL_PORT_RANGE).
+    pub fn count_within(&self, asked: Option<PortRange>) -> u32 {
+        let within = asked.zip(PortRange::new(self.first.max(1), self.last)).map(|(asked, all)| asked.within(all));
+        within.map_or_else(
+            || self.count(),
+            |used| Self { first: used.first(), last: used.last(), reserved: self.reserved.clone() }.count(),
+        )
+    }
+
     /// How many ports a connecting socket may get.
     pub fn count(&self) -> u32 {
         if self.reserved.is_empty() {
@@ -72,7 +82,8 @@ impl Capacity {
         let destinations = there.map(|address| (address.ip(), address.port())).collect::<BTreeSet<_>>().len();
         let addresses = count_addresses(&cluster.source_addresses, v6).max(1);
         let destinations = u64::try_from(destinations).unwrap_or(u64::MAX);
-        (destinations > 0).then(|| Self { addresses, ports: ports.count(), destinations })
+        let ports = ports.count_within(cluster.source_addresses.ports);
+        (destinations > 0).then_some(Self { addresses, ports, destinations })
     }
 
     /// Links to one destination.
@@ -144,7 +155,7 @@ mod tests {
         assert_eq!(alone.links(), 3 * 28232);
         let ip = |text: &str| text.parse().unwrap();
         pool.source_addresses =
-            SourceAddresses { ranges: vec![(ip("127.0.0.1"), ip("127.0.0.9")), (ip("::1"), ip("::1"))] };
+            SourceAddresses { ranges: vec![(ip("127.0.0.1"), ip("127.0.0.9")), (ip("::1"), ip("::1"))], ports: None };
         let nine = Capacity::of(&pool, false, &ports).unwrap();
         assert_eq!((nine.per_destination(), nine.links()), (9 * 28232, 27 * 28232));
         assert_eq!(Capacity::of(&pool, true, &ports), None);
@@ -152,5 +163,11 @@ mod tests {
         assert_eq!(Capacity::of(&pool, false, &ports).unwrap().addresses, 12, "ranges that overlap");
         pool.endpoints[2].address = pool.endpoints[1].address;
         assert_eq!(Capacity::of(&pool, false, &ports).unwrap().destinations, 2, "one destination twice");
+        pool.source_addresses.ports = PortRange::new(40_000, 40_999);
+        assert_eq!(Capacity::of(&pool, false, &ports).unwrap().ports, 1000);
+        let ports = LocalPorts::parse("32768 60999", "40000-40009").unwrap();
+        assert_eq!(Capacity::of(&pool, false, &ports).unwrap().ports, 990);
+        pool.source_addresses.ports = PortRange::new(10_000, 33_767);
+        assert_eq!(Capacity::of(&pool, false, &ports).unwrap().ports, 1000, "an end outside has no effect");
     }
 }

@@ -6,12 +6,14 @@
 
 pub mod balance;
 pub mod capacity;
+pub mod exhausted;
 pub mod retry;
 pub mod shared;
 
-use crate::limits::CONNECT_ATTEMPTS;
+use crate::limits::{CONNECT_ATTEMPTS, EXHAUSTED_PAIRS};
 use crate::spec::{Cluster, Endpoint, EndpointId};
 use balance::{Balancer, Hint, POLICIES, View, policy};
+use exhausted::SourceId;
 use shared::SharedCluster;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -162,13 +164,29 @@ impl ClusterState {
         }
     }
 
-    /// The next local address to connect from, in turn over all shards; `None` leaves it to the kernel.
-    pub fn next_source(&self, v6: bool) -> Option<IpAddr> {
+    /// The next local address to connect from that `may` be tried, in turn over all shards. `Some` without an address
+    /// leaves it to the kernel; `None` says that none may be tried.
+    pub fn next_source(
+        &self,
+        v6: bool,
+        may: impl Fn(SourceId) -> bool,
+    ) -> Option<(SourceId, Option<IpAddr>)> {
         let addresses = &self.cluster.source_addresses;
-        if addresses.ranges.is_empty() {
-            return None;
+        let count = addresses.count(v6);
+        if count == 0 {
+            return may(SourceId::KERNEL).then_some((SourceId::KERNEL, None));
         }
-        addresses.nth(self.shared.take_source_ticket(), v6)
+        let first = self.shared.take_source_ticket();
+        // More than the table holds cannot all be exhausted as far as this shard knows.
+        let looks = count.min(EXHAUSTED_PAIRS as u64 + 1);
+        (0..looks).find_map(|n| {
+            let index = first.wrapping_add(n) % count;
+            let id = SourceId(u16::try_from(index).ok()?);
+            if !may(id) {
+                return None;
+            }
+            Some((id, Some(addresses.at(index, v6)?)))
+        })
     }
 }
 

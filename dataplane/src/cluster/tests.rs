@@ -107,13 +107,19 @@ fn idle_links_are_bounded_over_shards() {
 #[test]
 fn sources_go_round_over_shards() {
     let mut cluster = test_cluster(&[1]);
-    assert_eq!(shards(cluster.clone(), 1)[0].next_source(false), None);
+    let kernel = Some((SourceId::KERNEL, None));
+    assert_eq!(shards(cluster.clone(), 1)[0].next_source(false, |_| true), kernel);
+    assert_eq!(shards(cluster.clone(), 1)[0].next_source(false, |_| false), None);
     let range = ("127.0.0.1".parse().unwrap(), "127.0.0.3".parse().unwrap());
     cluster.source_addresses.ranges.push(range);
     let shards = shards(cluster, 2);
-    let next = |n: usize| shards[n].next_source(false).unwrap().to_string();
+    let next = |n: usize| shards[n].next_source(false, |_| true).unwrap().1.unwrap().to_string();
     assert_eq!([next(0), next(1), next(1), next(0)], ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"]);
-    assert_eq!(shards[0].next_source(true), None);
+    assert_eq!(shards[0].next_source(true, |_| true), kernel, "no address of that family");
+    // Those that may not be tried are passed over.
+    let second = shards[0].next_source(false, |id| id == SourceId(1));
+    assert_eq!(second, Some((SourceId(1), shards[0].spec().source_addresses.at(1, false))));
+    assert_eq!(shards[0].next_source(false, |_| false), None);
 }
 
 #[test]

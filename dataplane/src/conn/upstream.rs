@@ -41,6 +41,11 @@ fn tunnel_of(core: &Core, id: Id<Link>) -> Option<(Id<Conn>, Id<Tunnel>)> {
 
 fn on_connect(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: Outcome) {
     link::connect::on_ended(core, io, id, matches!(outcome, Outcome::Connected));
+    if matches!(outcome, Outcome::Failed(Errno(libc::EADDRNOTAVAIL)))
+        && link::connect::try_next_source(core, io, id)
+    {
+        return;
+    }
     if let Some((conn, tunnel)) = tunnel_of(core, id) {
         return tcp::on_connect_ended(core, io, conn, tunnel, &outcome);
     }

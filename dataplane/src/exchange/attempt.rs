@@ -93,9 +93,7 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
                 let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(refusal) };
                 x.failure = Some(refusal);
                 x.attempts += 1;
-                if refusal != Refusal::PortsExhausted {
-                    x.tried.add(endpoint);
-                }
+                x.tried.add(endpoint);
                 if refusal == Refusal::DescriptorsExhausted {
                     link::pool::close_some(core, io);
                 }
@@ -178,8 +176,6 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
             return Step::Refuse(loss.refusal);
         }
         Again::Never => return Step::Refuse(facts.refusal()),
-        // Out of ports from one source address: the next one may have some, to the same endpoint.
-        Again::Elsewhere if loss.refusal == Refusal::PortsExhausted => {}
         Again::Elsewhere => {
             if let Some(endpoint) = endpoint {
                 x.tried.add(endpoint);

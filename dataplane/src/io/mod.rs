@@ -6,11 +6,13 @@
 
 pub mod address;
 pub mod pipe;
+pub mod ports;
 pub mod token;
 
 use crate::buf::{Chain, Class, Lease, Pool};
 pub use address::SocketAddress;
 pub use pipe::Pipe;
+pub use ports::PortRange;
 use std::fmt;
 use std::time::Duration;
 pub use token::{Kind, Token};
@@ -166,6 +168,9 @@ pub enum SocketOption {
     NoDelay,
     /// IP_BIND_ADDRESS_NO_PORT, before bind to a source address with port 0: the port is chosen at connect, by four-tuple.
     BindAddressNoPort,
+    /// IP_LOCAL_PORT_RANGE (Linux 6.3), before connect: the port is chosen from these, as far as the machine's own range
+    /// (net.ipv4.ip_local_port_range) has them.
+    LocalPorts(PortRange),
     /// SO_LINGER of zero: close sends RST.
     ResetOnClose,
     /// A peer that vanished is found within this: keep-alive probes while nothing is sent, TCP_USER_TIMEOUT while something
@@ -195,6 +200,8 @@ pub trait Io {
     fn recv(&mut self, fd: Fd, class: Class, expect: Expect, token: Token);
     /// Sends the front of `chain` (MSG_NOSIGNAL); one completion, perhaps short. The leases stay untouched until then.
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token);
+    /// Connects. EADDRNOTAVAIL says that no local port is free towards `to`: a socket whose port is chosen at connect may
+    /// then be bound to another address and connected again.
     fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token);
     /// Waits once until `fd` is as `interest` says.
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token);

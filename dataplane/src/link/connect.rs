@@ -1,18 +1,17 @@
 //! Reaching an endpoint: a socket, a source address where the cluster has some, a connect with its deadline.
 
 use super::{Link, Owner, Phase, settle};
-use crate::cluster::ClusterState;
+use crate::cluster::exhausted::{Pair, SourceId};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::fault::Refusal;
-use crate::io::{Errno, Family, Fd, Io, Kind, Mono, SocketAddress, SocketOption};
+use crate::io::{Errno, Family, Fd, Io, Kind, Mono, PortRange, SocketAddress, SocketOption};
+use crate::limits;
 use crate::spec::{ClusterId, EndpointId};
 use crate::stream::Stream;
 use crate::table::Id;
+use std::net::IpAddr;
 use std::time::Duration;
-
-/// How many source addresses are tried for one connect before the cluster counts as out of ports.
-const SOURCE_TRIES: u32 = 8;
 
 /// Begins a connect for `owner`. The link takes one of the endpoint's `max_connections`, and returns it when it closes.
 pub fn begin(
@@ -22,20 +21,41 @@ pub fn begin(
     owner: Owner,
     timeout: Duration,
 ) -> Result<Id<Link>, Refusal> {
-    let now = core.clock.mono;
-    let Some(runtime) = core.cluster_mut(cluster) else { return Err(Refusal::NoEndpoint) };
-    let Some(address) = runtime.state.spec().endpoints.get(usize::from(endpoint.0)).map(|e| e.address) else {
-        return Err(Refusal::NoEndpoint);
-    };
-    if !runtime.state.open_link(endpoint) {
+    if !core.cluster_mut(cluster).is_some_and(|runtime| runtime.state.open_link(endpoint)) {
         return Err(Refusal::EndpointsFull);
     }
-    let fd = match socket(&runtime.state, io, address) {
-        Ok(fd) => fd,
-        Err(refusal) => {
-            runtime.state.close_link(endpoint);
-            return Err(refusal);
-        }
+    let begun = open(core, io, (cluster, endpoint), owner, timeout);
+    if begun.is_err()
+        && let Some(runtime) = core.cluster_mut(cluster)
+    {
+        runtime.state.close_link(endpoint);
+    }
+    begun
+}
+
+/// A socket, a slot, and the connect.
+fn open(
+    core: &mut Core,
+    io: &mut impl Io,
+    (cluster, endpoint): (ClusterId, EndpointId),
+    owner: Owner,
+    timeout: Duration,
+) -> Result<Id<Link>, Refusal> {
+    let now = core.clock.mono;
+    let Some(spec) = core.snapshot.cluster(cluster) else { return Err(Refusal::NoEndpoint) };
+    let Some(address) = spec.endpoints.get(usize::from(endpoint.0)).map(|e| e.address) else {
+        return Err(Refusal::NoEndpoint);
+    };
+    let (ports, bound) = (spec.source_addresses.ports, !spec.source_addresses.ranges.is_empty());
+    let dead_peer = spec.dead_peer;
+    // Before a socket is made: where no port is free, refusing must cost next to nothing.
+    let source = next_source(core, cluster, endpoint, address.is_v6()).ok_or(Refusal::PortsExhausted)?;
+    let fd = socket(io, address, ports, bound)?;
+    // Without it a vanished endpoint is found late, by the deadlines alone.
+    let _ = io.set_option(fd, SocketOption::DeadPeer(dead_peer));
+    let Some(source) = bind(core, io, fd, (cluster, endpoint), address, source) else {
+        io.discard(fd);
+        return Err(Refusal::PortsExhausted);
     };
     let link = Link {
         stream: Stream::new(fd),
@@ -45,6 +65,7 @@ pub fn begin(
         owner,
         deadlines: Deadlines::reading_by(now.after(timeout)),
         local: None,
+        source,
         requests: 1,
         wrote: false,
         newer: None,
@@ -52,10 +73,8 @@ pub fn begin(
     };
     let Ok(id) = core.links.insert(link) else {
         // As many links as the table holds: as good as out of descriptors. Nothing is in flight on the new one.
+        core.exhausted.end(Pair { cluster, endpoint, source }, now);
         io.discard(fd);
-        if let Some(runtime) = core.cluster_mut(cluster) {
-            runtime.state.close_link(endpoint);
-        }
         return Err(Refusal::DescriptorsExhausted);
     };
     core.stats.connects.add(1);
@@ -66,26 +85,89 @@ pub fn begin(
     Ok(id)
 }
 
-/// A socket towards `to`, bound to the next source address of the cluster where it has some.
-fn socket(state: &ClusterState, io: &mut impl Io, to: SocketAddress) -> Result<Fd, Refusal> {
+/// A socket towards `to`, from these ports, which will be bound to an address or not.
+fn socket(
+    io: &mut impl Io,
+    to: SocketAddress,
+    ports: Option<PortRange>,
+    will_be_bound: bool,
+) -> Result<Fd, Refusal> {
     let family = if to.is_v6() { Family::V6 } else { Family::V4 };
     let fd = io.socket(family).map_err(refusal_of)?;
     // A missing NODELAY costs latency, not correctness.
     let _ = io.set_option(fd, SocketOption::NoDelay);
-    // Without it a vanished endpoint is found late, by the deadlines alone.
-    let _ = io.set_option(fd, SocketOption::DeadPeer(state.spec().dead_peer));
-    for _ in 0..SOURCE_TRIES {
-        let Some(source) = state.next_source(to.is_v6()) else { return Ok(fd) };
+    if let Some(ports) = ports {
+        // The plane made sure that this kernel knows it, and control that the range is one.
+        let _ = io.set_option(fd, SocketOption::LocalPorts(ports));
+    }
+    if will_be_bound {
         // Without this option every bind would take a port of its own out of the range, for all destinations at once.
         let _ = io.set_option(fd, SocketOption::BindAddressNoPort);
-        match io.bind(fd, &SocketAddress::new(source, 0)) {
-            Ok(()) => return Ok(fd),
-            Err(Errno(libc::EADDRINUSE | libc::EADDRNOTAVAIL)) => {}
-            Err(_) => break,
-        }
     }
-    io.discard(fd);
-    Err(Refusal::PortsExhausted)
+    Ok(fd)
+}
+
+/// A source that is not known to have no port left towards the endpoint.
+fn next_source(
+    core: &mut Core,
+    cluster: ClusterId,
+    endpoint: EndpointId,
+    v6: bool,
+) -> Option<(SourceId, Option<IpAddr>)> {
+    let now = core.now();
+    let Core { clusters, exhausted, .. } = core;
+    let state = &clusters.get(usize::from(cluster.0))?.as_ref()?.state;
+    state.next_source(v6, |source| exhausted.may_try(Pair { cluster, endpoint, source }, now))
+}
+
+/// Binds to `source`, or to the next that can be bound to; `None` where there is none.
+fn bind(
+    core: &mut Core,
+    io: &mut impl Io,
+    fd: Fd,
+    (cluster, endpoint): (ClusterId, EndpointId),
+    to: SocketAddress,
+    mut source: (SourceId, Option<IpAddr>),
+) -> Option<SourceId> {
+    let now = core.now();
+    for _ in 0..limits::SOURCE_TRIES {
+        let pair = Pair { cluster, endpoint, source: source.0 };
+        match source.1.map_or(Ok(()), |ip| io.bind(fd, &SocketAddress::new(ip, 0))) {
+            Ok(()) => {
+                core.exhausted.begin(pair, now);
+                return Some(source.0);
+            }
+            Err(Errno(libc::EADDRINUSE | libc::EADDRNOTAVAIL)) => core.exhausted.add(pair, now),
+            Err(_) => return None,
+        }
+        source = next_source(core, cluster, endpoint, to.is_v6())?;
+    }
+    None
+}
+
+/// No port was free from the link's source (EADDRNOTAVAIL): remembers that, and connects from the next one, on the same
+/// socket. False where none is left; the link's deadline bounds how long it looks for one.
+pub fn try_next_source(core: &mut Core, io: &mut impl Io, id: Id<Link>) -> bool {
+    let now = core.now();
+    let Some(link) = core.links.get_mut(id) else { return false };
+    let (pair, fd) = (link.pair(), link.stream.fd);
+    core.exhausted.add(pair, now);
+    core.stats.port_searches_failed.add(1);
+    if link.phase() != Phase::Connecting {
+        return false;
+    }
+    let at = (pair.cluster, pair.endpoint);
+    let Some(address) =
+        core.snapshot.cluster(at.0).and_then(|c| c.endpoints.get(usize::from(at.1.0))).map(|e| e.address)
+    else {
+        return false;
+    };
+    let Some(source) = next_source(core, at.0, at.1, address.is_v6()) else { return false };
+    let Some(source) = bind(core, io, fd, at, address, source) else { return false };
+    let Some(link) = core.links.get_mut(id) else { return false };
+    link.source = source;
+    link.stream.connect(io, &address, id.token(Kind::LinkConnect));
+    true
 }
 
 /// Which refusal a failed socket or connect earns once no endpoint is left.
@@ -100,7 +182,9 @@ pub fn refusal_of(errno: Errno) -> Refusal {
 
 /// The connect ended, well or not.
 pub fn on_ended(core: &mut Core, io: &mut impl Io, id: Id<Link>, connected: bool) {
+    let now = core.now();
     if let Some(link) = core.links.get_mut(id) {
+        core.exhausted.end(link.pair(), now);
         link.stream.on_connect_ended();
         link.local = if connected { io.local_address(link.stream.fd).ok() } else { None };
         if connected && link.phase() == Phase::Connecting {

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod pool;
 
 use crate::buf::Class;
+use crate::cluster::exhausted::{Pair, SourceId};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
@@ -67,6 +68,8 @@ pub struct Link {
     pub deadlines: Deadlines,
     /// Its local address, once connected; for the log.
     pub local: Option<SocketAddress>,
+    /// Where it connects from.
+    source: SourceId,
     /// Exchanges begun on this link.
     pub requests: u32,
     /// The kernel took bytes since the link was last leased.
@@ -81,6 +84,10 @@ const _: () = assert!(size_of::<Link>() <= 160, "a link is small: there are as m
 impl Link {
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+    /// Between which addresses it holds a local port.
+    fn pair(&self) -> Pair {
+        Pair { cluster: self.cluster, endpoint: self.endpoint, source: self.source }
     }
     /// The one door through which the phase changes (invariant 6).
     pub fn enter(&mut self, next: Phase) {
@@ -158,8 +165,12 @@ pub fn close_when_quiet(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     if link.phase == Phase::Closing && link.stream.is_quiet() {
         link.stream.discard_queue(&mut core.pool);
         link.stream.close(io, id.token(Kind::LinkClose));
-        // Operations run in the order they are submitted: a connect after this finds the place free.
+        // Operations run in the order they are submitted: a connect after this finds the place free. The port as well,
+        // if the endpoint ended first; else it waits in TIME_WAIT (RFC 9293 3.6).
         let (cluster, endpoint) = (link.cluster, link.endpoint);
+        if link.stream.is_eof() {
+            core.exhausted.freed(link.pair(), core.clock.mono);
+        }
         if let Some(runtime) = core.cluster_mut(cluster) {
             runtime.state.close_link(endpoint);
         }

@@ -291,6 +291,7 @@ impl<W: World> Io for SimIo<W> {
         match option {
             SocketOption::ReusePort => self.descriptor_mut(fd)?.reuse_port = true,
             SocketOption::BindAddressNoPort => self.net.set_late_port(id),
+            SocketOption::LocalPorts(ports) => self.net.set_ports(id, ports),
             SocketOption::ResetOnClose => self.net.set_reset_on_close(id),
             SocketOption::NonBlocking => self.descriptor_mut(fd)?.non_blocking = true,
             // Nobody vanishes here: who is gone has sent FIN or RST.

@@ -126,7 +126,7 @@ fn cluster(random: &mut Random) -> Cluster {
         name: "app".into(),
         balance: random.pick(&policies),
         host: HostPolicy::Pass,
-        source_addresses: SourceAddresses { ranges: sources },
+        source_addresses: SourceAddresses { ranges: sources, ports: None },
         endpoints: (0..ORIGIN_COUNT).map(endpoint).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {

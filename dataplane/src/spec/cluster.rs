@@ -1,8 +1,7 @@
 //! A cluster: endpoints with one policy.
 
-use super::{ClusterId, EndpointId};
+use super::{ClusterId, EndpointId, SourceAddresses};
 use crate::io::SocketAddress;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,42 +47,6 @@ pub enum HostPolicy {
     Name(Arc<str>),
 }
 
-/// Local addresses to connect from, taken in turn; empty = the kernel's choice. Ranges are inclusive.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SourceAddresses {
-    pub ranges: Vec<(IpAddr, IpAddr)>,
-}
-
-impl SourceAddresses {
-    /// The `n`th address in turn of the family of `to`, wrapping around; `None` if there is none.
-    pub fn nth(&self, n: u64, v6: bool) -> Option<IpAddr> {
-        let size = |&(from, to): &(IpAddr, IpAddr)| -> u128 {
-            match (from, to) {
-                (IpAddr::V4(a), IpAddr::V4(b)) if !v6 => {
-                    u128::from(u32::from(b).saturating_sub(u32::from(a))) + 1
-                }
-                (IpAddr::V6(a), IpAddr::V6(b)) if v6 => {
-                    u128::from(b).saturating_sub(u128::from(a)).saturating_add(1)
-                }
-                _ => 0,
-            }
-        };
-        let total = self.ranges.iter().map(size).fold(0u128, u128::saturating_add);
-        let mut at = u128::from(n).checked_rem(total)?;
-        for range in &self.ranges {
-            let here = size(range);
-            if at < here {
-                return Some(match range.0 {
-                    IpAddr::V4(a) => IpAddr::V4((u32::from(a) + u32::try_from(at).unwrap_or(0)).into()),
-                    IpAddr::V6(a) => IpAddr::V6((u128::from(a) + at).into()),
-                });
-            }
-            at -= here;
-        }
-        None
-    }
-}
-
 /// `[cluster.timeouts]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterTimeouts {
@@ -102,25 +65,4 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Requests on one link; `u64::MAX` is unlimited.
     pub requests_per_connection: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn source_addresses_go_round() {
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        let pool = SourceAddresses {
-            ranges: vec![
-                (ip("127.0.0.1"), ip("127.0.0.3")),
-                (ip("::1"), ip("::1")),
-                (ip("127.0.1.0"), ip("127.0.1.0")),
-            ],
-        };
-        let v4: Vec<_> = (0..5).map(|n| pool.nth(n, false).unwrap().to_string()).collect();
-        assert_eq!(v4, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.1.0", "127.0.0.1"]);
-        assert_eq!(pool.nth(7, true), Some(ip("::1")));
-        assert_eq!(SourceAddresses::default().nth(0, false), None);
-    }
 }

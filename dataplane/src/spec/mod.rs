@@ -6,12 +6,14 @@
 pub mod cluster;
 pub mod listener;
 pub mod route;
+pub mod source;
 
-pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SourceAddresses};
+pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool};
 pub use listener::{Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, Timeouts};
 pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };
+pub use source::SourceAddresses;
 
 use std::sync::Arc;
 use std::time::Duration;

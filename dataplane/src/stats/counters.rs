@@ -31,6 +31,8 @@ pub struct Stats {
     pub responses: Counter,
     pub connects: Counter,
     pub connect_failures: Counter,
+    /// Connects that found no free local port (EADDRNOTAVAIL), each a walk through the range in the kernel.
+    pub port_searches_failed: Counter,
     pub links_reused: Counter,
     pub links_discarded_idle: Counter,
     pub link_idle_timeouts: Counter,
@@ -65,6 +67,7 @@ impl Default for Stats {
             responses: Counter::default(),
             connects: Counter::default(),
             connect_failures: Counter::default(),
+            port_searches_failed: Counter::default(),
             links_reused: Counter::default(),
             links_discarded_idle: Counter::default(),
             link_idle_timeouts: Counter::default(),

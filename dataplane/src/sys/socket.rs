@@ -1,7 +1,7 @@
 //! Sockets and eventfds by plain system calls: what a shard's ring and the main thread (which binds listeners) both use.
 
 use super::enter::last_errno;
-use crate::io::{Errno, Family, Fd, Shutdown, SocketAddress, SocketOption};
+use crate::io::{Errno, Family, Fd, PortRange, Shutdown, SocketAddress, SocketOption};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
@@ -117,6 +117,7 @@ pub fn set_option(fd: Fd, option: SocketOption) -> Result<(), Errno> {
         SocketOption::BindAddressNoPort => set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on),
         SocketOption::DeadPeer(Duration::MAX) => Ok(()),
         SocketOption::DeadPeer(within) => find_dead_peer(fd, Probes::within(within)),
+        SocketOption::LocalPorts(ports) => set_ports(fd, ports),
         SocketOption::NonBlocking => {
             // SAFETY: no memory is passed. A socket of ours has no other file status flag to keep.
             done(unsafe { libc::fcntl(fd.0, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK) })
@@ -160,6 +161,32 @@ fn find_dead_peer(fd: Fd, probes: Probes) -> Result<(), Errno> {
     set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &probes.interval)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &probes.count)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &milliseconds)
+}
+
+/// IP_LOCAL_PORT_RANGE (ip(7), from Linux 6.3): the first port in the low half of an u32, the last in the high one. libc has
+/// no name for it.
+fn set_ports(fd: Fd, ports: PortRange) -> Result<(), Errno> {
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    let value = u32::from(ports.last()) << 16 | u32::from(ports.first());
+    set(fd, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &value)
+}
+
+/// Whether this kernel knows [`SocketOption::LocalPorts`].
+pub fn has_local_ports() -> bool {
+    let (Ok(fd), Some(all)) = (socket(Family::V4), PortRange::new(1, u16::MAX)) else { return false };
+    let known = set_ports(fd, all).is_ok();
+    close(fd);
+    known
+}
+
+/// Whether a socket can be bound to this address: it is the machine's, or net.ipv4.ip_nonlocal_bind allows any.
+pub fn is_bindable(ip: IpAddr) -> bool {
+    let Ok(fd) = socket(if ip.is_ipv6() { Family::V6 } else { Family::V4 }) else { return false };
+    let found = set_option(fd, SocketOption::BindAddressNoPort)
+        .and_then(|()| bind(fd, &SocketAddress::new(ip, 0)))
+        .is_ok();
+    close(fd);
+    found
 }
 
 /// Binds to an address; port 0 lets the kernel choose.

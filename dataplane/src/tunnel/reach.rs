@@ -132,10 +132,7 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, refusal: Refus
 fn fail(core: &mut Core, id: Id<Tunnel>, refusal: Refusal) {
     let Some(reach) = reach_mut(core, id) else { return };
     reach.failure = Some(refusal);
-    // Out of ports from one source address: the next one may have some, to the same endpoint.
-    if refusal != Refusal::PortsExhausted
-        && let Some(endpoint) = reach.endpoint
-    {
+    if let Some(endpoint) = reach.endpoint {
         reach.tried.add(endpoint);
     }
     let running = std::mem::take(&mut reach.running);

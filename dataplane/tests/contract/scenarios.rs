@@ -2,7 +2,10 @@
 
 use crate::harness::{A_WHILE, Harness, World, assert_failed};
 use dataplane::buf::{Class, PoolSize};
-use dataplane::io::{Errno, Expect, Fd, Interest, Io, Kind, Mono, Outcome, Shutdown, SocketOption, Token};
+use dataplane::io::{
+    Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, PortRange, Shutdown, SocketAddress,
+    SocketOption, Token,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ macro_rules! each_scenario {
         $test!(reset_wakes_the_receiver);
         $test!(send_to_a_closed_peer);
         $test!(connect_refused);
+        $test!(connect_without_a_port);
         $test!(poll_then_receive);
         $test!(splice_from_socket_to_socket);
         $test!(splice_to_a_full_socket);
@@ -90,6 +94,43 @@ pub fn what_a_slow_reader_has_not_taken<H: Harness>(h: &mut H) {
     w.read(b, sent - sent / 2);
     w.outcome(stuck);
     w.close_both((a, b));
+    w.finish();
+}
+
+/// A range of four ports: what finds none free may be bound to another address and connected again.
+pub fn connect_without_a_port<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let (listener, to) = w.listener(16);
+    // Ports that are nobody's at these addresses, unless somebody has bound one at all addresses.
+    let [source, other] = [1, 2].map(|n| SocketAddress::new([127, 77, 7, n].into(), 0));
+    let ports = PortRange::new(50_000, 50_003).unwrap();
+    let mut open = Vec::new();
+    loop {
+        let fd = w.io.socket(Family::V4).unwrap();
+        w.io.set_option(fd, SocketOption::LocalPorts(ports)).unwrap();
+        w.io.set_option(fd, SocketOption::BindAddressNoPort).unwrap();
+        w.io.bind(fd, &source).unwrap();
+        open.push(fd);
+        let token = w.token(Kind::LinkConnect);
+        w.io.connect(fd, &to, token);
+        match w.outcome(token) {
+            Outcome::Connected => {
+                let local = w.io.local_address(fd).unwrap();
+                assert!(local.ip() == source.ip() && ports.contains(local.port()), "{local}");
+            }
+            other => break assert_failed(&other, &[libc::EADDRNOTAVAIL]),
+        }
+        assert!(open.len() <= 4, "more connections than ports");
+    }
+    assert!(open.len() > 1, "no port of four was free");
+    let last = open[open.len() - 1];
+    w.io.bind(last, &other).unwrap();
+    let token = w.token(Kind::LinkConnect);
+    w.io.connect(last, &to, token);
+    assert!(matches!(w.outcome(token), Outcome::Connected));
+    assert_eq!(w.io.local_address(last).unwrap().ip(), other.ip());
+    open.into_iter().for_each(|fd| w.close(fd));
+    w.close(listener);
     w.finish();
 }
 
@@ -653,7 +694,7 @@ pub fn accept_without_descriptors<H: Harness>(h: &mut H) {
     let mut w = World::new(h);
     let (listener, address) = w.listener(8);
     let accept = w.accept(listener);
-    let fd = w.io.socket(dataplane::io::Family::V4).unwrap();
+    let fd = w.io.socket(Family::V4).unwrap();
     if w.exhaust_descriptors() {
         let connect = w.token(Kind::LinkConnect);
         w.io.connect(fd, &address, connect);

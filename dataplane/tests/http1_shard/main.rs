@@ -8,6 +8,7 @@ mod bulk;
 mod cases;
 mod limits;
 mod message;
+mod ports;
 mod requests;
 mod responses;
 mod timeouts;

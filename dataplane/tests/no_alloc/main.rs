@@ -55,7 +55,10 @@ fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
         name: "c".into(),
         balance,
         host: HostPolicy::Pass,
-        source_addresses: SourceAddresses { ranges: vec![([127, 0, 0, 1].into(), [127, 0, 0, 9].into())] },
+        source_addresses: SourceAddresses {
+            ranges: vec![([127, 0, 0, 1].into(), [127, 0, 0, 9].into())],
+            ports: None,
+        },
         endpoints: (0..endpoints).map(endpoint).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
@@ -82,7 +85,7 @@ fn picking_an_endpoint() {
                 tried.add(EndpointId(round % 30));
                 while let Ok(id) = state.pick(&tried, Hint::default()) {
                     state.open_link(id);
-                    black_box(state.next_source(false));
+                    black_box(state.next_source(false, |_| true));
                     picked.push(id);
                 }
                 assert_eq!(state.pick(&tried, Hint::default()), Err(PickError::Full));

@@ -23,7 +23,13 @@ endpoints = [
 "#;
 
 fn environment(descriptors: u64) -> Environment {
-    Environment { cpus: 4, descriptors, random_node: "node".to_owned() }
+    Environment {
+        cpus: 4,
+        descriptors,
+        random_node: "node".to_owned(),
+        local_ports: None,
+        is_source: |_| true,
+    }
 }
 
 /// A machine of these files, in a directory that lives as long as the answer.

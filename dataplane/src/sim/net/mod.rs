@@ -9,7 +9,7 @@ mod tests;
 mod wire;
 
 use super::faults::{Fault, FaultPlan};
-use crate::io::{Errno, Mono, SocketAddress};
+use crate::io::{Errno, Mono, PortRange, SocketAddress};
 pub use socket::{Owner, Read, SocketId};
 use socket::{Socket, State};
 use std::cmp::Reverse;
@@ -214,7 +214,7 @@ impl Net {
         let late = self.socket_ref(id).late_port;
         let port = match to.port() {
             0 if late => 0,
-            0 => self.free_port_to(to, None).ok_or(Errno(libc::EADDRINUSE))?,
+            0 => self.free_port_to(to, None, self.socket_ref(id).ports).ok_or(Errno(libc::EADDRINUSE))?,
             port => port,
         };
         let local = to.with_port(port);
@@ -236,9 +236,17 @@ impl Net {
         let to = if to.port() == 0 { to.with_port(self.free_listen_port()) } else { to };
         self.socket_mut(id).local = to;
     }
-    /// An ephemeral port of `local`'s address that is free towards `remote`, or altogether.
-    fn free_port_to(&mut self, local: SocketAddress, remote: Option<SocketAddress>) -> Option<u16> {
-        let (first, last) = self.port_range;
+    /// An ephemeral port of `local`'s address that is free towards `remote`, or altogether; one of `ports`, where those
+    /// are given.
+    fn free_port_to(
+        &mut self,
+        local: SocketAddress,
+        remote: Option<SocketAddress>,
+        ports: Option<PortRange>,
+    ) -> Option<u16> {
+        let machine = PortRange::new(self.port_range.0, self.port_range.1)?;
+        let range = ports.map_or(machine, |ports| ports.within(machine));
+        let (first, last) = (range.first(), range.last());
         for _ in first..=last {
             if !(first..last).contains(&self.next_port) {
                 self.next_port = first;
@@ -275,7 +283,8 @@ impl Net {
             local = if to.is_v6() { to.with_port(0) } else { SocketAddress::new([127, 0, 0, 1].into(), 0) };
         }
         if local.port() == 0 {
-            let port = self.free_port_to(local, Some(to)).ok_or(Errno(libc::EADDRNOTAVAIL))?;
+            let ports = self.socket_ref(id).ports;
+            let port = self.free_port_to(local, Some(to), ports).ok_or(Errno(libc::EADDRNOTAVAIL))?;
             local = local.with_port(port);
             self.ports.insert((local, to), id);
         }

@@ -1,7 +1,7 @@
 //! One end of a simulated TCP connection, and what its owner may do with it. The rules are Linux's, probed on a real one.
 
 use super::{ListenerId, Net};
-use crate::io::{Errno, Fd, Mono, Shutdown, SocketAddress};
+use crate::io::{Errno, Fd, Mono, PortRange, Shutdown, SocketAddress};
 use std::collections::VecDeque;
 
 /// An end of a connection. Never reused within one simulation, so that a stale one cannot reach another connection.
@@ -73,6 +73,8 @@ pub(super) struct Socket {
     pub(super) reset_on_close: bool,
     /// The port is chosen at connect, by four-tuple.
     pub(super) late_port: bool,
+    /// From these, as far as the machine's range has them.
+    pub(super) ports: Option<PortRange>,
     /// A notice about it is queued already.
     pub(super) noticed: bool,
     /// The listener in whose accept queue it waits.
@@ -101,6 +103,7 @@ impl Socket {
             closed: false,
             reset_on_close: false,
             late_port: false,
+            ports: None,
             noticed: false,
             waits_in: None,
         }
@@ -273,6 +276,9 @@ impl Net {
     }
     pub fn set_reset_on_close(&mut self, id: SocketId) {
         self.socket_mut(id).reset_on_close = true;
+    }
+    pub fn set_ports(&mut self, id: SocketId, ports: PortRange) {
+        self.socket_mut(id).ports = Some(ports);
     }
     pub fn set_late_port(&mut self, id: SocketId) {
         self.socket_mut(id).late_port = true;
