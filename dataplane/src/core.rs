@@ -14,6 +14,7 @@ use crate::limits;
 use crate::link::Link;
 use crate::link::pool::IdleList;
 use crate::listener::ListenerState;
+use crate::post::Post;
 use crate::proto::{RequestHead, ResponseHead};
 use crate::route::RouteTable;
 use crate::spec::{ClusterId, ListenerId, Snapshot};
@@ -108,6 +109,8 @@ pub struct Core {
     pub exchanges: Slab<Exchange>,
     pub links: Slab<Link>,
     pub tunnels: Slab<Tunnel>,
+    /// Messages to other shards that may still fail.
+    pub posts: Slab<Post>,
     pub clusters: Vec<Option<ClusterRuntime>>,
     /// Sources without a free port towards an endpoint.
     pub exhausted: Exhausted,
@@ -176,6 +179,7 @@ impl Core {
             exchanges: Slab::new(conns_max),
             links: Slab::new(conns_max.saturating_mul(2)),
             tunnels: Slab::new(conns_max),
+            posts: Slab::new(limits::POSTS),
             clusters,
             exhausted: Exhausted::new(),
             pool: Pool::new(pool),

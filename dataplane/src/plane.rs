@@ -140,7 +140,7 @@ impl Plane {
         let tag = request_id::process_tag(&snapshot.runtime.node, wall);
         let cpus = affinity::cpus();
         let (ready, started) = mpsc::channel();
-        let (mut shards, mut log_readers) = (Vec::new(), Vec::new());
+        let (mut shards, mut log_readers, mut go) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, sockets) in (0u16..).zip(sockets) {
             let (log, reader) = access_log::ring();
             let stats = Arc::new(Stats::default());
@@ -157,6 +157,8 @@ impl Plane {
                 seed: wall ^ u64::from(shard) << 48,
                 process_tag: tag,
             };
+            let (all_there, rings) = mpsc::channel();
+            go.push(all_there);
             let start = Start {
                 setup,
                 sockets,
@@ -164,6 +166,7 @@ impl Plane {
                 features,
                 commands: receiver,
                 event,
+                rings,
             };
             let (ready, notify) = (ready.clone(), notify.clone());
             let thread = std::thread::Builder::new()
@@ -177,12 +180,10 @@ impl Plane {
             log_readers.push(reader);
         }
         drop(ready);
-        for _ in 0..count {
-            match started.recv() {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => return Err(StartError::Machine(why)),
-                Err(_) => return Err(StartError::Machine("a shard ended while it started".to_owned())),
-            }
+        let rings = gather(&started, count)?;
+        for shard in go {
+            // One that is gone already is reported through `notify`.
+            let _ = shard.send(rings.clone());
         }
         Ok(Self { shared, bound, shards, log_readers })
     }
@@ -275,6 +276,22 @@ fn is_free(address: &SocketAddress) -> Result<(), Errno> {
     socket::probe_free(address)
 }
 
+/// A shard's ring, or why it has none.
+type Ready = (u16, Result<Fd, String>);
+
+/// The rings of all shards, once each has one: none may be unknown to another when connections come.
+fn gather(started: &mpsc::Receiver<Ready>, count: u16) -> Result<Arc<[Fd]>, StartError> {
+    let mut rings = vec![Fd(-1); usize::from(count)];
+    for _ in 0..count {
+        match started.recv() {
+            Ok((shard, Ok(ring))) => rings[usize::from(shard)] = ring,
+            Ok((_, Err(why))) => return Err(StartError::Machine(why)),
+            Err(_) => return Err(StartError::Machine("a shard ended while it started".to_owned())),
+        }
+    }
+    Ok(rings.into())
+}
+
 /// What a shard's thread takes along.
 struct Start {
     setup: Setup,
@@ -283,16 +300,19 @@ struct Start {
     features: Features,
     commands: Receiver<Command>,
     event: Fd,
+    /// Tells the rings of all shards, or closes because one has none.
+    rings: mpsc::Receiver<Arc<[Fd]>>,
 }
 
 /// A shard's thread, from its pinning to its end.
-fn run(start: Start, ready: &mpsc::Sender<Result<(), String>>) -> ShardEnd {
+fn run(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(start, ready)));
     outcome.unwrap_or_else(|panic| ShardEnd::Panicked(message_of(&*panic)))
 }
 
-fn serve(start: Start, ready: &mpsc::Sender<Result<(), String>>) -> ShardEnd {
-    let Start { setup, sockets, cpu, features, commands, event } = start;
+fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
+    let Start { setup, sockets, cpu, features, commands, event, rings } = start;
+    let number = setup.shard;
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
     // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
@@ -300,14 +320,18 @@ fn serve(start: Start, ready: &mpsc::Sender<Result<(), String>>) -> ShardEnd {
     let mut ring = match Ring::new(features, RingOptions::default()) {
         Ok(ring) => ring,
         Err(why) => {
-            let _ = ready.send(Err(why.to_string()));
+            let _ = ready.send((number, Err(why.to_string())));
             return ShardEnd::Failed(why.to_string());
         }
     };
+    let _ = ready.send((number, Ok(ring.fd())));
+    let Ok(rings) = rings.recv() else {
+        return ShardEnd::Failed("another shard did not start".to_owned());
+    };
+    ring.connect_shards(rings);
     shard.listen_to(&mut ring, commands, event);
+    // What is queued now is submitted by the first turn; the sockets listen already.
     shard.start(&mut ring);
-    // What was queued is submitted by the first turn; the sockets listen already.
-    let _ = ready.send(Ok(()));
     let how = loop {
         match shard.turn(&mut ring) {
             Ok(Turn::Goes) => {}

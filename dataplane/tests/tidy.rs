@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["spec", "io", "buf"],
     &["sys", "stats", "proto"],
     &["route", "cluster", "table", "stream", "deadlines"],
-    &["link"],
+    &["link", "post"],
     &["tunnel"],
     &["exchange"],
     &["conn"],

@@ -5,12 +5,14 @@
 //! to a cancel all end inside the backend.
 
 pub mod address;
+pub mod message;
 pub mod pipe;
 pub mod ports;
 pub mod token;
 
 use crate::buf::{Chain, Class, Lease, Pool};
 pub use address::SocketAddress;
+pub use message::Message;
 pub use pipe::Pipe;
 pub use ports::PortRange;
 use std::fmt;
@@ -122,6 +124,10 @@ pub enum Outcome {
     /// The descriptor of a poll is readable, or writable, or its connection is over.
     Ready,
     Closed,
+    /// A message is the other shard's now: it gets it, whatever becomes of us.
+    Posted,
+    /// Another shard's message. No operation of ours: its token is of [`Kind::Message`], and says nothing.
+    Message(Message),
     /// Failed; ECANCELED after [`Io::cancel`].
     Failed(Errno),
 }
@@ -207,6 +213,11 @@ pub trait Io {
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token);
     /// Closes a descriptor with nothing in flight on it.
     fn close(&mut self, fd: Fd, token: Token);
+    /// Tells another shard something, which ends its sleep. Ends in [`Outcome::Posted`], or in `Failed`, and then the other
+    /// never sees it: it has ended (EBADF, EBADFD, EOWNERDEAD), or the kernel has no memory. Messages need not arrive in
+    /// the order in which they were posted. They are no operations of the one who gets them, who may therefore end with
+    /// some on their way: where that must not be, both count them ([`crate::cluster::shared`]).
+    fn post(&mut self, shard: u16, message: Message, token: Token);
     /// Asks to end the operation of `target`. Its own completion still comes, with ECANCELED or with what won the race.
     fn cancel(&mut self, target: Token);
 

@@ -16,6 +16,10 @@ pub enum Kind {
     LinkSend,
     LinkClose,
     Mailbox,
+    /// A message to another shard.
+    Post,
+    /// A message of another shard: see [`super::Message`].
+    Message,
     /// Keys of the timer wheel; no operation carries them.
     ConnTimer,
     LinkTimer,
@@ -23,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Backend,
         Self::Accept,
         Self::ListenerClose,
@@ -35,6 +39,8 @@ impl Kind {
         Self::LinkSend,
         Self::LinkClose,
         Self::Mailbox,
+        Self::Post,
+        Self::Message,
         Self::ConnTimer,
         Self::LinkTimer,
         Self::AcceptTimer,

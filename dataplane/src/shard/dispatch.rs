@@ -2,9 +2,10 @@
 
 use crate::conn::{self, Conn, upstream};
 use crate::core::Core;
-use crate::io::{Completion, Io, Kind, Outcome, Token};
+use crate::io::{Completion, Io, Kind, Message, Outcome, Token};
 use crate::link::{Link, Phase};
 use crate::listener;
+use crate::post::{self, Post};
 use crate::table::Id;
 
 /// Whether a completion is of the recv of an idle link: those are looked at before all others of the batch.
@@ -37,6 +38,21 @@ pub fn completion(core: &mut Core, io: &mut impl Io, completion: Completion) {
             };
             listener::on_accept(core, io, token.slot() as usize, result, completion.more);
         }
+        Kind::Post => {
+            if let (Some(post), Outcome::Failed(_)) =
+                (Id::<Post>::of(token).and_then(|id| post::on_ended(core, id)), completion.outcome)
+            {
+                match post.message {
+                    // The other never saw it.
+                    Message::Conn { listener, fd } => conn::open::accept(core, io, listener, fd),
+                }
+            }
+        }
+        Kind::Message => {
+            if let Outcome::Message(Message::Conn { listener, fd }) = completion.outcome {
+                conn::open::accept(core, io, listener, fd);
+            }
+        }
         Kind::ListenerClose
         | Kind::Mailbox
         | Kind::Backend
@@ -52,7 +68,7 @@ fn stale(core: &mut Core, io: &mut impl Io, completion: Completion) {
     core.stats.stale_completions.add(1);
     match completion.outcome {
         Outcome::Received(lease) => core.pool.give_back(lease),
-        Outcome::Accepted(fd) => io.discard(fd),
+        Outcome::Accepted(fd) | Outcome::Message(Message::Conn { fd, .. }) => io.discard(fd),
         _ => {}
     }
 }

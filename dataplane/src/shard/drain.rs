@@ -50,5 +50,6 @@ pub(super) fn advance(shard: &mut Shard, io: &mut impl Io) -> bool {
     }
     core.conns.is_empty()
         && core.links.is_empty()
+        && core.posts.is_empty()
         && core.listeners.iter().all(listener::ListenerState::is_closed)
 }

@@ -33,6 +33,8 @@ pub enum Fault {
     Stall,
     /// No pipe is to be had: bytes are copied.
     NoPipe,
+    /// A message to another shard fails.
+    PostFails,
     /// A connection is reset between two bytes.
     Reset,
     /// A reset also destroys what was received and not yet read.
@@ -56,7 +58,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ShortRead,
         Self::ShortWrite,
         Self::LateCompletion,
@@ -69,6 +71,7 @@ impl Fault {
         Self::CancelLate,
         Self::Stall,
         Self::NoPipe,
+        Self::PostFails,
         Self::Reset,
         Self::ResetDiscards,
         Self::AcceptEmfile,
@@ -93,7 +96,7 @@ impl Fault {
             Self::QueueFull | Self::Latency | Self::CancelLate | Self::ResetDiscards => ALWAYS / 2,
             // Eight source addresses are tried before it counts.
             Self::PortsExhausted => ALWAYS / 2,
-            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe => ALWAYS / 4,
+            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe | Self::PostFails => ALWAYS / 4,
             Self::AcceptEmfile | Self::AcceptAborted | Self::SocketEmfile => ALWAYS / 16,
             Self::ConnectRefused | Self::ConnectSilent | Self::ConnectSlow => ALWAYS / 16,
             Self::NoBuffers => ALWAYS / 64,

@@ -6,16 +6,18 @@
 #[cfg(test)]
 mod tests;
 
+use super::completions::Ready;
 use super::faults::{Fault, FaultPlan};
 use super::net::{ListenerId, Net, Notice, Owner, SocketId};
-use super::operations::{Descriptor, Ready, Submission, Thing, Verb};
+use super::operations::{Descriptor, Submission, Thing, Verb};
 use super::pipes::Pipes;
 use super::sabotage::Sabotage;
+use super::shards::Side;
 use super::trace::{Event, Trace};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Pipe, Shutdown, SocketAddress,
-    SocketOption, Token,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Pipe, Shutdown,
+    SocketAddress, SocketOption, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +58,10 @@ pub struct SimIo<W: World = ()> {
     /// How often the sabotage struck.
     pub sabotaged: u64,
     pub turns: u64,
+    /// Whose turn it is. What follows `descriptors` is this shard's; the others' is in `sides`.
+    pub(super) shard: u16,
+    /// By shard; its own place is empty while a shard has its turn.
+    pub(super) sides: Vec<Side>,
     pub(super) descriptors: Vec<Option<Descriptor>>,
     /// Numbers below the length of `descriptors` that are free.
     pub(super) free: BTreeSet<usize>,
@@ -64,7 +70,6 @@ pub struct SimIo<W: World = ()> {
     pub(super) submissions: Vec<Submission>,
     /// Operations submitted whose terminal completion was not handed out yet.
     pub(super) live: BTreeMap<Token, (Fd, Verb)>,
-    /// Closes of descriptors that never got an owner.
     /// The completion queue, by when each may be seen.
     pub(super) ready: BTreeMap<(Mono, u64), Ready>,
     pub(super) sequence: u64,
@@ -73,6 +78,8 @@ pub struct SimIo<W: World = ()> {
     pub(super) late_cancels: Vec<(Mono, Token)>,
     /// For the stale-completion sabotage: slots whose generation ended with a receive outstanding in spirit.
     pub(super) former: BTreeMap<(u8, u32), u32>,
+    /// What happened to this shard's descriptors during the others' turns.
+    pub(super) missed: Vec<Notice>,
     pub(super) pipes: Pipes,
 }
 
@@ -93,6 +100,8 @@ impl<W: World> SimIo<W> {
             sabotage: None,
             sabotaged: 0,
             turns: 0,
+            shard: 0,
+            sides: vec![Side::default()],
             descriptors: (0..FIRST_FD).map(|_| None).collect(),
             free: BTreeSet::new(),
             events: Vec::new(),
@@ -103,6 +112,7 @@ impl<W: World> SimIo<W> {
             starving: BTreeSet::new(),
             late_cancels: Vec::new(),
             former: BTreeMap::new(),
+            missed: Vec::new(),
             pipes: Pipes::default(),
         }
     }
@@ -149,7 +159,8 @@ impl<W: World> SimIo<W> {
     }
     /// Operations in flight that no conn or link knows of.
     pub fn in_flight_of_listeners(&self) -> usize {
-        let theirs = |t: &Token| matches!(t.kind(), Kind::Accept | Kind::ListenerClose | Kind::Mailbox);
+        let theirs =
+            |t: &Token| matches!(t.kind(), Kind::Accept | Kind::ListenerClose | Kind::Mailbox | Kind::Post);
         let queued = self.submissions.iter().filter_map(Submission::token).filter(theirs).count();
         self.live.keys().filter(|t| theirs(t)).count() + queued
     }
@@ -189,22 +200,38 @@ impl<W: World> SimIo<W> {
     fn settle(&mut self, pool: &mut Pool) {
         self.cancel_late();
         self.feed_starving(pool);
+        for notice in std::mem::take(&mut self.missed) {
+            self.tell(notice, Some(pool));
+        }
         while let Some(notice) = self.net.step() {
-            match notice {
-                Notice::Socket(id) => match self.net.owner(id) {
-                    Owner::Shard(fd) => self.serve_socket(fd, pool),
-                    Owner::Actor(actor) => self.world.on_socket(&mut self.net, actor, id),
-                    Owner::Nobody => {}
-                },
-                Notice::Listener(id) => match self.net.listener_owner(id) {
-                    Owner::Shard(fd) => self.serve_accept(fd),
-                    Owner::Actor(actor) => self.world.on_listener(&mut self.net, actor, id),
-                    Owner::Nobody => {}
-                },
-                Notice::Timer(actor, cookie) => self.world.on_timer(&mut self.net, actor, cookie),
-            }
+            self.tell(notice, Some(pool));
         }
         self.serve_events();
+    }
+    /// Tells a socket's or listener's owner that something happened. A shard without its turn (and all of them, where
+    /// there is no `pool`) hears of it when it has its turn.
+    pub(super) fn tell(&mut self, notice: Notice, pool: Option<&mut Pool>) {
+        let owner = match notice {
+            Notice::Socket(id) => self.net.owner(id),
+            Notice::Listener(id) => self.net.listener_owner(id),
+            Notice::Timer(actor, _) => Owner::Actor(actor),
+        };
+        match (owner, notice) {
+            (Owner::Actor(actor), Notice::Socket(id)) => self.world.on_socket(&mut self.net, actor, id),
+            (Owner::Actor(actor), Notice::Listener(id)) => self.world.on_listener(&mut self.net, actor, id),
+            (Owner::Actor(actor), Notice::Timer(_, cookie)) => {
+                self.world.on_timer(&mut self.net, actor, cookie);
+            }
+            (Owner::Shard(fd), _) => {
+                let Some(shard) = self.descriptor_mut(fd).ok().map(|d| d.shard) else { return };
+                match (pool, notice) {
+                    (Some(pool), Notice::Socket(_)) if shard == self.shard => self.serve_socket(fd, pool),
+                    (Some(_), _) if shard == self.shard => self.serve_accept(fd),
+                    _ => self.miss(shard, notice),
+                }
+            }
+            (Owner::Nobody, _) => {}
+        }
     }
     /// When something may happen next.
     fn next_at(&self) -> Option<Mono> {
@@ -239,6 +266,11 @@ impl<W: World> Io for SimIo<W> {
             if self.hand_out(pool, most, out) > 0 {
                 break;
             }
+            if self.sides.len() > 1 {
+                // Another shard may have something to do before: whoever is next is told when that is.
+                self.sides[usize::from(self.shard)].sleeps_until = until;
+                break;
+            }
             match self.next_at() {
                 Some(next) if next <= until => self.net.now = self.net.now.max(next),
                 _ => {
@@ -269,6 +301,9 @@ impl<W: World> Io for SimIo<W> {
     }
     fn close(&mut self, fd: Fd, token: Token) {
         self.submissions.push(Submission::Close(fd, token));
+    }
+    fn post(&mut self, shard: u16, message: Message, token: Token) {
+        self.submissions.push(Submission::Post(shard, message, token));
     }
     fn cancel(&mut self, target: Token) {
         self.submissions.push(Submission::Cancel(target));

@@ -1,6 +1,6 @@
 //! The simulator: a backend of `Io` with a virtual clock, TCP's semantics and a seeded fault plan.
 //!
-//! `net` is the network, `io` the shard's way into it, `faults` the bad luck of a seed, `random` its only source of
+//! `net` is the network, `io` a shard's way into it, `faults` the bad luck of a seed, `random` its only source of
 //! chance, `trace` the hash by which two runs are told apart. docs/testing.md says how to replay a seed.
 #![allow(
     clippy::cast_possible_truncation,
@@ -12,6 +12,7 @@
     reason = "test equipment: its numbers are small, it may print, and a broken expectation must end the run"
 )]
 
+mod completions;
 pub mod faults;
 pub mod io;
 pub mod net;
@@ -23,6 +24,7 @@ pub mod random;
 pub mod run;
 pub mod sabotage;
 mod setup;
+mod shards;
 pub mod trace;
 pub mod workload;
 

@@ -1,11 +1,11 @@
 //! How the simulated kernel carries out submitted operations: start, wait for the network, complete, cancel.
 
+use super::completions::sum;
 use super::faults::Fault;
 use super::io::{SimIo, World};
 use super::net::{ListenerId, Owner, Read, SocketId};
-use super::trace::words;
 use crate::buf::{Class, Pool, Sight};
-use crate::io::{Completion, Errno, Fd, Interest, Kind, Mono, Outcome, SocketAddress, Token};
+use crate::io::{Completion, Errno, Fd, Interest, Kind, Message, Mono, Outcome, SocketAddress, Token};
 
 /// The kinds of operation of which a descriptor may have one in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Verb {
     /// A poll for room to send.
     PollOut,
     Close,
+    /// To another shard; of no descriptor.
+    Post,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) enum Thing {
 #[derive(Debug)]
 pub(super) struct Descriptor {
     pub(super) thing: Thing,
+    /// The shard that last submitted an operation on it: it is told what happens.
+    pub(super) shard: u16,
     pub(super) reuse_port: bool,
     /// By verb: submitted, and the completion not handed out.
     pub(super) flying: [bool; 7],
@@ -72,6 +76,7 @@ pub(super) enum Submission {
     Connect(Fd, SocketAddress, Token),
     Poll(Fd, Interest, Token),
     Close(Fd, Token),
+    Post(u16, Message, Token),
     Cancel(Token),
 }
 
@@ -84,28 +89,18 @@ impl Submission {
             | Self::Send(_, _, token)
             | Self::Connect(_, _, token)
             | Self::Poll(_, _, token)
-            | Self::Close(_, token) => Some(*token),
+            | Self::Close(_, token)
+            | Self::Post(_, _, token) => Some(*token),
             Self::Cancel(_) => None,
         }
     }
-}
-
-/// A completion in the queue.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) completion: Completion,
-    pub(super) fd: Fd,
-    pub(super) verb: Verb,
-    /// The bytes of a send, untouched until it is handed out.
-    pub(super) sent: Option<(Vec<Sight>, u64)>,
-    /// A deliberate bug: the operation it speaks for is still in flight.
-    pub(super) forged: bool,
 }
 
 impl Descriptor {
     pub(super) fn new(thing: Thing) -> Self {
         Self {
             thing,
+            shard: 0,
             reuse_port: false,
             flying: [false; 7],
             accept: None,
@@ -120,30 +115,16 @@ impl Descriptor {
     }
 }
 
-/// A cheap checksum, to see that nobody wrote to what is being sent.
-fn sum(sights: &[Sight], pool: &Pool) -> Option<u64> {
-    let mut sum = 0u64;
-    for sight in sights {
-        // Both ends of each buffer: whoever reuses it writes to its front.
-        let all = pool.seen(sight)?;
-        let ends = [&all[..all.len().min(128)], &all[all.len().saturating_sub(128)..]];
-        for chunk in ends.into_iter().flat_map(|end| end.chunks(8)) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            sum = sum.rotate_left(7).wrapping_add(u64::from_le_bytes(word));
-        }
-    }
-    Some(sum)
-}
-
 impl<W: World> SimIo<W> {
     /// Registers an operation; false if its descriptor is not open, and then it has failed already.
     fn launch(&mut self, fd: Fd, verb: Verb, token: Token, what: &'static str, value: i64) -> bool {
         self.note(what, token, fd, value);
         let double = self.live.insert(token, (fd, verb));
         assert!(double.is_none(), "{token:?} is in flight already: {verb:?} on {fd:?} ({:?})", token.kind());
+        let shard = self.shard;
         match self.descriptor_mut(fd) {
             Ok(descriptor) => {
+                descriptor.shard = shard;
                 let flying = &mut descriptor.flying[verb as usize];
                 assert!(!*flying, "a second {verb:?} on {fd:?} (contract of Io)");
                 *flying = true;
@@ -195,6 +176,7 @@ impl<W: World> SimIo<W> {
                 }
             }
             Submission::Close(fd, token) => self.start_close(fd, token),
+            Submission::Post(shard, message, token) => self.start_post(shard, message, token),
             Submission::Cancel(token) => {
                 self.note("cancel", token, Fd(-1), 0);
                 if self.net.faults.hit(Fault::CancelLate) {
@@ -244,62 +226,6 @@ impl<W: World> SimIo<W> {
             self.former.insert((Kind::ConnRecv as u8, token.slot()), token.generation());
         }
         self.complete(fd, Verb::Close, token, Outcome::Closed);
-    }
-
-    /// Puts a terminal completion into the queue.
-    pub(super) fn complete(&mut self, fd: Fd, verb: Verb, token: Token, outcome: Outcome) {
-        let at = self.seen_at();
-        self.enqueue(at, fd, verb, Completion { token, outcome, more: false }, None);
-    }
-    /// When a completion that happens now is to be seen.
-    pub(super) fn seen_at(&mut self) -> Mono {
-        let late = if self.net.faults.hit(Fault::LateCompletion) {
-            self.net.faults.random().below(2_000_000)
-        } else {
-            0
-        };
-        Mono(self.net.now.0 + late)
-    }
-    fn enqueue(
-        &mut self,
-        at: Mono,
-        fd: Fd,
-        verb: Verb,
-        completion: Completion,
-        sent: Option<(Vec<Sight>, u64)>,
-    ) {
-        self.sequence += 1;
-        self.ready.insert((at, self.sequence), Ready { completion, fd, verb, sent, forged: false });
-    }
-    /// Moves up to `most` completions that may be seen to `out`; says how many.
-    pub(super) fn hand_out(&mut self, pool: &Pool, most: usize, out: &mut Vec<Completion>) -> usize {
-        let mut n = 0;
-        while n < most && self.ready.first_key_value().is_some_and(|((at, _), _)| *at <= self.net.now) {
-            let Some((_, ready)) = self.ready.pop_first() else { break };
-            let Ready { completion, fd, verb, sent, forged } = ready;
-            if let Some((sights, before)) = sent {
-                let after = sum(&sights, pool);
-                assert!(after == Some(before), "the bytes of a send on {fd:?} changed before it completed");
-            }
-            let forged = forged || self.keeps_in_flight(&completion);
-            if !completion.more && !forged {
-                self.live.remove(&completion.token);
-                self.late_cancels.retain(|(_, token)| *token != completion.token);
-                if verb != Verb::Close
-                    && let Ok(descriptor) = self.descriptor_mut(fd)
-                {
-                    descriptor.flying[verb as usize] = false;
-                }
-            }
-            let (what, value) = words(&completion.outcome);
-            self.note(what, completion.token, fd, value);
-            if self.forge(&completion, pool, out) {
-                n += 1;
-            }
-            out.push(completion);
-            n += 1;
-        }
-        n
     }
 
     /// A socket changed: whatever waits on its descriptor tries again.
@@ -467,7 +393,7 @@ impl<W: World> SimIo<W> {
             Verb::Connect => descriptor.connect.take_if(|t| *t == token).is_some(),
             Verb::Poll => descriptor.poll.take_if(|t| *t == token).is_some(),
             Verb::PollOut => descriptor.poll_out.take_if(|t| *t == token).is_some(),
-            Verb::Close => false,
+            Verb::Close | Verb::Post => false,
         };
         if !waiting {
             return;

@@ -29,9 +29,12 @@ impl<W: World> SimIo<W> {
     }
     /// Eventfds are written to from outside, without a notice.
     pub(super) fn serve_events(&mut self) {
+        let shard = self.shard;
         for at in 0..self.events.len() {
             let fd = self.events[at];
-            if let Ok(Descriptor { thing: Thing::Event(true), poll: Some(_), .. }) = self.descriptor_mut(fd) {
+            if let Ok(Descriptor { thing: Thing::Event(true), poll: Some(_), shard: of, .. }) = self.descriptor_mut(fd)
+                && *of == shard
+            {
                 self.try_poll(fd);
             }
         }

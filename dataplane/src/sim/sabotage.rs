@@ -1,7 +1,8 @@
 //! Deliberate bugs, as if the backend or the shard had them: a standing test demands that each is found.
 
+use super::completions::Ready;
 use super::io::{SimIo, World};
-use super::operations::{Ready, Verb};
+use super::operations::Verb;
 use crate::buf::Pool;
 use crate::io::{Completion, Fd, Kind, Outcome, Token};
 

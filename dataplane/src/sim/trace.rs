@@ -86,6 +86,8 @@ pub(super) fn words(outcome: &Outcome) -> (&'static str, i64) {
         Outcome::Sent(n) => ("= sent", i64::from(*n)),
         Outcome::Ready => ("= ready", 0),
         Outcome::Closed => ("= closed", 0),
+        Outcome::Posted => ("= posted", 0),
+        Outcome::Message(message) => ("= message", i64::from(message.encode().1)),
         Outcome::Failed(errno) => ("= failed", -i64::from(errno.0)),
     }
 }

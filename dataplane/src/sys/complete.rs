@@ -4,7 +4,7 @@ use super::operations::{Operation, Verb};
 use super::ring::{Ring, group_of};
 use super::sqe;
 use crate::buf::{Class, Pool};
-use crate::io::{Completion, Errno, Fd, Kind, Outcome, Token};
+use crate::io::{Completion, Errno, Fd, Kind, Message, Outcome, Token};
 use io_uring::cqueue;
 
 /// What becomes of an operation after one of its completions.
@@ -38,6 +38,9 @@ impl Ring {
         if token.kind() == Kind::Backend {
             return; // what a cancel says of itself; its target says the rest
         }
+        if let Some(message) = Message::decode(token, cqe.result()) {
+            return out.push(Completion { token, outcome: Outcome::Message(message), more: false });
+        }
         let Some(operation) = self.operations.get(token) else {
             self.counters.strays += 1;
             debug_assert!(false, "a completion of nothing in flight: {token:?}");
@@ -46,7 +49,9 @@ impl Ring {
         let next = match operation.verb {
             Verb::Recv(class) => self.received(class, &operation, cqe, pool),
             Verb::Accept => accepted(&operation, cqe),
-            Verb::Send | Verb::Connect | Verb::Poll(_) | Verb::Close => finished(&operation, cqe.result()),
+            Verb::Send | Verb::Connect | Verb::Poll(_) | Verb::Close | Verb::Post => {
+                finished(&operation, cqe.result())
+            }
         };
         let (outcome, more) = match next {
             Next::End(outcome) => {
@@ -111,7 +116,7 @@ impl Ring {
             Verb::Recv(class) => sqe::recv(fd, self.groups[group_of(class)].id(), true, token),
             Verb::Send => sqe::send(fd, operation.first, operation.first_len, token),
             Verb::Poll(interest) => sqe::poll(fd, interest, token),
-            Verb::Connect | Verb::Close => unreachable!("neither is ever asked for again"),
+            Verb::Connect | Verb::Close | Verb::Post => unreachable!("none of these is ever asked for again"),
         };
         self.push(entry);
     }
@@ -170,6 +175,7 @@ fn finished(operation: &Operation, result: i32) -> Next {
     match (operation.verb, result) {
         (Verb::Send, 1..) => Next::End(Outcome::Sent(result.unsigned_abs())),
         (Verb::Connect, 0) => Next::End(Outcome::Connected),
+        (Verb::Post, 0) => Next::End(Outcome::Posted),
         (Verb::Poll(_), 1..) => Next::End(Outcome::Ready),
         // close(2) has closed, whatever it says of what it could not write; only a descriptor that is none is our bug.
         (Verb::Close, _) if result != -libc::EBADF => Next::End(Outcome::Closed),

@@ -15,6 +15,8 @@ pub(super) enum Verb {
     Connect,
     Poll(Interest),
     Close,
+    /// To the ring of this descriptor.
+    Post,
 }
 
 /// One operation in flight.
@@ -66,6 +68,7 @@ impl State {
             Verb::Poll(Interest::Readable) => 7,
             Verb::Poll(Interest::Writable) => 8,
             Verb::Close => 9,
+            Verb::Post => 10,
         };
         Self(NonZeroU8::MIN.saturating_add(verb - 1))
     }
@@ -79,7 +82,8 @@ impl State {
             6 => Verb::Connect,
             7 => Verb::Poll(Interest::Readable),
             8 => Verb::Poll(Interest::Writable),
-            _ => Verb::Close,
+            9 => Verb::Close,
+            _ => Verb::Post,
         }
     }
     fn has(self, flag: u8) -> bool {
@@ -242,7 +246,7 @@ mod tests {
         let mut operations = Operations::default();
         let classes = Class::ALL.map(Verb::Recv);
         let polls = [Interest::Readable, Interest::Writable].map(Verb::Poll);
-        let others = [Verb::Accept, Verb::Send, Verb::Connect, polls[0], polls[1], Verb::Close];
+        let others = [Verb::Accept, Verb::Send, Verb::Connect, polls[0], polls[1], Verb::Close, Verb::Post];
         let bytes = [7u8; 3];
         for (slot, verb) in (0..).zip(classes.into_iter().chain(others)) {
             let token = Token::new(Kind::ConnSend, slot, Token::GENERATION_MASK);
@@ -270,7 +274,7 @@ mod tests {
             operations.remove(token);
             operations.insert(token, Operation::new(Verb::Send, 44));
         }
-        assert_eq!((operations.sends.len(), operations.count()), (1, 9));
+        assert_eq!((operations.sends.len(), operations.count()), (1, 10));
     }
 
     #[test]

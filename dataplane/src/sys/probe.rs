@@ -157,6 +157,7 @@ const OPERATIONS: &[(u8, &str)] = &[
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
     (opcode::Close::CODE, "IORING_OP_CLOSE"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+    (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
 ];
 
 fn check_operations(ring: &IoUring) -> Result<(), Unusable> {

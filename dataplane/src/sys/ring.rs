@@ -10,13 +10,15 @@ use super::starved::Starved;
 use super::{clock, socket, sqe};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, Pipe, Shutdown,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Outcome, Pipe, Shutdown,
     SocketAddress, SocketOption, Token,
 };
 use crate::limits::{RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_SUBMISSION_ENTRIES};
 use io_uring::{IoUring, cqueue, squeue, types};
 use std::collections::VecDeque;
 use std::fmt;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// Sizes of a ring; tests make small ones.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,8 @@ pub struct Ring {
     parked: VecDeque<squeue::Entry>,
     scratch: Scratch,
     pipes: Pipes,
+    /// The rings of all shards, by shard: whom messages can reach.
+    rings: Arc<[Fd]>,
     /// Completions that the kernel never saw: of receives cancelled while starved, and of what was refused.
     pub(super) local: Vec<Completion>,
     /// Operations to ask for again after this reaping.
@@ -123,11 +127,21 @@ impl Ring {
             parked: VecDeque::new(),
             scratch: Scratch::new(),
             pipes: Pipes::default(),
+            rings: Arc::new([]),
             local: Vec::new(),
             again: Vec::new(),
             clock: clock::now(),
             counters: Counters::default(),
         })
+    }
+
+    /// By which other rings reach this one, for as long as it lives.
+    pub fn fd(&self) -> Fd {
+        Fd(self.uring.as_raw_fd())
+    }
+    /// The rings of all shards, by shard: from now on [`Io::post`] reaches them.
+    pub fn connect_shards(&mut self, rings: Arc<[Fd]>) {
+        self.rings = rings;
     }
 
     /// Calls of io_uring_enter so far.
@@ -349,6 +363,14 @@ impl Io for Ring {
             self.local.push(Completion { token, outcome: Outcome::Closed, more: false });
         }
     }
+    fn post(&mut self, shard: u16, message: Message, token: Token) {
+        let Some(ring) = self.rings.get(usize::from(shard)).copied() else {
+            return self.fail(token, libc::EBADF);
+        };
+        if self.admit(Verb::Post, ring, token) {
+            self.push(sqe::post(ring.0, message, token));
+        }
+    }
     fn cancel(&mut self, target: Token) {
         let Some(operation) = self.operations.get(target) else { return };
         if operation.cancelling {
@@ -434,6 +456,9 @@ impl Ring {
             while let Some(cqe) = self.uring.completion().next() {
                 let token = Token(cqe.user_data());
                 let verb = self.operations.get(token).map(|o| o.verb);
+                if let Some(Message::Conn { fd, .. }) = Message::decode(token, cqe.result()) {
+                    socket::close(fd);
+                }
                 if verb == Some(Verb::Accept) && cqe.result() >= 0 {
                     socket::close(Fd(cqe.result()));
                 }

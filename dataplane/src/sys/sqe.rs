@@ -1,6 +1,6 @@
 //! One function per operation: fills a submission queue entry, and nothing else.
 
-use crate::io::{Interest, Token};
+use crate::io::{Interest, Message, Token};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
@@ -51,6 +51,12 @@ pub(super) fn poll(fd: i32, interest: Interest, token: Token) -> Entry {
 
 pub(super) fn close(fd: i32, token: Token) -> Entry {
     opcode::Close::new(types::Fd(fd)).build().user_data(token.0)
+}
+
+/// A completion in another ring, which wakes who waits there.
+pub(super) fn post(ring: i32, message: Message, token: Token) -> Entry {
+    let (arrives_as, result) = message.encode();
+    opcode::MsgRingData::new(types::Fd(ring), result, arrives_as.0, None).build().user_data(token.0)
 }
 
 /// Ends the operation of `target`. Says nothing when it did: the target's own completion does; the answers that do come

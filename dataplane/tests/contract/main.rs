@@ -5,6 +5,7 @@
 mod child;
 mod forbidden;
 mod harness;
+mod post;
 mod ring;
 mod scenarios;
 mod sim;

@@ -3,7 +3,7 @@
 use dataplane::buf::{Chain, Class, Pool, PoolSize};
 use dataplane::core::{Setup, Shared};
 use dataplane::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Mono, Pipe, Shutdown, SocketAddress,
+    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Message, Mono, Pipe, Shutdown, SocketAddress,
     SocketOption, Token,
 };
 use dataplane::route::RouteTable;
@@ -72,6 +72,9 @@ impl Io for Counted {
     }
     fn close(&mut self, fd: Fd, token: Token) {
         self.ring.close(fd, token);
+    }
+    fn post(&mut self, shard: u16, message: Message, token: Token) {
+        self.ring.post(shard, message, token);
     }
     fn cancel(&mut self, target: Token) {
         self.ring.cancel(target);
