@@ -9,7 +9,10 @@ use std::sync::Arc;
 /// The machine's ports as its sysctls say; `None` where they cannot be read.
 pub fn of_machine() -> Option<LocalPorts> {
     let read = |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
-    LocalPorts::parse(&read("ip_local_port_range").ok()?, &read("ip_local_reserved_ports").unwrap_or_default())
+    LocalPorts::parse(
+        &read("ip_local_port_range").ok()?,
+        &read("ip_local_reserved_ports").unwrap_or_default(),
+    )
 }
 
 /// net.ipv4.ip_local_port_range, where it can be read.

@@ -13,6 +13,7 @@ use crate::io::{Clock, Mono};
 use crate::limits;
 use crate::link::Link;
 use crate::link::pool::IdleList;
+use crate::link::queue::{WaitList, Waiter};
 use crate::listener::ListenerState;
 use crate::post::Post;
 use crate::proto::{RequestHead, ResponseHead};
@@ -39,7 +40,7 @@ impl Shared {
     pub fn new(snapshot: &Snapshot) -> Self {
         let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
         let cluster = |c: &Option<Arc<crate::spec::Cluster>>| {
-            c.as_ref().map(|c| Arc::new(SharedCluster::new(c.endpoints.len())))
+            c.as_ref().map(|c| Arc::new(SharedCluster::new(c.endpoints.len(), snapshot.runtime.shards)))
         };
         Self {
             listeners: snapshot.listeners.iter().map(listener).collect(),
@@ -53,6 +54,7 @@ impl Shared {
 pub struct ClusterRuntime {
     pub state: ClusterState,
     pub idle: Vec<IdleList>,
+    pub queue: WaitList,
 }
 
 /// The text of the current second for Date fields (RFC 9110 5.6.7), written anew once a second.
@@ -109,6 +111,12 @@ pub struct Core {
     pub exchanges: Slab<Exchange>,
     pub links: Slab<Link>,
     pub tunnels: Slab<Tunnel>,
+    /// Those who wait for a place at a full cluster.
+    pub waiters: Slab<Waiter>,
+    /// Clusters at which a place may have become free for one who waits; looked at when the turn ends.
+    pub stirred: Vec<ClusterId>,
+    /// When all with waiters are looked at again.
+    pub queue_look: Mono,
     /// Messages to other shards that may still fail.
     pub posts: Slab<Post>,
     pub clusters: Vec<Option<ClusterRuntime>>,
@@ -166,9 +174,10 @@ impl Core {
         let cluster = |(index, spec): (usize, &Option<Arc<crate::spec::Cluster>>)| {
             let (spec, shared) = (spec.as_ref()?, shared.clusters.get(index)?.as_ref()?);
             let state = ClusterState::new(spec.clone(), shared.clone(), shard, seed);
-            Some(ClusterRuntime { idle: vec![IdleList::default(); spec.endpoints.len()], state })
+            let idle = vec![IdleList::default(); spec.endpoints.len()];
+            Some(ClusterRuntime { idle, queue: WaitList::default(), state })
         };
-        let clusters = snapshot.clusters.iter().enumerate().map(cluster).collect();
+        let clusters: Vec<_> = snapshot.clusters.iter().enumerate().map(cluster).collect();
         Self {
             shard,
             clock,
@@ -179,6 +188,9 @@ impl Core {
             exchanges: Slab::new(conns_max),
             links: Slab::new(conns_max.saturating_mul(2)),
             tunnels: Slab::new(conns_max),
+            waiters: Slab::new(conns_max),
+            stirred: Vec::with_capacity(clusters.len()),
+            queue_look: Mono(0),
             posts: Slab::new(limits::POSTS),
             clusters,
             exhausted: Exhausted::new(),

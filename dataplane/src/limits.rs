@@ -111,6 +111,20 @@ pub const SOURCE_CHECKS: u64 = 4096;
 pub const PORTS_WARN_PERCENT: u64 = 80;
 pub const PORTS_CALM_PERCENT: u64 = 70;
 
+// --- the queue in front of full endpoints (link/queue.rs, conn/queue.rs) ----------------------------------------
+
+/// Those who wait for a place at one cluster, over all shards.
+pub const MAX_QUEUED: Bound<u64> = bound(0, 1024, 1 << 20);
+/// Waiters that are looked at for one place: those in front may have tried the endpoint that has it.
+pub const QUEUE_LOOKS: usize = 16;
+/// Places of one cluster that are given away in one turn; the next turn gives the rest.
+pub const QUEUE_SERVES: usize = 64;
+/// Requests that a shard's own waiters have on one link in a row while other shards wait for its place: after them it is
+/// closed for the next shard. More would be less even, fewer would connect more often.
+pub const QUEUE_RUN: u32 = 8;
+/// A shard with waiters looks for places this often although nobody told it of one: whoever would have may have ended.
+pub const QUEUE_LOOK: Duration = ms(250);
+
 // --- HTTP/1 ---------------------------------------------------------------------------------------------------
 
 /// Bytes of the request line without its CRLF. RFC 9112 section 3 recommends at least 8000.
@@ -193,6 +207,8 @@ pub const DEAD_PEER: Bound<Duration> = bound(secs(5), secs(120), secs(3600));
 pub const CONNECT_TIMEOUT: Bound<Duration> = bound(ms(1), secs(2), secs(300));
 pub const RESPONSE_HEADER_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WAIT);
 pub const RESPONSE_BODY_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WAIT);
+/// For a place at a full endpoint; 0 refuses at once.
+pub const QUEUE_TIMEOUT: Bound<Duration> = bound(ms(0), secs(5), MAX_WAIT);
 pub const POOL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(1), secs(30), MAX_WAIT);
 pub const DRAIN_TIMEOUT: Bound<Duration> = bound(ms(0), secs(30), MAX_WAIT);
 

@@ -85,7 +85,7 @@ fn a_limit_is_never_exceeded_and_is_reached() {
 #[test]
 fn taking_and_giving_back_keep_count() {
     loom::model(|| {
-        let cluster = Arc::new(SharedCluster::new(1));
+        let cluster = Arc::new(SharedCluster::new(1, 2));
         let took = on_two_shards(&cluster, |cluster| {
             let endpoint = cluster.endpoint(EndpointId(0)).unwrap();
             let took = endpoint.try_start(1);
@@ -106,7 +106,7 @@ fn taking_and_giving_back_keep_count() {
 #[test]
 fn tickets_are_each_taken_once() {
     loom::model(|| {
-        let cluster = Arc::new(SharedCluster::new(0));
+        let cluster = Arc::new(SharedCluster::new(0, 2));
         let took =
             on_two_shards(&cluster, |cluster| [cluster.take_pick_ticket(), cluster.take_pick_ticket()]);
         let mut tickets = took.concat();
@@ -115,16 +115,75 @@ fn tickets_are_each_taken_once() {
     });
 }
 
-/// One refused link frees one place: exactly one of two shards closes a link for it.
+/// One shard frees the only place while another begins to wait for it: at least one of them sees the other, so that the
+/// place is not left free with somebody waiting.
 #[test]
-fn a_wanted_place_is_freed_by_one_shard() {
+fn a_place_and_a_waiter_do_not_miss_each_other() {
     loom::model(|| {
-        let cluster = Arc::new(SharedCluster::new(1));
-        let endpoint = cluster.endpoint(EndpointId(0)).unwrap();
-        assert!(endpoint.try_open_link(1) && !endpoint.try_open_link(1));
-        let took = on_two_shards(&cluster, |cluster| {
-            cluster.endpoint(EndpointId(0)).is_some_and(|endpoint| endpoint.take_wanted())
+        let cluster = Arc::new(SharedCluster::new(1, 2));
+        assert!(cluster.endpoint(EndpointId(0)).unwrap().try_open_link(1));
+        let freer = {
+            let cluster = cluster.clone();
+            thread::spawn(move || {
+                cluster.endpoint(EndpointId(0)).unwrap().close_link();
+                cluster.meet();
+                cluster.has_waiters()
+            })
+        };
+        assert!(cluster.try_wait(1, true, 8));
+        cluster.meet();
+        let sees_place = cluster.endpoint(EndpointId(0)).unwrap().open_links() == 0;
+        let sees_waiter = freer.join().unwrap();
+        assert!(sees_place || sees_waiter);
+    });
+}
+
+/// The same with an idle link of one shard in place of a free place.
+#[test]
+fn an_idle_link_and_a_waiter_do_not_miss_each_other() {
+    loom::model(|| {
+        let cluster = Arc::new(SharedCluster::new(1, 2));
+        let holder = {
+            let cluster = cluster.clone();
+            thread::spawn(move || {
+                cluster.endpoint(EndpointId(0)).unwrap().set_idle(0, true);
+                cluster.meet();
+                cluster.next_waiting() == Some(1)
+            })
+        };
+        assert!(cluster.try_wait(1, true, 8));
+        cluster.meet();
+        let sees_link = cluster.endpoint(EndpointId(0)).unwrap().idle_after(1) == Some(0);
+        assert!(holder.join().unwrap() || sees_link);
+    });
+}
+
+/// Two places become free at once on two shards while a third and a fourth wait: each is given its own turn.
+#[test]
+fn two_turns_go_to_two_shards() {
+    loom::model(|| {
+        let cluster = Arc::new(SharedCluster::new(0, 2));
+        assert!(cluster.try_wait(0, true, 8) && cluster.try_wait(1, true, 8));
+        let turns = on_two_shards(&cluster, |cluster| cluster.take_turn());
+        assert!(turns[0] != turns[1], "{turns:?}");
+    });
+}
+
+/// The bound of a queue holds, and what left it may come again.
+#[test]
+fn a_queue_is_bounded() {
+    loom::model(|| {
+        let cluster = Arc::new(SharedCluster::new(0, 2));
+        assert!(cluster.try_wait(0, false, 2));
+        let joined = on_two_shards(&cluster, |cluster| {
+            let joined = cluster.try_wait(1, true, 2);
+            assert!(cluster.waiters() <= 2);
+            joined
         });
-        assert!(took[0] != took[1]);
+        assert!(joined[0] != joined[1]);
+        cluster.end_wait(1, true, true);
+        assert!(
+            !cluster.is_queue_eager() && cluster.next_waiting() == Some(0) && cluster.try_wait(1, true, 2)
+        );
     });
 }

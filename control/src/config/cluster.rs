@@ -72,6 +72,13 @@ pub(super) static SECTION: Section = Section {
             NextExchange,
             "Whether the trailers of chunked bodies are passed on, both ways.",
         ),
+        Key::new(
+            "max_queued",
+            Shape::Count(limits::MAX_QUEUED, None),
+            NextExchange,
+            "Requests that may wait for a place while every endpoint is full, over all shards. Beyond: 503 `queue_full`. 0 \
+             lets none wait.",
+        ),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NextExchange, "How long an origin may take."),
         Key::new("pool", Shape::Table(&POOL), NextExchange, "Idle links kept for the next request."),
         Key::later("send_proxy", Shape::Word(&["v1", "v2"], &[]), NewConnections, "Send a PROXY header."),
@@ -156,7 +163,13 @@ pub(super) static TIMEOUTS: Section = Section {
             "An origin that vanished without a word, under an idle link too, is found within this time: by keep-alive \
              probes and TCP_USER_TIMEOUT. A route cannot override it.",
         ),
-        Key::later("queue", Shape::Free("a duration"), NextExchange, "For a request to wait for a place."),
+        Key::new(
+            "queue",
+            Shape::Duration(limits::QUEUE_TIMEOUT, None),
+            NextExchange,
+            "To wait while every endpoint is at `max_connections` or `max_requests`. Beyond: 503 `queue_timeout`, or a \
+             close. `\"0ms\"` refuses at once.",
+        ),
     ],
 };
 
@@ -207,12 +220,14 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                     response_header: timeouts.duration("response_header"),
                     response_body: timeouts.duration("response_body"),
                     send: timeouts.duration("send"),
+                    queue: timeouts.duration("queue"),
                 },
                 pool: Pool {
                     idle: pool.count32("idle"),
                     idle_timeout: pool.duration("idle_timeout"),
                     requests_per_connection: pool.count("requests_per_connection"),
                 },
+                max_queued: table.count32("max_queued"),
                 pass_trailers: table.word("trailers") == "pass",
             }
         })

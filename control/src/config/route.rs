@@ -64,7 +64,13 @@ pub(super) static TIMEOUTS: Section = Section {
             "For the origin to take any of what is sent.",
         )
         .absent("the cluster's"),
-        Key::later("queue", Shape::Free("a duration"), NextExchange, "For a request to wait for a place."),
+        Key::new(
+            "queue",
+            Shape::Duration(limits::QUEUE_TIMEOUT, None),
+            NextExchange,
+            "To wait for a place at a full endpoint.",
+        )
+        .absent("the cluster's"),
     ],
 };
 
@@ -147,6 +153,7 @@ fn action(table: &Table<'_>, clusters: &mut Names) -> Action {
         response_body: timeouts.duration_if_set("response_body"),
         send: timeouts.duration_if_set("send"),
         connect: timeouts.duration_if_set("connect"),
+        queue: timeouts.duration_if_set("queue"),
     })
 }
 

@@ -111,8 +111,8 @@ fn what_is_written_is_taken() {
 
     let [api, redirect, respond] = &snapshot.routes[..] else { panic!("three routes") };
     assert_eq!((&*api.name, &*redirect.name), ("api", "edge/2"));
-    let Action::Forward { connect, .. } = api.action else { panic!("no cluster") };
-    assert_eq!(connect, Some(Duration::from_secs(1)));
+    let Action::Forward { connect, queue, .. } = api.action else { panic!("no cluster") };
+    assert_eq!((connect, queue), (Some(Duration::from_secs(1)), Some(Duration::from_millis(500))));
     assert_eq!(api.matcher.host, ["api.example.com".into(), "*.example.org".into()]);
     assert!(redirect.matcher.path_regex[0].is_match(b"/ABC"), "ignore_case");
     let Action::Redirect(to) = &redirect.action else { panic!("no redirect") };
@@ -130,6 +130,12 @@ fn what_is_written_is_taken() {
     assert_eq!(app.host, HostPolicy::Name("app.internal:8080".into()));
     let two = &api.endpoints[1];
     assert_eq!((&*two.name, two.weight, two.max_connections, two.max_requests), ("two", 3, 30000, 1000));
+    assert_eq!((api.max_queued, api.timeouts.queue), (50, Duration::from_secs(10)));
+    assert_eq!((app.max_queued, app.timeouts.queue), (1024, Duration::from_secs(5)));
+    assert_eq!(
+        (api.source_addresses.ports, app.source_addresses.ports),
+        (PortRange::new(40_000, 49_999), None)
+    );
 }
 
 #[test]
@@ -221,8 +227,8 @@ const KEYS: &[(&str, &str)] = &[
     ("route.timeouts", "connect response_header response_body send queue"),
     (
         "cluster",
-        "name balance host source_addresses send_proxy endpoints timeouts pool health outlier circuit_breaker retry \
-         sticky tls trailers",
+        "name balance host source_addresses source_ports send_proxy endpoints max_queued timeouts pool health outlier \
+         circuit_breaker retry sticky tls trailers",
     ),
     ("cluster.balance", "policy on table bounded_load"),
     ("cluster.endpoints", "name address weight max_connections max_requests backup priority"),

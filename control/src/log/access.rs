@@ -54,6 +54,7 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
     line.number("response_body_bytes", record.response_body_bytes);
     line.number("duration_us", record.duration_us);
     line.number_if("connect_us", record.connect_us);
+    line.number_if("queue_us", record.queue_us);
     line.number_if("first_byte_us", record.first_byte_us);
     line.number("attempts", u64::from(record.attempts));
     line.word("link_reused", if record.link_reused { "true" } else { "false" });
@@ -219,6 +220,7 @@ pub(super) mod tests {
             response_body_bytes: 7,
             duration_us: 8,
             connect_us: None,
+            queue_us: Some(3),
             first_byte_us: Some(4),
             attempts: 1,
             link_reused: true,
@@ -242,7 +244,7 @@ pub(super) mod tests {
             line(&record()),
             "{\"time\":\"2026-12-31T23:59:59.999Z\",\"request_id\":\"00000001-002000000000003\",\
              \"client\":\"127.0.0.1:5\",\"method\":\"GET\",\"host\":\"a\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\
-             \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"first_byte_us\":4,\
+             \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"queue_us\":3,\"first_byte_us\":4,\
              \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"close\":\"refused\",\"request_number\":1}\n"
         );
     }

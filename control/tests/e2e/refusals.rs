@@ -127,7 +127,8 @@ fn of_a_full_endpoint() {
         sized(200, b"at last")
     });
     let tables = format!(
-        "[[cluster]]\nname = \"app\"\nendpoints = [{{ address = \"{}\", max_requests = 1 }}]\n",
+        "[[cluster]]\nname = \"app\"\nendpoints = [{{ address = \"{}\", max_requests = 1 }}]\n\
+         [cluster.timeouts]\nqueue = \"0ms\"\n",
         origin.address
     );
     let proxy =

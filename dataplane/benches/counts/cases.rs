@@ -141,6 +141,7 @@ pub(crate) fn route_of_1000() {
             response_body: None,
             send: None,
             connect: None,
+            queue: None,
         },
     };
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();
@@ -180,15 +181,17 @@ fn cluster(balance: &'static str) -> Cluster {
             response_header: second,
             response_body: second,
             send: second,
+            queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: second, requests_per_connection: u64::MAX },
+        max_queued: 1024,
         pass_trailers: false,
     }
 }
 
 fn pick(balance: &str) {
     let name = policy(balance).map(|policy| policy.name).expect("a policy of that name");
-    let mut state = ClusterState::new(Arc::new(cluster(name)), Arc::new(SharedCluster::new(10)), 0, 7);
+    let mut state = ClusterState::new(Arc::new(cluster(name)), Arc::new(SharedCluster::new(10, 1)), 0, 7);
     count_this(&mut || {
         for _ in 0..ROUNDS {
             let picked = state.pick(black_box(&Tried::NONE), Hint::default());

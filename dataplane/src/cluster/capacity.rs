@@ -47,7 +47,8 @@ impl LocalPorts {
 
     /// How many of them a socket may get that is held to `asked` (IP_LOCAL_PORT_RANGE).
     pub fn count_within(&self, asked: Option<PortRange>) -> u32 {
-        let within = asked.zip(PortRange::new(self.first.max(1), self.last)).map(|(asked, all)| asked.within(all));
+        let within =
+            asked.zip(PortRange::new(self.first.max(1), self.last)).map(|(asked, all)| asked.within(all));
         within.map_or_else(
             || self.count(),
             |used| Self { first: used.first(), last: used.last(), reserved: self.reserved.clone() }.count(),
@@ -154,8 +155,10 @@ mod tests {
         assert_eq!((alone.addresses, alone.destinations), (1, 3));
         assert_eq!(alone.links(), 3 * 28232);
         let ip = |text: &str| text.parse().unwrap();
-        pool.source_addresses =
-            SourceAddresses { ranges: vec![(ip("127.0.0.1"), ip("127.0.0.9")), (ip("::1"), ip("::1"))], ports: None };
+        pool.source_addresses = SourceAddresses {
+            ranges: vec![(ip("127.0.0.1"), ip("127.0.0.9")), (ip("::1"), ip("::1"))],
+            ports: None,
+        };
         let nine = Capacity::of(&pool, false, &ports).unwrap();
         assert_eq!((nine.per_destination(), nine.links()), (9 * 28232, 27 * 28232));
         assert_eq!(Capacity::of(&pool, true, &ports), None);

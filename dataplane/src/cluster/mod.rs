@@ -68,9 +68,21 @@ pub enum PickError {
     Full,
 }
 
+/// Whether a place is free at a cluster, as one shard sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Every endpoint is at a limit.
+    None,
+    /// An endpoint is below its limits, or none is left that could be full: then a waiter learns that.
+    Open,
+    /// Only this shard can go on, by an idle link to this endpoint, which is at `max_connections`.
+    Idle(EndpointId),
+}
+
 /// One shard's part of a cluster.
 #[derive(Debug)]
 pub struct ClusterState {
+    shard: u16,
     cluster: Arc<Cluster>,
     shared: Arc<SharedCluster>,
     balancer: Box<dyn Balancer>,
@@ -89,11 +101,14 @@ impl ClusterState {
         let seed = seed ^ (u64::from(shard) << 48) ^ (u64::from(cluster.id.0) << 32);
         let balancer = (policy.build)(&cluster, seed);
         let idle = vec![0; cluster.endpoints.len()].into();
-        Self { cluster, shared, balancer, idle }
+        Self { shard, cluster, shared, balancer, idle }
     }
 
     pub fn spec(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+    pub fn shared(&self) -> &SharedCluster {
+        &self.shared
     }
     pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
         self.cluster.endpoints.get(usize::from(id.0))
@@ -136,23 +151,22 @@ impl ClusterState {
         }
     }
 
-    /// Whether as many links as may be are open to an endpoint: then one kept idle by this shard is one that no other
-    /// shard can have.
+    /// Whether as many links as may be are open to an endpoint.
     pub fn is_at_link_limit(&self, id: EndpointId) -> bool {
         let (Some(spec), Some(endpoint)) = (self.endpoint(id), self.shared.endpoint(id)) else {
             return false;
         };
         endpoint.open_links() >= spec.max_connections
     }
-    /// Whether a link may now be kept idle; false means close it. Counted until [`ClusterState::unpark_link`]. Refused
-    /// when `pool.idle` are kept, and to free a place when another shard was refused a link to a full endpoint.
+    /// Whether a link may now be kept idle; false means close it: `pool.idle` are kept. Counted until
+    /// [`ClusterState::unpark_link`].
     pub fn park_link(&mut self, id: EndpointId) -> bool {
-        let (Some(idle), Some(endpoint)) = (self.idle.get_mut(usize::from(id.0)), self.shared.endpoint(id))
-        else {
-            return false;
-        };
-        let kept = !endpoint.take_wanted() && self.shared.try_park(self.cluster.pool.idle);
+        let Some(idle) = self.idle.get_mut(usize::from(id.0)) else { return false };
+        let kept = self.shared.try_park(self.cluster.pool.idle);
         *idle += u32::from(kept);
+        if kept && *idle == 1 {
+            self.tell_idle(id, true);
+        }
         kept
     }
     /// An idle link is no longer idle: it was leased again, or is closing.
@@ -160,8 +174,53 @@ impl ClusterState {
         if let Some(idle) = self.idle.get_mut(usize::from(id.0)) {
             debug_assert!(*idle > 0, "more unparked than parked");
             *idle = idle.saturating_sub(1);
+            let none = *idle == 0;
             self.shared.unpark();
+            if none {
+                self.tell_idle(id, false);
+            }
         }
+    }
+    /// Only where links are limited does another shard ask who has an idle one.
+    fn tell_idle(&self, id: EndpointId, some: bool) {
+        if let (Some(spec), Some(endpoint)) = (self.endpoint(id), self.shared.endpoint(id))
+            && spec.max_connections != u32::MAX
+        {
+            endpoint.set_idle(self.shard, some);
+        }
+    }
+
+    /// Whether some endpoint has a limit, so that requests may have to wait for it.
+    pub fn is_limited(&self, id: EndpointId) -> bool {
+        self.endpoint(id).is_some_and(|e| e.max_connections != u32::MAX || e.max_requests != u32::MAX)
+    }
+    /// Whether a place is free. Looks at every endpoint: only for clusters at which somebody waits.
+    pub fn room(&self) -> Room {
+        let (mut room, mut usable) = (Room::None, false);
+        for (spec, idle) in self.cluster.endpoints.iter().zip(&self.idle) {
+            let Some(shared) = self.shared.endpoint(spec.id).filter(|_| spec.weight > 0) else { continue };
+            usable = true;
+            if shared.running_requests() >= spec.max_requests {
+                continue;
+            }
+            if shared.open_links() < spec.max_connections {
+                return Room::Open;
+            }
+            if *idle > 0 && room == Room::None {
+                room = Room::Idle(spec.id);
+            }
+        }
+        if usable { room } else { Room::Open }
+    }
+    /// A shard that holds an idle link to an endpoint which is at `max_connections` and would take a request.
+    pub fn idle_elsewhere(&self) -> Option<u16> {
+        self.cluster.endpoints.iter().find_map(|spec| {
+            let shared = self.shared.endpoint(spec.id)?;
+            let may = spec.weight > 0
+                && spec.max_connections != u32::MAX
+                && shared.running_requests() < spec.max_requests;
+            if may { shared.idle_after(self.shard).filter(|holder| *holder != self.shard) } else { None }
+        })
     }
 
     /// The next local address to connect from that `may` be tried, in turn over all shards. `Some` without an address

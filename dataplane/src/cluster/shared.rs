@@ -2,10 +2,12 @@
 //! reached at saturation. Touched at most once per pick, acquire and release; all other statistics have one writer.
 //!
 //! All orderings are relaxed, because a count guards no other memory: what matters is that each change of one number
-//! is atomic. `tests/loom.rs` checks every interleaving.
+//! is atomic. One pair of numbers must be seen together: who frees a place looks for those who wait, and who waits looks
+//! for a free place. [`SharedCluster::meet`] stands between the two steps on both sides, so that at least one sees the
+//! other. `tests/loom.rs` checks every interleaving.
 
 use crate::spec::EndpointId;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, Padded};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
 
 /// How many of something are out, over all shards.
 #[derive(Debug)]
@@ -59,13 +61,66 @@ impl Default for SharedListener {
     }
 }
 
+/// A set of shards, a bit each.
+#[derive(Debug)]
+struct ShardSet(Box<[AtomicU64]>);
+
+impl ShardSet {
+    fn new(shards: u16) -> Self {
+        Self((0..usize::from(shards).div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+    fn word(&self, shard: u16) -> Option<(&AtomicU64, u64)> {
+        self.0.get(usize::from(shard) / 64).map(|word| (word, 1 << (shard % 64)))
+    }
+    fn add(&self, shard: u16) {
+        if let Some((word, bit)) = self.word(shard) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+    fn remove(&self, shard: u16) {
+        if let Some((word, bit)) = self.word(shard) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+    /// The first member after `shard`, going round; `shard` itself comes last.
+    fn next_after(&self, shard: u16) -> Option<u16> {
+        let members = || {
+            self.0.iter().zip(0u16..).flat_map(|(word, at)| {
+                let mut left = word.load(Ordering::Relaxed);
+                std::iter::from_fn(move || {
+                    let bit = u16::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+                    left &= left - 1;
+                    Some(at * 64 + bit)
+                })
+            })
+        };
+        members().find(|member| *member > shard).or_else(|| members().next())
+    }
+}
+
 /// One cluster's numbers, over all shards.
 #[derive(Debug)]
 pub struct SharedCluster {
     pick_ticket: Padded<AtomicU64>,
     source_ticket: Padded<AtomicU64>,
     idle_links: Padded<Count>,
+    queue: Padded<SharedQueue>,
     endpoints: Box<[Padded<SharedEndpoint>]>,
+}
+
+/// Those who wait for a place at a cluster.
+#[derive(Debug)]
+struct SharedQueue {
+    waiters: Count,
+    /// Waiters that any place would serve: whoever comes now waits behind them.
+    eager: Count,
+    /// On which shards.
+    shards: ShardSet,
+    /// The shard whose turn was last.
+    last: AtomicU32,
 }
 
 /// One endpoint's numbers, over all shards.
@@ -73,23 +128,29 @@ pub struct SharedCluster {
 pub struct SharedEndpoint {
     open_links: Count,
     running_requests: Count,
-    /// A link was refused at the limit since a link was last closed for its sake.
-    wanted: AtomicBool,
+    /// Shards with an idle link to it; kept where `max_connections` is a number.
+    idle: ShardSet,
 }
 
 impl SharedCluster {
-    pub fn new(endpoints: usize) -> Self {
+    pub fn new(endpoints: usize, shards: u16) -> Self {
         let endpoint = |_| {
             Padded(SharedEndpoint {
                 open_links: Count::new(),
                 running_requests: Count::new(),
-                wanted: AtomicBool::new(false),
+                idle: ShardSet::new(shards),
             })
         };
         Self {
             pick_ticket: Padded(AtomicU64::new(0)),
             source_ticket: Padded(AtomicU64::new(0)),
             idle_links: Padded(Count::new()),
+            queue: Padded(SharedQueue {
+                waiters: Count::new(),
+                eager: Count::new(),
+                shards: ShardSet::new(shards),
+                last: AtomicU32::new(u32::from(shards.saturating_sub(1))),
+            }),
             endpoints: (0..endpoints).map(endpoint).collect(),
         }
     }
@@ -118,22 +179,82 @@ impl SharedCluster {
     }
 }
 
+/// Places and those who wait for one.
+impl SharedCluster {
+    /// Between the two steps of whoever frees a place or begins to wait: what was written before is seen by all who come
+    /// here later, and what is read after is no older.
+    pub fn meet(&self) {
+        fence(Ordering::SeqCst);
+    }
+    /// Counts a waiter of `shard` in, unless `limit` wait. `eager`: any place would serve it.
+    pub fn try_wait(&self, shard: u16, eager: bool, limit: u32) -> bool {
+        let queue = &self.queue.0;
+        if !queue.waiters.try_take(limit) {
+            return false;
+        }
+        if eager {
+            queue.eager.try_take(u32::MAX);
+        }
+        queue.shards.add(shard);
+        true
+    }
+    /// Counts a waiter of `shard` out; `last` says that no other of that shard waits.
+    pub fn end_wait(&self, shard: u16, eager: bool, last: bool) {
+        let queue = &self.queue.0;
+        if last {
+            queue.shards.remove(shard);
+        }
+        if eager {
+            queue.eager.give_back();
+        }
+        queue.waiters.give_back();
+    }
+    pub fn waiters(&self) -> u32 {
+        self.queue.0.waiters.get()
+    }
+    /// Whether somebody waits whom any place would serve.
+    pub fn is_queue_eager(&self) -> bool {
+        self.queue.0.eager.get() > 0
+    }
+    /// Whether anybody waits.
+    pub fn has_waiters(&self) -> bool {
+        !self.queue.0.shards.is_empty()
+    }
+    /// The shard with waiters whose turn is next.
+    pub fn next_waiting(&self) -> Option<u16> {
+        let queue = &self.queue.0;
+        queue.shards.next_after(u16::try_from(queue.last.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+    /// As [`SharedCluster::next_waiting`], and the turn is that shard's: who asks next is told the one after it.
+    pub fn take_turn(&self) -> Option<u16> {
+        let queue = &self.queue.0;
+        let mut last = queue.last.load(Ordering::Relaxed);
+        loop {
+            let next = queue.shards.next_after(u16::try_from(last).unwrap_or(0))?;
+            let (seen, order) = (u32::from(next), Ordering::Relaxed);
+            match queue.last.compare_exchange(last, seen, order, order) {
+                Ok(_) => return Some(next),
+                Err(other) => last = other,
+            }
+        }
+    }
+}
+
 impl SharedEndpoint {
     /// Counts a link in (from the start of its connect to its close), unless `limit` are open.
     pub fn try_open_link(&self, limit: u32) -> bool {
-        let taken = self.open_links.try_take(limit);
-        if !taken {
-            self.wanted.store(true, Ordering::Relaxed);
-        }
-        taken
+        self.open_links.try_take(limit)
     }
     pub fn close_link(&self) {
         self.open_links.give_back();
     }
-    /// Whether a link was refused at the limit; answers one caller, who closes a link instead of keeping it idle where
-    /// another shard cannot use it.
-    pub fn take_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::Relaxed)
+    /// `shard` has its first idle link, or no idle link any more.
+    pub fn set_idle(&self, shard: u16, some: bool) {
+        if some { self.idle.add(shard) } else { self.idle.remove(shard) }
+    }
+    /// A shard with an idle link, the next after `shard`; perhaps `shard` itself.
+    pub fn idle_after(&self, shard: u16) -> Option<u16> {
+        self.idle.next_after(shard)
     }
     /// Counts a request in, unless `limit` are running.
     pub fn try_start(&self, limit: u32) -> bool {
@@ -168,7 +289,7 @@ mod tests {
 
     #[test]
     fn threads_together_take_exactly_the_limit() {
-        let cluster = SharedCluster::new(1);
+        let cluster = SharedCluster::new(1, 1);
         let endpoint = cluster.endpoint(EndpointId(0)).unwrap();
         let taken: usize = thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
@@ -180,13 +301,49 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_link_is_wanted_once() {
-        let cluster = SharedCluster::new(1);
+    fn shards_that_wait_take_turns() {
+        let cluster = SharedCluster::new(0, 130);
+        assert_eq!((cluster.next_waiting(), cluster.take_turn(), cluster.has_waiters()), (None, None, false));
+        for shard in [0, 63, 64, 129] {
+            assert!(cluster.try_wait(shard, true, 8));
+        }
+        assert_eq!(
+            (cluster.next_waiting(), cluster.next_waiting()),
+            (Some(0), Some(0)),
+            "looking changes nothing"
+        );
+        let turns: Vec<_> = (0..6).filter_map(|_| cluster.take_turn()).collect();
+        assert_eq!(turns, [0, 63, 64, 129, 0, 63]);
+        cluster.end_wait(64, true, true);
+        assert_eq!(cluster.take_turn(), Some(129));
+    }
+
+    #[test]
+    fn waiters_are_bounded_and_counted() {
+        let cluster = SharedCluster::new(0, 2);
+        assert!(cluster.try_wait(0, false, 2) && !cluster.is_queue_eager() && cluster.has_waiters());
+        assert!(cluster.try_wait(0, true, 2) && cluster.is_queue_eager());
+        assert!(!cluster.try_wait(1, true, 2));
+        assert_eq!((cluster.waiters(), cluster.take_turn(), cluster.take_turn()), (2, Some(0), Some(0)));
+        cluster.end_wait(0, true, false);
+        assert!(!cluster.is_queue_eager() && cluster.has_waiters());
+        cluster.end_wait(0, false, true);
+        assert_eq!((cluster.waiters(), cluster.has_waiters()), (0, false));
+    }
+
+    #[test]
+    fn idle_links_are_found() {
+        let cluster = SharedCluster::new(1, 4);
         let endpoint = cluster.endpoint(EndpointId(0)).unwrap();
-        assert!(endpoint.try_open_link(1) && !endpoint.take_wanted());
-        assert!(!endpoint.try_open_link(1) && endpoint.take_wanted() && !endpoint.take_wanted());
-        endpoint.close_link();
-        assert_eq!(endpoint.open_links(), 0);
+        assert_eq!(endpoint.idle_after(0), None);
+        endpoint.set_idle(2, true);
+        endpoint.set_idle(0, true);
+        assert_eq!(
+            (endpoint.idle_after(0), endpoint.idle_after(2), endpoint.idle_after(3)),
+            (Some(2), Some(0), Some(0))
+        );
+        endpoint.set_idle(2, false);
+        assert_eq!(endpoint.idle_after(0), Some(0));
         assert!(cluster.endpoint(EndpointId(1)).is_none());
     }
 }

@@ -29,14 +29,16 @@ pub(super) fn test_cluster(weights: &[u32]) -> Cluster {
             response_header: second,
             response_body: second,
             send: second,
+            queue: Duration::ZERO,
         },
         pool: Pool { idle: 4, idle_timeout: second, requests_per_connection: u64::MAX },
+        max_queued: 1024,
         pass_trailers: false,
     }
 }
 
 fn shards(cluster: Cluster, count: u16) -> Vec<ClusterState> {
-    let shared = Arc::new(SharedCluster::new(cluster.endpoints.len()));
+    let shared = Arc::new(SharedCluster::new(cluster.endpoints.len(), count));
     let cluster = Arc::new(cluster);
     (0..count).map(|shard| ClusterState::new(cluster.clone(), shared.clone(), shard, 1)).collect()
 }
@@ -88,8 +90,13 @@ fn at_max_connections_only_a_shard_with_an_idle_link_may_go_on() {
     assert_eq!(one.pick(&Tried::NONE, Hint::default()), Ok(id));
     one.unpark_link(id);
     assert!(!two.open_link(id), "the link is still open");
-    assert!(!one.park_link(id), "another shard was refused a link");
+    assert_eq!((one.room(), two.room()), (Room::None, Room::None));
+    assert!(one.park_link(id));
+    assert_eq!((one.room(), two.room()), (Room::Idle(id), Room::None));
+    assert_eq!((one.idle_elsewhere(), two.idle_elsewhere()), (None, Some(0)));
+    one.unpark_link(id);
     one.close_link(id);
+    assert_eq!((two.room(), two.idle_elsewhere()), (Room::Open, None));
     assert!(two.open_link(id));
 }
 

@@ -81,7 +81,10 @@ pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Opt
         conn.exchange = None;
     }
     let Some(mut x) = core.exchanges.remove(xid) else { return };
-    debug_assert!(x.link.is_none(), "an exchange ended with its link");
+    debug_assert!(
+        x.link.is_none() && x.waiter.is_none(),
+        "an exchange ended with its link or its place in a queue"
+    );
     if let Some(pipe) = x.bulk.pipe.take() {
         io.give_pipe(pipe);
     }

@@ -1,14 +1,15 @@
 //! A conn: one downstream connection, from accept to close. This file is the map: phases, and which file takes an event.
 //!
 //! `open` lets it in; `tcp` takes it from there on a tcp listener. On an http one `http1` reads heads and starts exchanges;
-//! `upstream` takes what an exchange's link says; `relay` writes responses to the client; `reply` writes our own. `deadline`
-//! says what a passed deadline means; `close` ends it.
+//! `upstream` takes what an exchange's link says; `relay` writes responses to the client; `reply` writes our own. `queue`
+//! gives places at full clusters to those who wait; `deadline` says what a passed deadline means; `close` ends it.
 
 pub mod bulk;
 pub mod close;
 pub mod deadline;
 pub mod http1;
 pub mod open;
+pub mod queue;
 pub mod relay;
 pub mod reply;
 pub mod serve;

@@ -139,13 +139,14 @@ fn find(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> Option<Chosen> {
         return Some(Chosen::Forward(None, cluster, core.snapshot.cluster(cluster)?.timeouts));
     };
     match &route.action {
-        Action::Forward { cluster, response_header, response_body, send, connect } => {
+        Action::Forward { cluster, response_header, response_body, send, connect, queue } => {
             let base = core.snapshot.cluster(*cluster)?.timeouts;
             let timeouts = ClusterTimeouts {
                 connect: connect.unwrap_or(base.connect),
                 response_header: response_header.unwrap_or(base.response_header),
                 response_body: response_body.unwrap_or(base.response_body),
                 send: send.unwrap_or(base.send),
+                queue: queue.unwrap_or(base.queue),
             };
             Some(Chosen::Forward(Some(route.id), *cluster, timeouts))
         }

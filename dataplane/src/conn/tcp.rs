@@ -43,14 +43,23 @@ fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, cluster: ClusterId) {
     take_step(core, io, id, step);
 }
 
-fn take_step(core: &mut Core, io: &mut impl Io, id: Id<Conn>, step: Step) {
+/// Does what the way to a link asked for.
+pub(super) fn take_step(core: &mut Core, io: &mut impl Io, id: Id<Conn>, step: Step) {
     match step {
         Step::Wait => deadline::settle(core, id),
+        Step::Queue => {
+            let Some(tid) = core.conns.get(id).and_then(|c| c.tunnel) else { return };
+            match reach::wait(core, tid) {
+                Ok(()) => deadline::settle(core, id),
+                Err(refusal) => no_link(core, io, id, refusal),
+            }
+        }
         Step::Fail(refusal) => no_link(core, io, id, refusal),
     }
 }
 
-fn no_link(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal) {
+/// There is no link to be had: the conn ends with the reason.
+pub(super) fn no_link(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal) {
     core.stats.refusal(refusal).add(1);
     if let Some(reach) = reach_of_mut(core, id) {
         reach.failure = Some(refusal);
@@ -139,7 +148,8 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     record.cluster = reach.map(|r| r.cluster);
     record.endpoint = reach.and_then(|r| r.endpoint);
     record.attempts = reach.map_or(0, |r| r.attempts);
-    record.connect_us = reach.and_then(|r| r.connect_us).map(u64::from);
+    record.queue_us = reach.and_then(|r| r.queue_us).map(u64::from);
+    record.connect_us = reach.and_then(Reach::connect_us).map(u64::from);
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);
     record.tunnel_down_bytes = tunnel.map_or(0, |t| t.down_bytes);

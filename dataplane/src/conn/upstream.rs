@@ -67,6 +67,11 @@ fn on_connect(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: Outcome)
 pub fn take_step(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, step: Step) {
     match step {
         Step::Wait => {}
+        Step::Queue => match attempt::wait(core, xid) {
+            // Notice the client leaving.
+            Ok(()) => http1::read_ahead(core, io, id),
+            Err(refusal) => reply::refuse(core, io, id, refusal),
+        },
         Step::Refuse(refusal) => reply::refuse(core, io, id, refusal),
         Step::Send => send_request(core, io, id, xid),
     }

@@ -20,6 +20,8 @@ pub enum Step {
     Send,
     /// A connect is under way.
     Wait,
+    /// Every endpoint that is left is full, or others wait already: [`wait`] for a place.
+    Queue,
     /// No endpoint is left, or the request must not be repeated: answer this.
     Refuse(Refusal),
 }
@@ -46,8 +48,53 @@ impl Loss {
     }
 }
 
-/// Begins the next attempt of an exchange.
+/// Picks that may find their endpoint's last place taken by another shard before the request waits.
+const LOST_RACES: u32 = 4;
+
+/// Begins the next attempt of an exchange. The first does not overtake those who wait.
 pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
+    let first = core.exchanges.get(id).filter(|x| x.attempts == 0).and_then(|x| x.cluster);
+    if first.is_some_and(|cluster| link::queue::is_ahead(core, cluster)) {
+        return Step::Queue;
+    }
+    begin(core, io, id)
+}
+
+/// As [`start`], for an exchange that waits and whose turn it is. [`Step::Queue`] says that it waits on.
+pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
+    begin(core, io, id)
+}
+
+/// Waits for a place.
+pub fn wait(core: &mut Core, id: Id<Exchange>) -> Result<(), Refusal> {
+    let Some(x) = core.exchanges.get(id) else { return Err(Refusal::NoEndpoint) };
+    let (Some(cluster), Some(timeouts)) = (x.cluster, x.timeouts) else { return Err(Refusal::NoEndpoint) };
+    let (eager, failure) = (x.tried.is_empty(), x.failure);
+    debug_assert!(x.waiter.is_none(), "an exchange waits once");
+    let joined = link::queue::join(core, Owner::Exchange(id), cluster, eager, timeouts.queue);
+    match joined {
+        Ok(waiter) => {
+            if let Some(x) = core.exchanges.get_mut(id) {
+                x.waiter = Some(waiter);
+            }
+            Ok(())
+        }
+        Err(Refusal::EndpointsFull) => Err(failure.unwrap_or(Refusal::EndpointsFull)),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// No longer waits for a place, if it did.
+pub fn end_wait(core: &mut Core, id: Id<Exchange>) {
+    let Some(waiter) = core.exchanges.get_mut(id).and_then(|x| x.waiter.take()) else { return };
+    let waited = link::queue::leave(core, waiter);
+    if let Some(x) = core.exchanges.get_mut(id) {
+        x.queued_ns = Some(x.queued_ns.unwrap_or(0).saturating_add(waited));
+    }
+}
+
+fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
+    let mut lost_races = 0;
     loop {
         let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(Refusal::NoEndpoint) };
         let failure = x.failure;
@@ -69,7 +116,7 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
                 }
                 continue;
             }
-            Err(PickError::Full) => return Step::Refuse(failure.unwrap_or(Refusal::EndpointsFull)),
+            Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Refuse(failure.unwrap_or(Refusal::NoEndpoint)),
         };
         let at = (cluster, endpoint);
@@ -87,6 +134,14 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
                 // A pooled link that may be dead is better than none.
                 lease(core, id, taken, endpoint);
                 return Step::Send;
+            }
+            Err(Refusal::EndpointsFull) => {
+                end_request(core, at);
+                lost_races += 1;
+                // An idle link that must not be used holds the place that a new one could have.
+                if link::pool::close_oldest_to(core, io, cluster, endpoint) || lost_races == LOST_RACES {
+                    return Step::Queue;
+                }
             }
             Err(refusal) => {
                 end_request(core, at);
@@ -138,9 +193,7 @@ fn connect(
 
 /// Gives the running-request slot back.
 fn end_request(core: &mut Core, (cluster, endpoint): (ClusterId, EndpointId)) {
-    if let Some(runtime) = core.cluster_mut(cluster) {
-        runtime.state.end_request(endpoint);
-    }
+    link::queue::end_request(core, cluster, endpoint);
 }
 
 /// The connect of the attempt's link was made: the request may be sent.
@@ -200,8 +253,9 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
     start(core, io, id)
 }
 
-/// The attempt is over: its link is closed and the endpoint's request slot is free.
+/// The attempt is over: it waits for nothing, its link is closed and the endpoint's request slot is free.
 pub fn release(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+    end_wait(core, id);
     if let Some(link) = detach(core, id) {
         link::close(core, io, link);
     }

@@ -14,6 +14,7 @@ use crate::conn::Conn;
 use crate::fault::Refusal;
 use crate::io::{Mono, Pipe, SocketAddress};
 use crate::link::Link;
+use crate::link::queue::Waiter;
 use crate::proto::http1::{BodyDecoder, Scan};
 use crate::proto::{Framing, RequestHead, ResponseHead};
 use crate::spec::{ClusterId, ClusterTimeouts, EndpointId, RouteId};
@@ -187,6 +188,8 @@ pub struct Exchange {
     // --- the attempt
     attempt: Attempt,
     pub link: Option<Id<Link>>,
+    /// Its place in the queue of its cluster, while it waits.
+    pub waiter: Option<Id<Waiter>>,
     pub endpoint: Option<EndpointId>,
     pub tried: Tried,
     pub attempts: u8,
@@ -209,6 +212,8 @@ pub struct Exchange {
     pub attempt_since: Mono,
     pub connected: Option<Mono>,
     pub first_byte: Option<Mono>,
+    /// How long it waited for a place, nanoseconds, if it did.
+    pub queued_ns: Option<u64>,
     /// Local address of the last link that the request was sent on.
     pub upstream_local: Option<SocketAddress>,
     /// Bytes up and down through the tunnel that this exchange became.
@@ -257,6 +262,7 @@ impl Exchange {
             down_trailers: None,
             attempt: Attempt::Queued,
             link: None,
+            waiter: None,
             endpoint: None,
             tried: Default::default(),
             attempts: 0,
@@ -271,6 +277,7 @@ impl Exchange {
             attempt_since: Mono(0),
             connected: None,
             first_byte: None,
+            queued_ns: None,
             upstream_local: None,
             tunnel_bytes: (0, 0),
             close_after: false,

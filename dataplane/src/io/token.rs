@@ -24,10 +24,11 @@ pub enum Kind {
     ConnTimer,
     LinkTimer,
     AcceptTimer,
+    WaitTimer,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Backend,
         Self::Accept,
         Self::ListenerClose,
@@ -44,6 +45,7 @@ impl Kind {
         Self::ConnTimer,
         Self::LinkTimer,
         Self::AcceptTimer,
+        Self::WaitTimer,
     ];
 }
 

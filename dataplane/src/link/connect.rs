@@ -1,6 +1,6 @@
 //! Reaching an endpoint: a socket, a source address where the cluster has some, a connect with its deadline.
 
-use super::{Link, Owner, Phase, settle};
+use super::{Link, Owner, Phase, queue, settle};
 use crate::cluster::exhausted::{Pair, SourceId};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
@@ -25,10 +25,8 @@ pub fn begin(
         return Err(Refusal::EndpointsFull);
     }
     let begun = open(core, io, (cluster, endpoint), owner, timeout);
-    if begun.is_err()
-        && let Some(runtime) = core.cluster_mut(cluster)
-    {
-        runtime.state.close_link(endpoint);
+    if begun.is_err() {
+        queue::close_link(core, cluster, endpoint);
     }
     begun
 }

@@ -1,9 +1,10 @@
 //! A link: one upstream connection, from connect through leases to close. It owns its descriptor and outlives the conn.
 //!
-//! `connect` reaches an endpoint; `pool` is where links wait idle. Links know endpoints and nothing of HTTP.
+//! `connect` reaches an endpoint; `pool` is where links wait idle, `queue` where others wait for a place at a full cluster. Links know endpoints and nothing of HTTP.
 
 pub mod connect;
 pub mod pool;
+pub mod queue;
 
 use crate::buf::Class;
 use crate::cluster::exhausted::{Pair, SourceId};
@@ -165,22 +166,20 @@ pub fn close_when_quiet(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     if link.phase == Phase::Closing && link.stream.is_quiet() {
         link.stream.discard_queue(&mut core.pool);
         link.stream.close(io, id.token(Kind::LinkClose));
-        // Operations run in the order they are submitted: a connect after this finds the place free. The port as well,
-        // if the endpoint ended first; else it waits in TIME_WAIT (RFC 9293 3.6).
-        let (cluster, endpoint) = (link.cluster, link.endpoint);
+        // Operations run in the order they are submitted: a connect after this finds the port free, if the endpoint ended
+        // first; else it waits in TIME_WAIT (RFC 9293 3.6).
         if link.stream.is_eof() {
             core.exhausted.freed(link.pair(), core.clock.mono);
-        }
-        if let Some(runtime) = core.cluster_mut(cluster) {
-            runtime.state.close_link(endpoint);
         }
     }
 }
 
-/// The descriptor is closed: the slot is free again.
+/// The descriptor is closed: the slot is free again, and only now the place at the endpoint, which another shard may take
+/// at once.
 pub fn on_closed(core: &mut Core, id: Id<Link>) {
     if let Some(mut link) = core.links.remove(id) {
         link.stream.on_closed();
+        queue::close_link(core, link.cluster, link.endpoint);
     }
 }
 

@@ -3,7 +3,7 @@
 //! An idle link keeps its recv armed. Whatever completes it (FIN, reset, unsolicited bytes) discards the link, so a
 //! response that nobody asked for can never reach the next request (invariant 19; threat F22).
 
-use super::{Link, Owner, Phase, arm_recv, close, settle};
+use super::{Link, Owner, Phase, arm_recv, close, queue, settle};
 use crate::core::Core;
 use crate::io::{Expect, Io, Kind, Mono};
 use crate::limits;
@@ -33,14 +33,13 @@ pub fn take(core: &mut Core, cluster: ClusterId, endpoint: EndpointId) -> Option
 pub fn put(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     let now = core.clock.mono;
     let draining = core.draining;
-    let alone = core.snapshot.runtime.shards == 1;
+    let yields = queue::yields(core, id);
     let Some(link) = core.links.get(id) else { return };
     let (cluster, endpoint, requests) = (link.cluster, link.endpoint, link.requests);
     let Some(runtime) = core.cluster_mut(cluster) else { return close(core, io, id) };
     let spec = runtime.state.spec().pool;
-    let scarce = !alone && runtime.state.is_at_link_limit(endpoint);
     let worn = u64::from(requests) >= spec.requests_per_connection;
-    if draining || worn || scarce || !runtime.state.park_link(endpoint) {
+    if draining || worn || yields || !runtime.state.park_link(endpoint) {
         return close(core, io, id);
     }
     let Some(list) = runtime.idle.get_mut(usize::from(endpoint.0)) else { return close(core, io, id) };
@@ -60,6 +59,7 @@ pub fn put(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     }
     arm_recv(core, io, id, Expect::Later);
     settle(core, id);
+    queue::parked(core, cluster, endpoint);
 }
 
 /// Takes a link out of its endpoint's idle list.
@@ -89,6 +89,14 @@ pub(super) fn unlist(core: &mut Core, id: Id<Link>) {
 pub fn close_oldest(core: &mut Core, io: &mut impl Io, cluster: ClusterId) -> bool {
     let Some(runtime) = core.cluster_mut(cluster) else { return false };
     let Some(id) = runtime.idle.iter().find_map(|list| list.oldest) else { return false };
+    close(core, io, id);
+    true
+}
+
+/// Closes the link to one endpoint that has waited longest, so that another has its place; false where none waits.
+pub fn close_oldest_to(core: &mut Core, io: &mut impl Io, cluster: ClusterId, endpoint: EndpointId) -> bool {
+    let list = core.cluster_mut(cluster).and_then(|runtime| runtime.idle.get(usize::from(endpoint.0)));
+    let Some(id) = list.and_then(|list| list.oldest) else { return false };
     close(core, io, id);
     true
 }

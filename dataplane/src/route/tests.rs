@@ -51,6 +51,7 @@ fn route(id: u32, matcher: Match) -> Arc<Route> {
         response_body: None,
         send: None,
         connect: None,
+        queue: None,
     };
     Arc::new(Route { id: RouteId(id), name: "r".into(), listeners: Vec::new(), matcher, action })
 }

@@ -3,7 +3,8 @@
 use crate::conn::{self, Conn, upstream};
 use crate::core::Core;
 use crate::io::{Completion, Io, Kind, Message, Outcome, Token};
-use crate::link::{Link, Phase};
+use crate::link::queue::Waiter;
+use crate::link::{self, Link, Phase};
 use crate::listener;
 use crate::post::{self, Post};
 use crate::table::Id;
@@ -45,12 +46,18 @@ pub fn completion(core: &mut Core, io: &mut impl Io, completion: Completion) {
                 match post.message {
                     // The other never saw it.
                     Message::Conn { listener, fd } => conn::open::accept(core, io, listener, fd),
+                    message @ (Message::Place { .. } | Message::Wanted { .. }) => {
+                        conn::queue::on_untold(core, message);
+                    }
                 }
             }
         }
         Kind::Message => {
-            if let Outcome::Message(Message::Conn { listener, fd }) = completion.outcome {
-                conn::open::accept(core, io, listener, fd);
+            let Outcome::Message(message) = completion.outcome else { return };
+            match message {
+                Message::Conn { listener, fd } => conn::open::accept(core, io, listener, fd),
+                Message::Place { cluster, hops } => conn::queue::on_place(core, io, cluster, hops),
+                Message::Wanted { cluster } => link::queue::stir(core, cluster),
             }
         }
         Kind::ListenerClose
@@ -58,7 +65,8 @@ pub fn completion(core: &mut Core, io: &mut impl Io, completion: Completion) {
         | Kind::Backend
         | Kind::ConnTimer
         | Kind::LinkTimer
-        | Kind::AcceptTimer => {}
+        | Kind::AcceptTimer
+        | Kind::WaitTimer => {}
     }
 }
 
@@ -85,6 +93,11 @@ pub fn timer(core: &mut Core, io: &mut impl Io, key: u64) {
         Kind::LinkTimer => {
             if let Some(id) = Id::<Link>::of(token).filter(|id| core.links.contains(*id)) {
                 upstream::on_timer(core, io, id);
+            }
+        }
+        Kind::WaitTimer => {
+            if let Some(id) = Id::<Waiter>::of(token).filter(|id| core.waiters.contains(*id)) {
+                conn::queue::on_timer(core, io, id);
             }
         }
         Kind::AcceptTimer => listener::on_timer(core, io, token.slot() as usize),

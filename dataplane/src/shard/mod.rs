@@ -5,6 +5,7 @@ pub mod drain;
 pub mod mailbox;
 
 use crate::buf::Class;
+use crate::conn;
 use crate::core::{Core, Setup};
 use crate::io::{Clock, Completion, Errno, Fd, Interest, Io, Mono, SocketAddress};
 use crate::io::{Kind, Token};
@@ -78,6 +79,7 @@ impl Shard {
     pub fn turn(&mut self, io: &mut impl Io) -> Result<Turn, Errno> {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
+        let until = if self.core.stirred.is_empty() { until } else { Mono(0) };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
             io.turn(&mut self.core.pool, if sleeps { until } else { Mono(0) }, &mut self.completions)?;
@@ -88,6 +90,7 @@ impl Shard {
         self.run_timers(io);
         self.relieve(io);
         self.obey(io);
+        conn::queue::look(&mut self.core, io);
         if drain::advance(self, io) { Ok(Turn::Ended) } else { Ok(Turn::Goes) }
     }
 
@@ -153,7 +156,7 @@ impl Shard {
         let dry = free * limits::POOL_RESERVE_DIVISOR as usize <= total;
         if starved > 0 && dry && now >= self.evicted_at.after(PAUSE) {
             self.evicted_at = now;
-            crate::conn::close::evict(&mut self.core, io);
+            conn::close::evict(&mut self.core, io);
         }
     }
 }

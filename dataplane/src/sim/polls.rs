@@ -32,7 +32,8 @@ impl<W: World> SimIo<W> {
         let shard = self.shard;
         for at in 0..self.events.len() {
             let fd = self.events[at];
-            if let Ok(Descriptor { thing: Thing::Event(true), poll: Some(_), shard: of, .. }) = self.descriptor_mut(fd)
+            if let Ok(Descriptor { thing: Thing::Event(true), poll: Some(_), shard: of, .. }) =
+                self.descriptor_mut(fd)
                 && *of == shard
             {
                 self.try_poll(fd);

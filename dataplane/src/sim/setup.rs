@@ -134,12 +134,14 @@ fn cluster(random: &mut Random) -> Cluster {
             response_header: seconds(8),
             response_body: seconds(8),
             send: seconds(5),
+            queue: Duration::from_millis(random.pick(&[0, 200, 3_000])),
         },
         pool: Pool {
             idle: random.pick(&[0, 4, 64, 64, 256]),
             idle_timeout: seconds(6),
             requests_per_connection: random.pick(&[u64::MAX, u64::MAX, 10]),
         },
+        max_queued: random.pick(&[3, 1024]),
         pass_trailers: random.one_in(4),
     }
 }
@@ -157,6 +159,7 @@ fn route() -> Route {
             response_body: None,
             send: None,
             connect: None,
+            queue: None,
         },
     }
 }

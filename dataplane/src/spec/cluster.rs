@@ -18,6 +18,8 @@ pub struct Cluster {
     /// An endpoint that vanished from under a link is found within this (`[cluster.timeouts]`); `Duration::MAX` is off.
     pub dead_peer: Duration,
     pub pool: Pool,
+    /// Those who may wait for a place, over all shards.
+    pub max_queued: u32,
     /// Pass trailers on (both ways) instead of dropping them.
     pub pass_trailers: bool,
 }
@@ -55,6 +57,8 @@ pub struct ClusterTimeouts {
     /// Between two pieces of a response body.
     pub response_body: Duration,
     pub send: Duration,
+    /// To wait for a place while every endpoint is full; 0 is refused at once.
+    pub queue: Duration,
 }
 
 /// `[cluster.pool]`.

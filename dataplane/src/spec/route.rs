@@ -24,6 +24,7 @@ pub enum Action {
         response_body: Option<Duration>,
         send: Option<Duration>,
         connect: Option<Duration>,
+        queue: Option<Duration>,
     },
     Respond(Arc<Reply>),
     Redirect(Arc<Redirect>),

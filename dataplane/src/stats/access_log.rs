@@ -47,6 +47,8 @@ pub struct Record<'a> {
     pub duration_us: u64,
     /// Time spent connecting, if this exchange opened a link, microseconds.
     pub connect_us: Option<u64>,
+    /// Time spent waiting for a place at a full cluster, if it waited, microseconds.
+    pub queue_us: Option<u64>,
     /// From the request's first byte to the first byte of the origin's final head, microseconds.
     pub first_byte_us: Option<u64>,
     /// Endpoints tried.
@@ -191,6 +193,7 @@ impl<'a> Record<'a> {
             response_body_bytes: 0,
             duration_us: 0,
             connect_us: None,
+            queue_us: None,
             first_byte_us: None,
             attempts: 0,
             link_reused: false,
@@ -227,6 +230,7 @@ impl<'a> Record<'a> {
             put_u64(out, number);
         }
         put_u64(out, self.connect_us.unwrap_or(u64::MAX));
+        put_u64(out, self.queue_us.unwrap_or(u64::MAX));
         put_u64(out, self.first_byte_us.unwrap_or(u64::MAX));
         for number in [self.request_number, self.tunnel_up_bytes, self.tunnel_down_bytes] {
             put_u64(out, number);
@@ -271,6 +275,7 @@ impl<'a> Record<'a> {
             response_body_bytes: from.u64()?,
             duration_us: from.u64()?,
             connect_us: from.u64().map(some_below_max)?,
+            queue_us: from.u64().map(some_below_max)?,
             first_byte_us: from.u64().map(some_below_max)?,
             request_number: from.u64()?,
             tunnel_up_bytes: from.u64()?,

@@ -37,6 +37,11 @@ pub struct Stats {
     pub links_discarded_idle: Counter,
     pub link_idle_timeouts: Counter,
     pub retries: Counter,
+    /// Waits for a place at a full cluster that ended, well or not, and how long they took together, microseconds.
+    pub queue_waits: Counter,
+    pub queue_us: Counter,
+    /// Waiting now.
+    pub queued: Counter,
     pub evictions: Counter,
     pub tunnels_started: Counter,
     pub tunnels_ended: Counter,
@@ -72,6 +77,9 @@ impl Default for Stats {
             links_discarded_idle: Counter::default(),
             link_idle_timeouts: Counter::default(),
             retries: Counter::default(),
+            queue_waits: Counter::default(),
+            queue_us: Counter::default(),
+            queued: Counter::default(),
             evictions: Counter::default(),
             tunnels_started: Counter::default(),
             tunnels_ended: Counter::default(),

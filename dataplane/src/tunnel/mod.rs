@@ -265,6 +265,7 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Fate {
 /// Takes a tunnel apart: its link closes, by a reset if the tunnel was `cut`; the conn is the caller's to close. Returns
 /// the bytes it carried up and down.
 pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool) -> (u64, u64) {
+    reach::end_wait(core, id);
     let Some(tunnel) = core.tunnels.remove(id) else { return (0, 0) };
     if tunnel.is_open() {
         core.stats.tunnels_ended.add(1);

@@ -7,9 +7,22 @@ use crate::core::Core;
 use crate::fault::Refusal;
 use crate::io::{Io, Mono};
 use crate::limits;
+use crate::link::queue::Waiter;
 use crate::link::{self, Owner};
 use crate::spec::{ClusterId, EndpointId};
 use crate::table::Id;
+
+/// How far the present attempt is.
+#[derive(Debug, Clone, Copy)]
+enum Progress {
+    None,
+    /// In the queue of its cluster.
+    Waiting(Id<Waiter>),
+    /// Since then.
+    Connecting(Mono),
+    /// That took so many microseconds.
+    Done(u32),
+}
 
 /// The attempts of one tunnel. For its whole life it counts as one running request of the endpoint it reached.
 #[derive(Debug)]
@@ -23,10 +36,9 @@ pub struct Reach {
     tried: Tried,
     /// Why the last attempt failed.
     pub failure: Option<Refusal>,
-    /// When the last connect was begun.
-    since: Mono,
-    /// How long it took, microseconds; none before it was made.
-    pub connect_us: Option<u32>,
+    /// How long it waited for a place, microseconds, if it did.
+    pub queue_us: Option<u32>,
+    progress: Progress,
 }
 
 impl Reach {
@@ -39,13 +51,17 @@ impl Reach {
             attempts: 0,
             tried: Tried::NONE,
             failure: None,
-            since: Mono(0),
-            connect_us: None,
+            queue_us: None,
+            progress: Progress::None,
         }
     }
     /// A link was connected.
     pub fn is_done(&self) -> bool {
-        self.connect_us.is_some()
+        self.connect_us().is_some()
+    }
+    /// How long the connect took, microseconds; none before it was made.
+    pub fn connect_us(&self) -> Option<u32> {
+        if let Progress::Done(us) = self.progress { Some(us) } else { None }
     }
 }
 
@@ -55,6 +71,8 @@ impl Reach {
 pub enum Step {
     /// A connect is under way.
     Wait,
+    /// Every endpoint that is left is full, or others wait already: [`wait`] for a place.
+    Queue,
     /// No endpoint is left to try.
     Fail(Refusal),
 }
@@ -63,8 +81,56 @@ fn reach_mut(core: &mut Core, id: Id<Tunnel>) -> Option<&mut Reach> {
     core.tunnels.get_mut(id)?.reach.as_mut()
 }
 
-/// Begins the next attempt.
+/// Connects that may find their endpoint's last place taken by another shard before the tunnel waits.
+const LOST_RACES: u32 = 4;
+
+/// Begins the next attempt. The first does not overtake those who wait.
 pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
+    let first = reach_mut(core, id).filter(|reach| reach.attempts == 0).map(|reach| reach.cluster);
+    if first.is_some_and(|cluster| link::queue::is_ahead(core, cluster)) {
+        return Step::Queue;
+    }
+    resume(core, io, id)
+}
+
+/// Waits for a place, at most as long as the cluster says.
+pub fn wait(core: &mut Core, id: Id<Tunnel>) -> Result<(), Refusal> {
+    let Some(reach) = reach_mut(core, id) else { return Err(Refusal::NoEndpoint) };
+    let (cluster, eager, failure) = (reach.cluster, reach.tried.is_empty(), reach.failure);
+    let Some(spec) = core.snapshot.cluster(cluster) else { return Err(Refusal::NoEndpoint) };
+    let timeout = spec.timeouts.queue;
+    match link::queue::join(core, Owner::Tunnel(id), cluster, eager, timeout) {
+        Ok(waiter) => {
+            if let Some(reach) = reach_mut(core, id) {
+                reach.progress = Progress::Waiting(waiter);
+            }
+            Ok(())
+        }
+        Err(Refusal::EndpointsFull) => Err(failure.unwrap_or(Refusal::EndpointsFull)),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// No longer waits for a place, if it did.
+pub fn end_wait(core: &mut Core, id: Id<Tunnel>) {
+    let Some(reach) = reach_mut(core, id) else { return };
+    let Progress::Waiting(waiter) = reach.progress else { return };
+    reach.progress = Progress::None;
+    let waited = link::queue::leave(core, waiter) / 1000;
+    if let Some(reach) = reach_mut(core, id) {
+        let before = u64::from(reach.queue_us.unwrap_or(0));
+        reach.queue_us = Some(u32::try_from(before + waited).unwrap_or(u32::MAX));
+    }
+}
+
+/// Whether it has failed at no endpoint, so that any place would serve it.
+pub fn is_eager(core: &mut Core, id: Id<Tunnel>) -> bool {
+    reach_mut(core, id).is_none_or(|reach| reach.tried.is_empty())
+}
+
+/// As [`start`], for one that waits and whose turn it is. [`Step::Queue`] says that it waits on.
+pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
+    let mut lost_races = 0;
     loop {
         let Some(reach) = reach_mut(core, id) else { return Step::Fail(Refusal::NoEndpoint) };
         let (cluster, tried, failure) = (reach.cluster, reach.tried, reach.failure);
@@ -75,12 +141,20 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
         let timeout = runtime.state.spec().timeouts.connect;
         let endpoint = match runtime.state.pick(&tried, Hint::default()) {
             Ok(endpoint) => endpoint,
-            // Where a queue stands in front of a full endpoint, this is where a tunnel joins it.
-            Err(PickError::Full) => return Step::Fail(failure.unwrap_or(Refusal::EndpointsFull)),
+            Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Fail(failure.unwrap_or(Refusal::NoEndpoint)),
         };
         let now = core.now();
         let begun = link::connect::begin(core, io, (cluster, endpoint), Owner::Tunnel(id), timeout);
+        if begun == Err(Refusal::EndpointsFull) {
+            give_back(core, cluster, Some(endpoint));
+            lost_races += 1;
+            // A link that waits idle for a request is of no use to a tunnel, and holds a place.
+            if link::pool::close_oldest_to(core, io, cluster, endpoint) || lost_races == LOST_RACES {
+                return Step::Queue;
+            }
+            continue;
+        }
         let Some(tunnel) = core.tunnels.get_mut(id) else { return Step::Fail(Refusal::NoEndpoint) };
         let Some(reach) = &mut tunnel.reach else { return Step::Fail(Refusal::NoEndpoint) };
         reach.attempts += 1;
@@ -89,7 +163,10 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
         match begun {
             Ok(link) => {
                 tunnel.link = Some(link);
-                reach.since = now;
+                end_wait(core, id);
+                if let Some(reach) = reach_mut(core, id) {
+                    reach.progress = Progress::Connecting(now);
+                }
                 return Step::Wait;
             }
             Err(refusal) => {
@@ -107,8 +184,10 @@ pub fn on_connected(core: &mut Core, id: Id<Tunnel>) {
     let now = core.now();
     let Core { tunnels, links, wheel, .. } = core;
     let Some(tunnel) = tunnels.get_mut(id) else { return };
-    if let Some(reach) = &mut tunnel.reach {
-        reach.connect_us = Some(u32::try_from(now.since(reach.since) / 1000).unwrap_or(u32::MAX));
+    if let Some(reach) = &mut tunnel.reach
+        && let Progress::Connecting(since) = reach.progress
+    {
+        reach.progress = Progress::Done(u32::try_from(now.since(since) / 1000).unwrap_or(u32::MAX));
     }
     if let Some(link) = tunnel.link.and_then(|l| links.get_mut(l)) {
         // The tunnel's one timer is its conn's.
@@ -146,9 +225,7 @@ pub(super) fn end_request(core: &mut Core, reach: &Reach) {
 }
 
 fn give_back(core: &mut Core, cluster: ClusterId, endpoint: Option<EndpointId>) {
-    if let Some(endpoint) = endpoint
-        && let Some(runtime) = core.cluster_mut(cluster)
-    {
-        runtime.state.end_request(endpoint);
+    if let Some(endpoint) = endpoint {
+        link::queue::end_request(core, cluster, endpoint);
     }
 }

@@ -100,6 +100,43 @@ pub(crate) struct Far {
 }
 
 impl Far {
+    pub(crate) fn new() -> Self {
+        Self {
+            ends: Vec::new(),
+            answer: Answer::Ok,
+            deaf_origin: false,
+            requests: Vec::new(),
+            touched: BTreeSet::new(),
+            wrong: Vec::new(),
+        }
+    }
+    /// Connections that the origin has open.
+    pub(crate) fn origin_connections(&self) -> usize {
+        self.ends.iter().filter(|end| !end.is_client && end.ended_at.is_none()).count()
+    }
+    /// A client that connects now and then follows its script; its end's number.
+    pub(crate) fn client(
+        &mut self,
+        net: &mut Net,
+        deaf: bool,
+        script: impl IntoIterator<Item = Act>,
+    ) -> usize {
+        let actor = u32::try_from(self.ends.len() + 1).expect("few ends");
+        let socket = net.socket(sim::Owner::Actor(actor));
+        // One address has ports for so many, and a crowd takes the next.
+        let third =
+            2 + u8::try_from(actor / CLIENTS_OF_AN_ADDRESS).expect("fewer clients than addresses and ports");
+        net.bind(socket, SocketAddress::new([192, 0, third, 1].into(), 0)).expect("a free port");
+        net.connect(socket, listen_address()).expect("a connect");
+        let at = self.add(net, socket, true, deaf);
+        self.tell(net, at, script);
+        at
+    }
+    /// More for a client to do, behind what it does already.
+    pub(crate) fn tell(&mut self, net: &mut Net, at: usize, script: impl IntoIterator<Item = Act>) {
+        script.into_iter().for_each(|act| self.ends[at].peer.push(act));
+        self.act(net, at);
+    }
     fn add(&mut self, net: &Net, socket: SocketId, is_client: bool, deaf: bool) -> usize {
         let actor = u32::try_from(self.ends.len() + 1).expect("few ends");
         let mut peer = Peer::new(actor);
@@ -192,7 +229,7 @@ pub(crate) struct Bed {
     _log: access_log::LogReader,
 }
 
-fn listener() -> Listener {
+pub(crate) fn listener() -> Listener {
     Listener {
         id: ListenerId(0),
         name: "edge".into(),
@@ -223,7 +260,7 @@ fn listener() -> Listener {
     }
 }
 
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     Cluster {
         id: ClusterId(0),
         name: "app".into(),
@@ -245,8 +282,10 @@ fn cluster() -> Cluster {
             response_header: seconds(100),
             response_body: seconds(100),
             send: seconds(100),
+            queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: seconds(100), requests_per_connection: u64::MAX },
+        max_queued: 1024,
         pass_trailers: false,
     }
 }
@@ -266,15 +305,7 @@ impl Bed {
             routes: Vec::new(),
             clusters: vec![Some(Arc::new(cluster))],
         });
-        let far = Far {
-            ends: Vec::new(),
-            answer: Answer::Ok,
-            deaf_origin: false,
-            requests: Vec::new(),
-            touched: BTreeSet::new(),
-            wrong: Vec::new(),
-        };
-        let mut io = SimIo::with_world(FaultPlan::calm(1), far);
+        let mut io = SimIo::with_world(FaultPlan::calm(1), Far::new());
         let fd = io.listener_socket();
         io.set_option(fd, SocketOption::ReusePort).expect("a socket");
         io.bind(fd, &listen_address()).expect("a free address");
@@ -324,23 +355,11 @@ impl Bed {
         at
     }
     fn client_that_is(&mut self, deaf: bool, script: impl IntoIterator<Item = Act>) -> usize {
-        let net = &mut self.io.net;
-        let actor = u32::try_from(self.io.world.ends.len() + 1).expect("few ends");
-        let socket = net.socket(sim::Owner::Actor(actor));
-        // One address has ports for so many, and a crowd takes the next.
-        let third =
-            2 + u8::try_from(actor / CLIENTS_OF_AN_ADDRESS).expect("fewer clients than addresses and ports");
-        net.bind(socket, SocketAddress::new([192, 0, third, 1].into(), 0)).expect("a free port");
-        net.connect(socket, listen_address()).expect("a connect");
-        let at = self.io.world.add(net, socket, true, deaf);
-        self.tell(at, script);
-        at
+        self.io.world.client(&mut self.io.net, deaf, script)
     }
     /// More for a client to do, behind what it does already.
     pub(crate) fn tell(&mut self, at: usize, script: impl IntoIterator<Item = Act>) {
-        let end = &mut self.io.world.ends[at];
-        script.into_iter().for_each(|act| end.peer.push(act));
-        self.io.world.act(&mut self.io.net, at);
+        self.io.world.tell(&mut self.io.net, at, script);
     }
     pub(crate) fn end(&self, at: usize) -> &End {
         &self.io.world.ends[at]

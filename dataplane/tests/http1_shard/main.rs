@@ -9,6 +9,8 @@ mod cases;
 mod limits;
 mod message;
 mod ports;
+mod queue;
 mod requests;
 mod responses;
+mod shards;
 mod timeouts;

@@ -66,8 +66,10 @@ fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
             response_header: second,
             response_body: second,
             send: second,
+            queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: second, requests_per_connection: u64::MAX },
+        max_queued: 1024,
         pass_trailers: false,
     }
 }
@@ -76,7 +78,7 @@ fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
 #[test]
 fn picking_an_endpoint() {
     for policy in POLICIES {
-        let shared = Arc::new(SharedCluster::new(30));
+        let shared = Arc::new(SharedCluster::new(30, 1));
         let mut state = ClusterState::new(Arc::new(cluster(policy.name, 30)), shared, 0, 7);
         let mut picked = Vec::with_capacity(1000);
         let count = allocations(|| {
@@ -120,6 +122,7 @@ fn finding_a_route() {
             response_body: None,
             send: None,
             connect: None,
+            queue: None,
         },
     };
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();

@@ -204,8 +204,10 @@ fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
             response_header: 60 * SECOND,
             response_body: 60 * SECOND,
             send: 30 * SECOND,
+            queue: Duration::ZERO,
         },
         pool: LinkPool { idle: 256, idle_timeout: 60 * SECOND, requests_per_connection: u64::MAX },
+        max_queued: 1024,
         pass_trailers: false,
     };
     Snapshot {

@@ -185,8 +185,10 @@ fn cluster() -> Cluster {
             response_header: Duration::ZERO,
             response_body: Duration::ZERO,
             send: LONG,
+            queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: LONG, requests_per_connection: u64::MAX },
+        max_queued: 1024,
         pass_trailers: false,
     }
 }

@@ -4,4 +4,5 @@
 
 mod bed;
 mod ending;
+mod queue;
 mod reaching;

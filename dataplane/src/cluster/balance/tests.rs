@@ -16,7 +16,7 @@ struct Scene {
 impl Scene {
     fn new(weights: &[u32]) -> Self {
         let cluster = test_cluster(weights);
-        let shared = SharedCluster::new(weights.len());
+        let shared = SharedCluster::new(weights.len(), 1);
         Self { cluster, shared, idle: vec![0; weights.len()], tried: Tried::NONE }
     }
     fn view(&self) -> View<'_> {

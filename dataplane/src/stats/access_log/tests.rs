@@ -26,6 +26,7 @@ fn empty() -> Record<'static> {
         response_body_bytes: 0,
         duration_us: 0,
         connect_us: None,
+        queue_us: None,
         first_byte_us: None,
         attempts: 0,
         link_reused: false,
@@ -43,7 +44,7 @@ type Texts = (Vec<u8>, Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 /// What `Record` borrows, owned.
 #[derive(Debug, Clone)]
 struct Made {
-    numbers: [u64; 10],
+    numbers: [u64; 11],
     small: [u8; 3],
     ids: (u32, u16, u16, Option<u32>, Option<u16>, Option<u16>),
     peer: (bool, [u8; 16], u16),
@@ -83,6 +84,7 @@ impl Made {
             response_body_bytes: n[3],
             duration_us: n[4],
             connect_us: below_max(n[5]),
+            queue_us: below_max(n[10]),
             first_byte_us: below_max(n[6]),
             attempts: self.small[1],
             link_reused: self.small[2] & 1 == 1,
@@ -99,7 +101,7 @@ fn made() -> impl Strategy<Value = Made> {
     let text = || proptest::collection::vec(any::<u8>(), 0..200);
     let address = any::<(bool, [u8; 16], u16)>;
     (
-        any::<[u64; 10]>(),
+        any::<[u64; 11]>(),
         any::<[u8; 3]>(),
         any::<(u32, u16, u16, Option<u32>, Option<u16>, Option<u16>)>(),
         address(),
