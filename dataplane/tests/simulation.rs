@@ -65,10 +65,7 @@ fn is_beyond(name: &str) -> bool {
 }
 
 const BEYOND: &[(&str, &str)] = &[
-    ("conn Connecting", "of tcp listeners: tests/tcp_shard"),
     ("close dead_peer", "nobody vanishes in the simulator: control/tests/e2e/dead_peer.rs"),
-    ("close no_link", "of tcp listeners: tests/tcp_shard"),
-    ("close origin_send_timeout", "of tunnels whose far side reads nothing: tests/tcp_shard"),
     ("fault PostFails", "one shard alone posts to nobody: tests/contract/post.rs"),
     ("close internal", "a bug of ours; the run fails when it happens"),
     ("refusal body_truncated", "the client has left: there is nobody to answer"),

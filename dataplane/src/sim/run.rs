@@ -10,7 +10,7 @@ use crate::conn;
 use crate::core::{Setup, Shared};
 use crate::exchange::{Down, Up, is_possible};
 use crate::fault::{CLOSE_REASONS, CloseReason, REFUSALS};
-use crate::io::{Fd, Io, Kind, Mono, SocketOption};
+use crate::io::{Fd, Io, Kind, Mono, SocketAddress, SocketOption};
 use crate::limits;
 use crate::link;
 use crate::route::RouteTable;
@@ -93,10 +93,12 @@ pub fn run(seed: u64, options: Options) -> Report {
 impl Run {
     fn new(seed: u64, options: Options) -> Self {
         let drawn = setup::draw(seed);
-        let mut io = SimIo::with_world(plan(seed), Workload::new(seed, setup::listen_address()));
+        let [http, tcp] = setup::listen_addresses();
+        let mut io = SimIo::with_world(plan(seed), Workload::new(seed, http, tcp));
         io.trace.live = options.live;
         io.sabotage = options.sabotage;
-        let listener = listen(&mut io);
+        let listeners =
+            [(ListenerId(0), http), (ListenerId(1), tcp)].map(|(id, at)| (id, listen(&mut io, at), at));
         let snapshot = Arc::new(drawn.snapshot.clone());
         let (log, reader) = access_log::ring();
         let stats = Arc::new(Stats::default());
@@ -111,7 +113,7 @@ impl Run {
             seed,
             process_tag: 7,
         };
-        let mut shard = Shard::new(setup, &[(ListenerId(0), listener, setup::listen_address())], io.clock());
+        let mut shard = Shard::new(setup, &listeners, io.clock());
         shard.core.park_after = drawn.park_after;
         Self {
             io,
@@ -299,8 +301,7 @@ impl Run {
     }
 }
 
-fn listen(io: &mut SimIo<Workload>) -> Fd {
-    let address = setup::listen_address();
+fn listen(io: &mut SimIo<Workload>, address: SocketAddress) -> Fd {
     let open = |io: &mut SimIo<Workload>| {
         let fd = io.listener_socket();
         io.set_option(fd, SocketOption::ReusePort)?;

@@ -1,7 +1,8 @@
-//! The configuration that a seed runs with: one listener, one cluster, and a few seeds' limits drawn low enough to be met.
+//! The configuration that a seed runs with: a listener of each protocol, a cluster for each, and a few seeds' limits drawn
+//! low enough to be met.
 
 use super::random::Random;
-use super::workload::{ORIGIN_COUNT, Workload};
+use super::workload::{FLOW_ORIGIN_COUNT, ORIGIN_COUNT, Workload};
 use crate::buf::PoolSize;
 use crate::cluster::balance;
 use crate::io::SocketAddress;
@@ -38,15 +39,16 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Where the shard of every seed listens.
-pub(super) fn listen_address() -> SocketAddress {
-    SocketAddress::new([127, 0, 0, 1].into(), 8080)
+/// Where the shard of every seed listens: for HTTP, and for flows.
+pub(super) fn listen_addresses() -> [SocketAddress; 2] {
+    [8080, 8081].map(|port| SocketAddress::new([127, 0, 0, 1].into(), port))
 }
 
 pub(super) fn draw(seed: u64) -> Drawn {
     let mut random = Random::new(seed ^ 0x7365_7475);
     let mut listener = listener();
     let mut cluster = cluster(&mut random);
+    let mut flows = flow_cluster(&cluster);
     let mut pool = PoolSize { tiny: 4096, small: 2048, large: 256 };
     let mut scarce = true;
     let mut drain_after = None;
@@ -54,10 +56,10 @@ pub(super) fn draw(seed: u64) -> Drawn {
         0 => listener.max_connections = random.between(10, 60) as u32,
         1 => pool = PoolSize { tiny: 64, small: 48, large: 12 },
         6 => pool = PoolSize { tiny: 4, small: 10, large: 3 },
-        2 => cluster.endpoints.iter_mut().for_each(|e| e.max_requests = 2),
-        3 => cluster.endpoints.iter_mut().for_each(|e| e.max_connections = 3),
+        2 => endpoints(&mut cluster, &mut flows).for_each(|e| e.max_requests = 2),
+        3 => endpoints(&mut cluster, &mut flows).for_each(|e| e.max_connections = 3),
         4 => drain_after = Some(Duration::from_millis(random.between(1_000, 14_000))),
-        5 => cluster.endpoints.iter_mut().for_each(|e| e.weight = 0),
+        5 => endpoints(&mut cluster, &mut flows).for_each(|e| e.weight = 0),
         _ => scarce = false,
     }
     if random.one_in(4) {
@@ -67,11 +69,12 @@ pub(super) fn draw(seed: u64) -> Drawn {
     if mortal {
         listener.timeouts.max_lifetime = Duration::from_millis(random.between(500, 8_000));
     }
+    let tcp = flow_listener(&listener);
     let snapshot = Snapshot {
         runtime: Runtime { shards: 1, node: "sim".into(), drain_timeout: seconds(5) },
-        listeners: vec![Some(Arc::new(listener))],
+        listeners: [listener, tcp].map(|l| Some(Arc::new(l))).into(),
         routes: vec![Arc::new(route())],
-        clusters: vec![Some(Arc::new(cluster))],
+        clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows))],
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
     Drawn { snapshot, pool, scarce, mortal, drain_after, park_after }
@@ -81,7 +84,7 @@ fn listener() -> Listener {
     Listener {
         id: ListenerId(0),
         name: "edge".into(),
-        addresses: vec![ListenAddress(listen_address())],
+        addresses: vec![ListenAddress(listen_addresses()[0])],
         protocol: Protocol::Http,
         max_connections: 10_000,
         limits: Limits {
@@ -108,16 +111,41 @@ fn listener() -> Listener {
     }
 }
 
-fn cluster(random: &mut Random) -> Cluster {
-    let endpoint = |n: u16| Endpoint {
+/// As the http listener, with its limits and timeouts.
+fn flow_listener(http: &Listener) -> Listener {
+    Listener {
+        id: ListenerId(1),
+        name: "flows".into(),
+        addresses: vec![ListenAddress(listen_addresses()[1])],
+        protocol: Protocol::Tcp,
+        cluster: Some(ClusterId(1)),
+        ..http.clone()
+    }
+}
+
+/// As the cluster of requests, with origins of its own.
+fn flow_cluster(http: &Cluster) -> Cluster {
+    let origins = (0..FLOW_ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_address(ORIGIN_COUNT + n)));
+    Cluster { id: ClusterId(1), name: "flows".into(), endpoints: origins.collect(), ..http.clone() }
+}
+
+fn endpoints<'a>(one: &'a mut Cluster, other: &'a mut Cluster) -> impl Iterator<Item = &'a mut Endpoint> {
+    one.endpoints.iter_mut().chain(&mut other.endpoints)
+}
+
+fn endpoint(n: u16, address: SocketAddress) -> Endpoint {
+    Endpoint {
         id: EndpointId(n),
         name: format!("origin-{n}").into(),
-        address: Workload::origin_address(n),
-        authority: Workload::origin_address(n).to_string().into(),
+        address,
+        authority: address.to_string().into(),
         weight: u32::from(n) + 1,
         max_connections: u32::MAX,
         max_requests: u32::MAX,
-    };
+    }
+}
+
+fn cluster(random: &mut Random) -> Cluster {
     let sources =
         if random.one_in(3) { vec![([127, 0, 0, 1].into(), [127, 0, 0, 4].into())] } else { Vec::new() };
     let policies: Vec<&'static str> = balance::POLICIES.iter().map(|p| p.name).collect();
@@ -127,7 +155,7 @@ fn cluster(random: &mut Random) -> Cluster {
         balance: random.pick(&policies),
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses { ranges: sources, ports: None },
-        endpoints: (0..ORIGIN_COUNT).map(endpoint).collect(),
+        endpoints: (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_address(n))).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(2),

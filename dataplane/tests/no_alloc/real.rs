@@ -29,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// One exchange, over and over: what each side sends.
 #[derive(Debug, Clone)]
 pub(crate) struct Exchange {
+    /// Of the listener: through a tcp one the same bytes go unread.
+    pub(crate) protocol: Protocol,
     pub(crate) request: Vec<u8>,
     pub(crate) response: Vec<u8>,
 }
@@ -154,12 +156,12 @@ impl Real {
     }
 }
 
-fn snapshot(listen: SocketAddress, origin: SocketAddress) -> Snapshot {
+fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) -> Snapshot {
     let listener = Listener {
         id: ListenerId(0),
         name: "edge".into(),
         addresses: vec![ListenAddress(listen)],
-        protocol: Protocol::Http,
+        protocol,
         max_connections: 1000,
         limits: Limits {
             request_line: 8192,
@@ -291,7 +293,7 @@ pub(crate) fn with_shard(clients: u64, count: u64, exchange: &Exchange, work: im
     let origin_address = origin.local_addr().unwrap();
     let fd = socket::listener(&SocketAddress::new([127, 0, 0, 1].into(), 0), 1024).unwrap();
     let listen = socket::local_address(fd).unwrap();
-    let snapshot = Arc::new(snapshot(listen, ip(origin_address)));
+    let snapshot = Arc::new(snapshot(exchange.protocol, listen, ip(origin_address)));
     let (log, mut reader) = access_log::ring();
     let stats = Arc::new(Stats::default());
     let setup = Setup {
@@ -332,11 +334,19 @@ pub(crate) fn with_shard(clients: u64, count: u64, exchange: &Exchange, work: im
             resume_unwind(panic);
         }
     });
-    assert_eq!(stats.requests.get(), clients * count);
-    assert_eq!(stats.responses.get(), clients * count);
+    let (exchanges, tunnels) = match exchange.protocol {
+        Protocol::Http => (clients * count, 0),
+        Protocol::Tcp => (0, clients),
+    };
+    assert_eq!((stats.requests.get(), stats.responses.get()), (exchanges, exchanges));
+    assert_eq!((stats.tunnels_started.get(), stats.tunnels_ended.get()), (tunnels, tunnels));
     let mut records = 0;
     reader.drain(usize::MAX, |_| records += 1);
-    assert_eq!(records + reader.dropped(), clients * count, "one record for each exchange");
+    assert_eq!(
+        records + reader.dropped(),
+        exchanges + tunnels,
+        "one record for each exchange, or tcp connection"
+    );
     for class in Class::ALL {
         assert_eq!(real.shard.core.pool.leased(class), 0, "{class:?}");
     }

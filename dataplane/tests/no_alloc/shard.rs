@@ -2,6 +2,7 @@
 
 use crate::counting::allocations;
 use crate::real::{Exchange, Real, with_shard};
+use dataplane::spec::Protocol;
 
 const CLIENTS: u64 = 4;
 const WARM: u64 = 500;
@@ -23,28 +24,44 @@ fn assert_allocates_nothing(exchange: &Exchange) {
 
 #[test]
 fn exchanges_with_sized_responses() {
-    assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: OK.to_vec() });
+    assert_allocates_nothing(&Exchange {
+        protocol: Protocol::Http,
+        request: GET.to_vec(),
+        response: OK.to_vec(),
+    });
 }
 
 #[test]
 fn exchanges_with_chunked_responses() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let response = format!("{head}5\r\nhello\r\n400\r\n{}\r\n1\r\n!\r\n0\r\n\r\n", "b".repeat(0x400));
-    assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: response.into_bytes() });
+    assert_allocates_nothing(&Exchange {
+        protocol: Protocol::Http,
+        request: GET.to_vec(),
+        response: response.into_bytes(),
+    });
 }
 
 /// Bodies long enough to be spliced.
 #[test]
 fn exchanges_with_bulk_responses() {
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n{}", "b".repeat(65536));
-    assert_allocates_nothing(&Exchange { request: GET.to_vec(), response: response.into_bytes() });
+    assert_allocates_nothing(&Exchange {
+        protocol: Protocol::Http,
+        request: GET.to_vec(),
+        response: response.into_bytes(),
+    });
 }
 
 #[test]
 fn exchanges_with_uploads() {
     let body = "b".repeat(8192);
     let sized = format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\n\r\n{body}");
-    assert_allocates_nothing(&Exchange { request: sized.into_bytes(), response: OK.to_vec() });
+    assert_allocates_nothing(&Exchange {
+        protocol: Protocol::Http,
+        request: sized.into_bytes(),
+        response: OK.to_vec(),
+    });
 }
 
 #[test]
@@ -53,14 +70,29 @@ fn exchanges_with_uploads_in_chunks() {
     let chunked = format!(
         "POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n{body}\r\n1000\r\n{body}\r\n0\r\n\r\n"
     );
-    assert_allocates_nothing(&Exchange { request: chunked.into_bytes(), response: OK.to_vec() });
+    assert_allocates_nothing(&Exchange {
+        protocol: Protocol::Http,
+        request: chunked.into_bytes(),
+        response: OK.to_vec(),
+    });
+}
+
+/// Small messages and ones of several leases, both ways, unread.
+#[test]
+fn tunnels() {
+    for len in [64, 16 * 1024] {
+        let body = "b".repeat(len);
+        let request = format!("POST / HTTP/1.1\r\nContent-Length: {len}\r\n\r\n{body}").into_bytes();
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{body}").into_bytes();
+        assert_allocates_nothing(&Exchange { protocol: Protocol::Tcp, request, response });
+    }
 }
 
 /// A busy shard enters the kernel less than once for each request, and makes no other system call for one.
 #[test]
 fn system_calls_of_a_busy_shard() {
     const CLIENTS: u64 = 64;
-    let exchange = Exchange { request: GET.to_vec(), response: OK.to_vec() };
+    let exchange = Exchange { protocol: Protocol::Http, request: GET.to_vec(), response: OK.to_vec() };
     with_shard(CLIENTS, 200, &exchange, |real| {
         // Until every client has a connection and nearly every link is made.
         real.run_to(CLIENTS * 50);

@@ -1,5 +1,6 @@
 //! What every exchange came to, seen from both ends, and everything that should not have been.
 
+use super::flow::Flow;
 use super::message::Head;
 use super::plan::{Misdeed, Mishap, Request, Sending};
 use crate::fault::Refusal;
@@ -46,6 +47,7 @@ pub(super) struct Exchange {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub(super) exchanges: Vec<Exchange>,
+    pub(super) flows: Vec<Flow>,
     pub violations: Vec<String>,
     /// When origins ended idle links: the race with a request just sent is nobody's fault.
     pub(super) idle_ends: Vec<Mono>,
@@ -137,8 +139,16 @@ impl Ledger {
     pub fn sent(&self) -> usize {
         self.exchanges.iter().filter(|e| e.outcome != Outcome::Unsent).count()
     }
-    /// Judges every exchange. `strict`: nothing but the peers' own deeds went wrong.
+    /// Judges every exchange and flow. `strict`: nothing but the peers' own deeds went wrong.
     pub(super) fn judge(&mut self, strict: bool) {
+        for id in 0..self.flows.len() {
+            let (word, wrong) = self.flows[id].judge(strict && !self.mortal);
+            *self.tally.entry(word.into()).or_default() += 1;
+            if let Some(what) = wrong {
+                let text = format!("flow {id}: {what}: {:?}", self.flows[id]);
+                self.violation(text);
+            }
+        }
         for id in 0..self.exchanges.len() {
             let exchange = &self.exchanges[id];
             let near = |times: &[Mono]| {

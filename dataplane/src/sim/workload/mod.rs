@@ -1,10 +1,11 @@
-//! A seed's world: clients that ask, origins that answer, and a director who kills origins.
+//! A seed's world: clients that ask, origins that answer, flows that do neither, and a director who kills origins.
 //!
 //! The proxy stands between them; without one (`target` an origin's own address) the same peers talk directly, which
 //! is how the workload itself is tested.
 
 mod client;
 mod flaws;
+mod flow;
 mod ledger;
 mod message;
 mod origin;
@@ -18,6 +19,7 @@ use super::net::{ListenerId, Net, Owner, SocketId};
 use super::random::Random;
 use crate::io::{Mono, SocketAddress};
 use client::{Client, START};
+use flow::{FLOWS, FlowCall, FlowClient};
 pub use ledger::Ledger;
 use ledger::{Exchange, Outcome};
 use origin::Call;
@@ -26,6 +28,8 @@ use plan::{ClientPlan, Request, SECOND, draw_client};
 /// Actor numbers: clients from 0, origins and their links from these.
 const ORIGINS: u32 = 1_000_000;
 const CALLS: u32 = 2_000_000;
+const FLOW_CLIENTS: u32 = 500_000;
+const FLOW_CALLS: u32 = 2_500_000;
 const DIRECTOR: u32 = 3_000_000;
 
 /// Clients of one seed, and the exchanges they plan at least.
@@ -33,6 +37,8 @@ pub const CLIENTS: usize = 230;
 pub const EXCHANGES: usize = 1_000;
 /// Origins of the one cluster, from this port on.
 pub const ORIGIN_COUNT: u16 = 3;
+/// Behind them those of the cluster of the tcp listener.
+pub const FLOW_ORIGIN_COUNT: u16 = 2;
 const ORIGIN_PORT: u16 = 9_000;
 
 #[derive(Debug)]
@@ -48,19 +54,27 @@ pub struct Workload {
     clients: Vec<Client>,
     origins: Vec<Origin>,
     calls: Vec<Call>,
+    flow_clients: Vec<FlowClient>,
+    flow_calls: Vec<FlowCall>,
     target: SocketAddress,
+    flow_target: SocketAddress,
     random: Random,
 }
 
 impl Workload {
-    /// Draws a seed's clients. They speak to `target`, from virtual time 0 on.
-    pub fn new(seed: u64, target: SocketAddress) -> Self {
+    /// Draws a seed's clients. They speak to `target`, flows to `flow_target`, from virtual time 0 on.
+    pub fn new(seed: u64, target: SocketAddress, flow_target: SocketAddress) -> Self {
         let mut random = Random::new(seed ^ 0x776f_726b);
         let (mut requests, mut plans) = (Vec::new(), Vec::new());
         while plans.len() < CLIENTS || requests.len() < EXCHANGES + EXCHANGES / 4 {
             plans.push(draw_client(&mut random, &mut requests));
         }
-        Self::with(random, target, requests, plans)
+        let mut workload = Self::with(random, target, requests, plans);
+        let mut random = Random::new(seed ^ 0x666c_6f77);
+        workload.ledger.flows = (0..FLOWS).map(|_| flow::draw(&mut random)).collect();
+        workload.flow_clients = (0..FLOWS as u32).map(|id| FlowClient::new(FLOW_CLIENTS + id, id)).collect();
+        workload.flow_target = flow_target;
+        workload
     }
     fn with(random: Random, target: SocketAddress, requests: Vec<Request>, plans: Vec<ClientPlan>) -> Self {
         let clients = plans.into_iter().zip(0..).map(|(plan, actor)| Client::new(actor, plan)).collect();
@@ -77,8 +91,19 @@ impl Workload {
                 ended_at: Mono(0),
             });
         }
-        let origins = (0..ORIGIN_COUNT).map(|n| Origin { address: Self::origin_address(n), listener: None });
-        Self { ledger, clients, origins: origins.collect(), calls: Vec::new(), target, random }
+        let origins = (0..ORIGIN_COUNT + FLOW_ORIGIN_COUNT)
+            .map(|n| Origin { address: Self::origin_address(n), listener: None });
+        Self {
+            ledger,
+            clients,
+            origins: origins.collect(),
+            calls: Vec::new(),
+            flow_clients: Vec::new(),
+            flow_calls: Vec::new(),
+            target,
+            flow_target: target,
+            random,
+        }
     }
     /// Where the nth origin listens.
     pub fn origin_address(n: u16) -> SocketAddress {
@@ -91,6 +116,9 @@ impl Workload {
         }
         for (actor, client) in self.clients.iter().enumerate() {
             net.timer(actor as u32, Mono(net.now.0 + client.start()), START);
+        }
+        for (flow, actor) in self.ledger.flows.iter().zip(FLOW_CLIENTS..) {
+            net.timer(actor, Mono(net.now.0 + flow.start()), START);
         }
         net.timer(DIRECTOR, Mono(net.now.0 + SECOND), 0);
     }
@@ -107,15 +135,19 @@ impl Workload {
         for call in self.calls.iter_mut().filter(|call| call.origin == n) {
             call.peer.leave(net, true);
         }
+        for call in self.flow_calls.iter_mut().filter(|call| call.origin == n) {
+            call.peer.leave(net, true);
+        }
     }
     /// Whether every client has had its conversation.
     pub fn is_over(&self) -> bool {
-        self.clients.iter().all(|c| c.done)
+        self.clients.iter().all(|c| c.done) && self.flow_clients.iter().all(|c| c.done)
     }
     /// Clients whose connection is still open, and since when nothing moved there.
     pub fn unfinished(&self) -> Vec<String> {
         let open = self.clients.iter().enumerate().filter(|(_, c)| !c.done);
-        open.take(5).map(|(n, c)| format!("client {n}: {c:?}")).collect()
+        let flows = self.flow_clients.iter().filter(|c| !c.done).map(|c| format!("flow: {c:?}"));
+        open.map(|(n, c)| format!("client {n}: {c:?}")).chain(flows).take(5).collect()
     }
     /// Judges the whole run.
     pub fn judge(&mut self, strict: bool, now: Mono) {
@@ -130,14 +162,24 @@ impl Workload {
 
 impl World for Workload {
     fn on_socket(&mut self, net: &mut Net, actor: u32, _: SocketId) {
-        if actor >= CALLS {
-            self.calls[(actor - CALLS) as usize].stir(net, &mut self.ledger);
-        } else if actor < ORIGINS {
-            self.clients[actor as usize].stir(net, &mut self.ledger);
+        let Self { ledger, calls, clients, flow_calls, flow_clients, .. } = self;
+        match actor {
+            FLOW_CALLS.. => flow_calls[(actor - FLOW_CALLS) as usize].stir(net, ledger),
+            CALLS.. => calls[(actor - CALLS) as usize].stir(net, ledger),
+            ORIGINS.. => {}
+            FLOW_CLIENTS.. => flow_clients[(actor - FLOW_CLIENTS) as usize].stir(net, ledger),
+            _ => clients[actor as usize].stir(net, ledger),
         }
     }
     fn on_listener(&mut self, net: &mut Net, actor: u32, listener: ListenerId) {
         let n = (actor - ORIGINS) as usize;
+        while n >= usize::from(ORIGIN_COUNT) {
+            let actor = FLOW_CALLS + self.flow_calls.len() as u32;
+            let Some(socket) = net.accept(listener, Owner::Actor(actor)) else { return };
+            let mut call = FlowCall::new(actor, n, socket);
+            call.open(net, &mut self.ledger);
+            self.flow_calls.push(call);
+        }
         loop {
             let call = CALLS + self.calls.len() as u32;
             let Some(socket) = net.accept(listener, Owner::Actor(call)) else { return };
@@ -158,8 +200,19 @@ impl World for Workload {
                     net.timer(DIRECTOR, Mono(net.now.0 + SECOND), 0);
                 }
             }
+            call if call >= FLOW_CALLS => {
+                self.flow_calls[(call - FLOW_CALLS) as usize].on_timer(net, &mut self.ledger, cookie);
+            }
             call if call >= CALLS => {
                 self.calls[(call - CALLS) as usize].on_timer(net, &mut self.ledger, cookie);
+            }
+            client if client >= FLOW_CLIENTS => {
+                let (target, ledger) = (self.flow_target, &mut self.ledger);
+                let client = &mut self.flow_clients[(client - FLOW_CLIENTS) as usize];
+                match cookie {
+                    START => client.start(net, ledger, target),
+                    _ => client.on_timer(net, ledger, cookie),
+                }
             }
             client => {
                 let target = self.target;
