@@ -121,5 +121,6 @@ fn a_lifetime_ends_a_connection_between_requests() {
         assert!(begun.elapsed() < Duration::from_secs(3), "it lives for ever");
         pause(Duration::from_millis(20));
     }
-    assert!(begun.elapsed() >= Duration::from_millis(190), "{:?}", begun.elapsed());
+    // Up to a tenth earlier, and the connection was there before its first request.
+    assert!(begun.elapsed() >= Duration::from_millis(170), "{:?}", begun.elapsed());
 }

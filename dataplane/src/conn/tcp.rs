@@ -1,8 +1,8 @@
 //! A conn of a tcp listener: from accept to an endpoint's link, then a tunnel, without an exchange.
 //!
-//! Three steps. [`open`]: what must be known before an endpoint is chosen (nothing, unless something is to be read first).
-//! [`begin`]: the cluster is known, endpoints are tried (`tunnel::reach`), and what the client sends meanwhile is held.
-//! [`on_connect_ended`]: the link is there, and bytes pass; or there is none, and the conn ends.
+//! Three steps. `open`: what must be known before an endpoint is chosen (nothing, unless something is to be read first).
+//! `begin`: the cluster is known, endpoints are tried (`tunnel::reach`), and what the client sends meanwhile is held.
+//! `on_connect_ended`: the link is there, and bytes pass; or there is none, and the conn ends.
 
 use super::{Conn, Phase, close, deadline, http1};
 use crate::buf::{Class, Lease};
