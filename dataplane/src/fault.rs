@@ -411,7 +411,6 @@ pub enum CloseReason {
     ClientHelloInvalid,
     ClientHelloTooLarge,
     ClientHelloTimeout,
-    NoRoute,
     Internal,
 }
 
@@ -487,7 +486,6 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
         "client_hello_timeout",
         "a ClientHello was begun and not whole within `listener.timeouts.request_header`",
     ),
-    (CloseReason::NoRoute, "no_route", "no route takes the connection, and its listener has no `cluster`"),
     (CloseReason::Internal, "internal", "an invariant of ours failed on this connection; a bug"),
 ];
 

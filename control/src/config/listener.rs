@@ -4,10 +4,10 @@ use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::names::Names;
 use super::tree::Table;
-use super::{Environment, Severity, address, later};
+use super::{Environment, Severity, address};
 use dataplane::limits;
 use dataplane::spec::{
-    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol, Route,
+    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol, ProxyProtocol, Route,
     Timeouts,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,12 +55,13 @@ pub(super) static SECTION: Section = Section {
         Key::new("limits", Shape::Table(&LIMITS), NewConnections, "How much one client may send."),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NewConnections, "How long one client may take."),
         Key::new("forwarded", Shape::Table(&FORWARDED), NextExchange, "The fields that tell origins who the client is."),
-        Key::later(
+        Key::new(
             "proxy_protocol",
-            Shape::Table(&later::PROXY_PROTOCOL),
+            Shape::Table(&PROXY_PROTOCOL),
             NewConnections,
-            "Take the client's address from a PROXY header.",
-        ),
+            "The PROXY header of a balancer in front, versions 1 and 2: it says who the client is.",
+        )
+        .absent("none: no header is read"),
         Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS from clients."),
         Key::later("versions", Shape::Free("reserved"), NewConnections, "Versions of HTTP that are spoken."),
     ],
@@ -192,6 +193,32 @@ pub(super) static FORWARDED: Section = Section {
     ],
 };
 
+pub(super) static PROXY_PROTOCOL: Section = Section {
+    path: "listener.proxy_protocol",
+    shared: false,
+    doc: "The address that the header supplies takes the place of the peer's: in `source` matches, `forwarded.trusted`, \
+          X-Forwarded-For, the log, and the header that `cluster.send_proxy` sends. A header that says LOCAL or UNKNOWN \
+          leaves the peer's. It must come whole within `timeouts.request_header` of the accept; one that is wrong, or \
+          missing where it is required, ends the connection without an answer and with a close reason.",
+    keys: &[
+        Key::new(
+            "accept",
+            Shape::Word(&["required", "optional"], &[]),
+            NewConnections,
+            "`\"required\"`: every connection begins with a header, and one from elsewhere than `from` is closed. \
+             `\"optional\"`: one from `from` may; first bytes that are no header, and whatever comes from elsewhere, are \
+             the connection's own.",
+        ),
+        Key::new(
+            "from",
+            Shape::Free("networks, as \"10.0.0.0/8\""),
+            NewConnections,
+            "The balancers. Whoever may send a header may claim to be any client.",
+        )
+        .absent("required"),
+    ],
+};
+
 /// Reads all listeners; which of them an access log wants is found later.
 pub(super) fn read(
     tables: &[Table<'_>],
@@ -216,6 +243,7 @@ pub(super) fn read(
             limits: read_limits(&table.table("limits")),
             timeouts: read_timeouts(&timeouts),
             forwarded: forwarded(&table.table("forwarded")),
+            proxy_protocol: proxy_protocol(table),
             cluster: table.get("cluster").and_then(|item| clusters.resolve(&item)).map(ClusterId),
             access_log: false,
         });
@@ -332,6 +360,23 @@ fn forwarded(table: &Table<'_>) -> Forwarded {
         item.warn("without `trusted` nobody is believed, and this does what \"replace\" does", None);
     }
     Forwarded { mode, trusted }
+}
+
+fn proxy_protocol(listener: &Table<'_>) -> Option<ProxyProtocol> {
+    // One that is no table has been told of by its type.
+    let table = listener.table("proxy_protocol");
+    listener.get("proxy_protocol").filter(|item| item.value.is_table())?;
+    let required = table.word("accept") == "required";
+    table.need("from");
+    let mut from = Vec::new();
+    for item in table.each("from") {
+        let Some(network) = address::network(&item) else { continue };
+        if network.prefix == 0 {
+            item.warn("everybody may send a PROXY header, and so claim to be any client", None);
+        }
+        from.push(network);
+    }
+    Some(ProxyProtocol { required, from })
 }
 
 /// Warns of listeners that take no request at all.

@@ -23,6 +23,7 @@ mod limits;
 mod links;
 mod log;
 mod process;
+mod proxy_protocol;
 mod queue;
 mod real_origins;
 mod refusals;

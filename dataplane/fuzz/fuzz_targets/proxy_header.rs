@@ -10,7 +10,7 @@ fn in_steps(bytes: &[u8], step: usize) -> Result<Reading, CloseReason> {
     loop {
         end = (end + step).min(bytes.len());
         let reading = read(&bytes[..end]);
-        if reading != Ok(Reading::Partial) || end == bytes.len() {
+        if !matches!(reading, Ok(Reading::Undecided | Reading::Begun)) || end == bytes.len() {
             return reading;
         }
     }

@@ -61,15 +61,17 @@ pub struct Header {
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// The beginning of a header, as far as they go.
-    Partial,
+    /// The beginning of a signature, or nothing yet.
+    Undecided,
+    /// A signature, and what follows as far as it goes.
+    Begun,
     /// No header: the byte is there that none of the two signatures has.
     Absent,
     Whole(Header),
 }
 
 /// Reads the header at the front of `bytes`, which begin with the first byte of the connection. To be asked again with
-/// more while it is [`Reading::Partial`]; costs no more than the header is long, at most 107 bytes while it is partial.
+/// more while it is [`Reading::Undecided`] or [`Reading::Begun`]; looks at 107 bytes at most until the header is whole.
 ///
 /// # Errors
 /// [`CloseReason::ProxyHeaderInvalid`] and [`CloseReason::ProxyHeaderTooLarge`], once the signature was read.
@@ -82,7 +84,7 @@ pub fn read(bytes: &[u8]) -> Result<Reading, CloseReason> {
         (Some(true), _) => v1::read(bytes),
         (_, Some(true)) => v2::read(bytes),
         (None, None) => Ok(Reading::Absent),
-        _ => Ok(Reading::Partial),
+        _ => Ok(Reading::Undecided),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Reading, CloseReason> {
 }
 
 fn more(within: &[u8]) -> Result<Reading, CloseReason> {
-    if within.len() < PROXY_V1_BYTES { Ok(Reading::Partial) } else { Err(CloseReason::ProxyHeaderTooLarge) }
+    if within.len() < PROXY_V1_BYTES { Ok(Reading::Begun) } else { Err(CloseReason::ProxyHeaderTooLarge) }
 }
 
 /// The fields of a line, one space between two.

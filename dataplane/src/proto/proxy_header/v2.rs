@@ -32,7 +32,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Reading, CloseReason> {
     if !matches!(command, None | Some(LOCAL | PROXY)) {
         return Err(INVALID);
     }
-    let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return Ok(Reading::Partial) };
+    let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return Ok(Reading::Begun) };
     let local = command == Some(LOCAL);
     let (family, transport) = (fixed[13] >> 4, fixed[13] & 15);
     // Of LOCAL the whole block is discarded, "including the family which is ignored".
@@ -43,7 +43,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Reading, CloseReason> {
     if FIXED + len > PROXY_V2_BYTES {
         return Err(CloseReason::ProxyHeaderTooLarge);
     }
-    let Some(block) = rest.get(..len) else { return Ok(Reading::Partial) };
+    let Some(block) = rest.get(..len) else { return Ok(Reading::Begun) };
     let whole = |ends, tlvs| Ok(Reading::Whole(Header { len: FIXED + len, ends, tlvs }));
     if local {
         return whole(None, Span::default());
