@@ -6,9 +6,10 @@ use super::names::Names;
 use super::tree::Table;
 use super::{Environment, Severity, address};
 use dataplane::limits;
+use dataplane::route::asks_for_hello;
 use dataplane::spec::{
-    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol, ProxyProtocol, Route,
-    Timeouts,
+    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol,
+    ProxyProtocol, Route, Timeouts,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,8 +35,10 @@ pub(super) static SECTION: Section = Section {
             Shape::Word(&["http", "tcp"], &[]),
             Drains,
             "What is spoken there: `\"http\"`, or anything over `\"tcp\"`, whose bytes pass unread to an endpoint of \
-             `cluster`. A tcp listener has no routes, no `limits`, no `forwarded`, and of `timeouts` only `send`, \
-             `tunnel_idle`, `max_lifetime` and `dead_peer`.",
+             a cluster. A tcp listener has no `limits`, no `forwarded`, of `timeouts` `send`, `tunnel_idle`, \
+             `max_lifetime` and `dead_peer`, and `request_header` where it reads first bytes at all: for a PROXY header, \
+             and for a ClientHello if one of its routes matches `sni` or `alpn`. Otherwise it connects at once, so that \
+             servers may speak first.",
         ),
         Key::new(
             "max_connections",
@@ -49,9 +52,9 @@ pub(super) static SECTION: Section = Section {
             "cluster",
             Shape::Free("the name of a cluster"),
             NextExchange,
-            "Takes the requests that no route takes, or every connection of a tcp listener, which must have one.",
+            "Takes the requests, or the connections of a tcp listener, that no route takes.",
         )
-        .absent("none: 404"),
+        .absent("none: 404, or a close"),
         Key::new("limits", Shape::Table(&LIMITS), NewConnections, "How much one client may send."),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NewConnections, "How long one client may take."),
         Key::new("forwarded", Shape::Table(&FORWARDED), NextExchange, "The fields that tell origins who the client is."),
@@ -122,7 +125,8 @@ pub(super) static TIMEOUTS: Section = Section {
             "request_header",
             Shape::Duration(limits::REQUEST_HEADER_TIMEOUT, None),
             NextExchange,
-            "From the first byte of a request to the end of its head. Beyond: 408.",
+            "From the first byte of a request to the end of its head. Beyond: 408. Also from accept to the end of a PROXY \
+             header and of a ClientHello. Beyond: a close.",
         ),
         Key::new(
             "request_body",
@@ -207,7 +211,7 @@ pub(super) static PROXY_PROTOCOL: Section = Section {
             NewConnections,
             "`\"required\"`: every connection begins with a header, and one from elsewhere than `from` is closed. \
              `\"optional\"`: one from `from` may; first bytes that are no header, and whatever comes from elsewhere, are \
-             the connection's own.",
+             the connection's own. On a tcp listener a peer in `from` then has to speak first.",
         ),
         Key::new(
             "from",
@@ -254,12 +258,25 @@ pub(super) fn read(
 /// What a tcp listener must have, and may not.
 fn check_tcp(table: &Table<'_>, timeouts: &Table<'_>) {
     let of_table = ["limits", "forwarded"].iter().filter_map(|key| table.get(key));
-    let of_timeouts = ["request_header", "request_body", "min_rate", "idle"];
+    let of_timeouts = ["request_body", "min_rate", "idle"];
     for item in of_table.chain(of_timeouts.iter().filter_map(|key| timeouts.get(key))) {
         item.error("is about requests, and this listener is tcp");
     }
-    if table.get("cluster").is_none() {
-        table.lacks(Severity::Error, "cluster", "is missing: a tcp listener has one");
+}
+
+/// Tells of tcp listeners that lead nowhere, and of a deadline for first bytes where none are read.
+pub(super) fn check_openings(tables: &[Table<'_>], listeners: &[Listener], routes: &[Arc<Route>]) {
+    for (table, listener) in tables.iter().zip(listeners).filter(|(_, l)| l.protocol == Protocol::Tcp) {
+        let own = || routes.iter().filter(|route| route.listeners.contains(&listener.id));
+        if table.get("cluster").is_none() && own().next().is_none() {
+            table.lacks(Severity::Error, "cluster", "is missing: a tcp listener has one, or routes");
+        }
+        let reads = listener.proxy_protocol.is_some() || own().any(|route| asks_for_hello(&route.matcher));
+        if let Some(item) = table.table("timeouts").get("request_header")
+            && !reads
+        {
+            item.error("is about first bytes, and this tcp listener reads none: no `proxy_protocol`, `sni` or `alpn`");
+        }
     }
 }
 

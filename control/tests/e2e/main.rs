@@ -28,6 +28,7 @@ mod queue;
 mod real_origins;
 mod refusals;
 mod smuggling;
+mod sni;
 mod tcp;
 mod timeouts;
 mod tuning;

@@ -37,7 +37,7 @@ use preface::Preface;
 pub enum Phase {
     /// Accepted; no byte has come.
     Open,
-    /// Its first bytes are not its own: a PROXY header is awaited.
+    /// Something is awaited that must be read before anything else: a PROXY header, a ClientHello to route by.
     Preface,
     /// Between requests, or in one.
     Serving,
@@ -52,8 +52,15 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 6] =
-        [Self::Open, Self::Preface, Self::Serving, Self::Connecting, Self::Tunnel, Self::Lingering, Self::Closing];
+    pub const ALL: [Self; 7] = [
+        Self::Open,
+        Self::Preface,
+        Self::Serving,
+        Self::Connecting,
+        Self::Tunnel,
+        Self::Lingering,
+        Self::Closing,
+    ];
 
     /// The transition table.
     pub const fn may_become(self, next: Self) -> bool {

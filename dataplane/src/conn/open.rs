@@ -17,7 +17,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     let protocol = spec.protocol;
     // An error means that the client is gone again (ENOTCONN).
     let Ok(peer) = io.peer_address(fd) else { return discard(core, io, fd) };
-    let entry = preface::entry(spec, peer);
+    let entry = preface::entry(spec, &core.routes, peer);
     let shared = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
     let counted = shared.is_some_and(|s| s.try_open(max_connections));
     let conn = Conn {
@@ -57,7 +57,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         }
         (_, true, Entry::Refused(reason)) => return preface::end(core, io, id, reason),
         (_, true, Entry::Preface(preface)) => preface::begin(core, id, preface),
-        (Protocol::Tcp, true, Entry::Plain) => return tcp::open(core, io, id),
+        (Protocol::Tcp, true, Entry::Plain) => return tcp::open(core, io, id, None),
         (Protocol::Http, true, Entry::Plain) => {}
     }
     if let Some(conn) = core.conns.get_mut(id) {

@@ -104,7 +104,7 @@ impl Run {
         let stats = Arc::new(Stats::default());
         let setup = Setup {
             shard: 0,
-            routes: Arc::new(RouteTable::build(&snapshot.routes)),
+            routes: Arc::new(RouteTable::of(&snapshot)),
             shared: Arc::new(Shared::new(&snapshot)),
             snapshot,
             stats: stats.clone(),

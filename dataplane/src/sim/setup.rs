@@ -9,8 +9,8 @@ use crate::io::SocketAddress;
 use crate::limits;
 use crate::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
-    Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route, RouteId,
-    Runtime, SendProxy, Snapshot, SourceAddresses, Timeouts,
+    Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route,
+    RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use crate::io::{Io, Mono};
 use crate::limits;
 use crate::link::queue::Waiter;
 use crate::link::{self, Owner};
-use crate::spec::{ClusterId, EndpointId};
+use crate::spec::{ClusterId, EndpointId, RouteId};
 use crate::table::Id;
 
 /// How far the present attempt is.
@@ -27,6 +27,8 @@ enum Progress {
 /// The attempts of one tunnel. For its whole life it counts as one running request of the endpoint it reached.
 #[derive(Debug)]
 pub struct Reach {
+    /// None where the listener's own cluster takes what no route does.
+    pub route: Option<RouteId>,
     pub cluster: ClusterId,
     /// Of the last attempt.
     pub endpoint: Option<EndpointId>,
@@ -43,8 +45,9 @@ pub struct Reach {
 
 impl Reach {
     /// Nothing tried yet.
-    pub fn new(cluster: ClusterId) -> Self {
+    pub fn new(route: Option<RouteId>, cluster: ClusterId) -> Self {
         Self {
+            route,
             cluster,
             endpoint: None,
             running: false,

@@ -336,7 +336,7 @@ impl Bed {
         let (stats, shared) = (Arc::new(Stats::default()), Arc::new(Shared::new(&snapshot)));
         let setup = Setup {
             shard: 0,
-            routes: Arc::new(RouteTable::build(&snapshot.routes)),
+            routes: Arc::new(RouteTable::of(&snapshot)),
             shared: shared.clone(),
             snapshot,
             stats: stats.clone(),

@@ -300,7 +300,7 @@ pub(crate) fn with_shard(clients: u64, count: u64, exchange: &Exchange, work: im
     let stats = Arc::new(Stats::default());
     let setup = Setup {
         shard: 0,
-        routes: Arc::new(RouteTable::build(&snapshot.routes)),
+        routes: Arc::new(RouteTable::of(&snapshot)),
         shared: Arc::new(Shared::new(&snapshot)),
         snapshot,
         stats: stats.clone(),

@@ -5,4 +5,6 @@
 mod bed;
 mod ending;
 mod queue;
+mod hello;
+mod proxy;
 mod reaching;
