@@ -6,7 +6,9 @@ use super::tree::{Item, Table, is_name};
 use super::{Environment, address, host, later, source};
 use dataplane::cluster::balance::POLICIES;
 use dataplane::limits;
-use dataplane::spec::{Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SendProxy};
+use dataplane::spec::{
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SendProxy,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -164,7 +164,7 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     record.cluster = reach.map(|r| r.cluster);
     record.endpoint = reach.and_then(|r| r.endpoint);
     record.attempts = reach.map_or(0, |r| r.attempts);
-    record.queue_us = reach.and_then(|r| r.queue_us).map(u64::from);
+    record.queue_us = reach.and_then(|r| r.queue_us).map(|us| u64::from(us.get()));
     record.connect_us = reach.and_then(Reach::connect_us).map(u64::from);
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);

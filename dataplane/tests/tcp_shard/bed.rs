@@ -230,6 +230,7 @@ impl Bed {
                 response_body: None,
                 send: None,
                 connect: None,
+                queue: None,
             },
         });
         Self::with_origins(&[0, 1], routes.collect(), change)

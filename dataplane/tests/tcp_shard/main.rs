@@ -4,7 +4,7 @@
 
 mod bed;
 mod ending;
-mod queue;
 mod hello;
 mod proxy;
+mod queue;
 mod reaching;
