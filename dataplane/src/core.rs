@@ -97,6 +97,8 @@ pub struct Scratch {
     pub reply: Vec<u8>,
     pub body: Vec<u8>,
     pub values: Vec<u8>,
+    /// The handshake message of a ClientHello.
+    pub hello: Vec<u8>,
 }
 
 pub struct Core {
@@ -202,6 +204,7 @@ impl Core {
                 reply: vec![0; limits::RESPOND_BODY + limits::RESPOND_VALUES + limits::HEAD_ADDED_BYTES * 2],
                 body: vec![0; limits::RESPOND_BODY],
                 values: vec![0; limits::RESPOND_VALUES],
+                hello: Vec::with_capacity(limits::CLIENT_HELLO_BYTES),
                 ..Scratch::default()
             },
             draining: false,

@@ -1,6 +1,6 @@
 //! The deadlines of one conn or link, and their one entry in the timer wheel.
 
-use crate::io::{Fd, Io, Mono, Token};
+use crate::io::{Coarse, Fd, Io, Mono, Token};
 use crate::table::{TimerId, TimerWheel};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub struct Deadlines {
     pub read_by: Mono,
     /// By when the peer must have taken something; set by [`Deadlines::begin_write`].
     write_by: Mono,
+    /// The last time a byte moved, for choosing whom to evict. It stands here because there is room for it.
+    pub progress: Coarse,
     /// What the peer had not acknowledged when last looked at; `UNSEEN` before the first look.
     unacknowledged: u32,
     armed: Mono,
@@ -26,6 +28,7 @@ impl Default for Deadlines {
         Self {
             read_by: Mono::MAX,
             write_by: Mono::MAX,
+            progress: Mono(0).into(),
             unacknowledged: UNSEEN,
             armed: Mono::MAX,
             timer: None,
@@ -34,9 +37,9 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    /// With a first deadline for reading.
-    pub fn reading_by(read_by: Mono) -> Self {
-        Self { read_by, ..Self::default() }
+    /// From `now` on, with a first deadline for reading.
+    pub fn reading_by(now: Mono, read_by: Mono) -> Self {
+        Self { read_by, progress: now.into(), ..Self::default() }
     }
     /// A send is in flight: its peer has `within` to take something, unless that time runs already.
     ///

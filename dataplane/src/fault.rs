@@ -402,6 +402,15 @@ pub enum CloseReason {
     Drained,
     Evicted,
     ListenerFull,
+    ProxyPeerNotAllowed,
+    ProxyHeaderMissing,
+    ProxyHeaderInvalid,
+    ProxyHeaderTooLarge,
+    ProxyHeaderTimeout,
+    NotTls,
+    ClientHelloInvalid,
+    ClientHelloTooLarge,
+    ClientHelloTimeout,
     Internal,
 }
 
@@ -444,6 +453,39 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     (CloseReason::Drained, "drained", "the process was going away"),
     (CloseReason::Evicted, "evicted", "buffers ran out and this connection was longest without progress"),
     (CloseReason::ListenerFull, "listener_full", "`listener.max_connections` were open"),
+    (
+        CloseReason::ProxyPeerNotAllowed,
+        "proxy_peer_not_allowed",
+        "a PROXY header is required, and the peer is not in `listener.proxy_protocol.from`",
+    ),
+    (
+        CloseReason::ProxyHeaderMissing,
+        "proxy_header_missing",
+        "a PROXY header is required, and the first bytes were something else",
+    ),
+    (
+        CloseReason::ProxyHeaderInvalid,
+        "proxy_header_invalid",
+        "a PROXY header with a field, an address, a TLV or a checksum that cannot be",
+    ),
+    (
+        CloseReason::ProxyHeaderTooLarge,
+        "proxy_header_too_large",
+        "a PROXY header of more than 107 bytes (version 1) or 4096 (version 2)",
+    ),
+    (
+        CloseReason::ProxyHeaderTimeout,
+        "proxy_header_timeout",
+        "a PROXY header was begun and not whole within `listener.timeouts.request_header`",
+    ),
+    (CloseReason::NotTls, "not_tls", "a route asks for `sni` or `alpn`, and the first bytes were not TLS"),
+    (CloseReason::ClientHelloInvalid, "client_hello_invalid", "a ClientHello that is not well-formed"),
+    (CloseReason::ClientHelloTooLarge, "client_hello_too_large", "a ClientHello of more than 16 KiB"),
+    (
+        CloseReason::ClientHelloTimeout,
+        "client_hello_timeout",
+        "a ClientHello was begun and not whole within `listener.timeouts.request_header`",
+    ),
     (CloseReason::Internal, "internal", "an invariant of ours failed on this connection; a bug"),
 ];
 

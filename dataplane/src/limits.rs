@@ -185,6 +185,18 @@ pub const LOG_STRING_BYTES: usize = 2048;
 /// One shard's access-log ring, bytes; full means records are dropped and counted.
 pub const LOG_RING_BYTES: usize = 1 << 20;
 
+// --- before the first byte of a connection's own (proto/proxy_header, proto/client_hello) ------------------------
+
+/// Bytes of a PROXY header of version 1 with its CRLF (HAProxy's doc/proxy-protocol.txt, 2.1: "a 108-byte buffer is
+/// always enough").
+pub const PROXY_V1_BYTES: usize = 107;
+/// Bytes of a PROXY header of version 2 with its TLVs; what the length field could announce is 16 times as much. A
+/// balancer's own (addresses, TLS details, ids) are below 536.
+pub const PROXY_V2_BYTES: usize = 4096;
+/// Bytes up to the end of a ClientHello, record headers included. One with a post-quantum key share is below 2 KiB, and
+/// what a server asks for in a cookie may add some.
+pub const CLIENT_HELLO_BYTES: usize = 16 * 1024;
+
 // --- timeouts -------------------------------------------------------------------------------------------------
 
 const MAX_WAIT: Duration = secs(24 * 3600);

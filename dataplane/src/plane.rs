@@ -134,7 +134,7 @@ impl Plane {
         }
         let count = snapshot.runtime.shards.max(1);
         let (sockets, bound) = bind(&snapshot, count)?;
-        let routes = Arc::new(RouteTable::build(&snapshot.routes));
+        let routes = Arc::new(RouteTable::of(&snapshot));
         let shared = Arc::new(Shared::new(&snapshot));
         let wall = clock::now().wall;
         let tag = request_id::process_tag(&snapshot.runtime.node, wall);

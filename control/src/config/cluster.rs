@@ -6,7 +6,9 @@ use super::tree::{Item, Table, is_name};
 use super::{Environment, address, host, later, source};
 use dataplane::cluster::balance::POLICIES;
 use dataplane::limits;
-use dataplane::spec::{Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool};
+use dataplane::spec::{
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SendProxy,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +83,15 @@ pub(super) static SECTION: Section = Section {
         ),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NextExchange, "How long an origin may take."),
         Key::new("pool", Shape::Table(&POOL), NextExchange, "Idle links kept for the next request."),
-        Key::later("send_proxy", Shape::Word(&["v1", "v2"], &[]), NewConnections, "Send a PROXY header."),
+        Key::new(
+            "send_proxy",
+            Shape::Word(&["v1", "v2"], &[]),
+            NewConnections,
+            "Begin each link with a PROXY header of this version, which names the client; `\"v2\"` passes on the TLVs of a \
+             header that came. Such a link is one client's: it is not kept for the next request, so that each request \
+             costs a connect.",
+        )
+        .absent("none"),
         Key::later("health", Shape::Table(&later::HEALTH), Nothing, "Active checks."),
         Key::later("outlier", Shape::Table(&later::OUTLIER), Nothing, "Passive checks."),
         Key::later("circuit_breaker", Shape::Table(&later::CIRCUIT_BREAKER), Nothing, "Circuit breaker."),
@@ -228,6 +238,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                     requests_per_connection: pool.count("requests_per_connection"),
                 },
                 max_queued: table.count32("max_queued"),
+                send_proxy: send_proxy(table),
                 pass_trailers: table.word("trailers") == "pass",
             }
         })
@@ -242,6 +253,14 @@ fn balance(table: &Table<'_>) -> &'static str {
         return BALANCE[0];
     }
     table.word("balance")
+}
+
+fn send_proxy(table: &Table<'_>) -> Option<SendProxy> {
+    table.get("send_proxy")?;
+    if let Some(pool) = table.get("pool") {
+        pool.warn("with `send_proxy` no link is kept, and this does nothing", None);
+    }
+    Some(if table.word("send_proxy") == "v2" { SendProxy::V2 } else { SendProxy::V1 })
 }
 
 fn host_policy(table: &Table<'_>) -> HostPolicy {

@@ -14,16 +14,6 @@ pub(super) static ADMIN: Section = Section {
     keys: &[key("address", "an address, as \"127.0.0.1:9901\"", NewConnections, "Where it listens.")],
 };
 
-pub(super) static PROXY_PROTOCOL: Section = Section {
-    path: "listener.proxy_protocol",
-    shared: false,
-    doc: "The PROXY header of a balancer in front.",
-    keys: &[
-        key("accept", "\"required\" or \"optional\"", NewConnections, "Whether it must come."),
-        key("from", "networks, as \"10.0.0.0/8\"", NewConnections, "Who may send it."),
-    ],
-};
-
 pub(super) static BALANCE: Section = Section {
     path: "cluster.balance",
     shared: false,

@@ -4,11 +4,12 @@ use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::names::Names;
 use super::tree::Table;
-use super::{Environment, Severity, address, later};
+use super::{Environment, Severity, address};
 use dataplane::limits;
+use dataplane::route::asks_for_hello;
 use dataplane::spec::{
-    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol, Route,
-    Timeouts,
+    ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol,
+    ProxyProtocol, Route, Timeouts,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,8 +35,10 @@ pub(super) static SECTION: Section = Section {
             Shape::Word(&["http", "tcp"], &[]),
             Drains,
             "What is spoken there: `\"http\"`, or anything over `\"tcp\"`, whose bytes pass unread to an endpoint of \
-             `cluster`. A tcp listener has no routes, no `limits`, no `forwarded`, and of `timeouts` only `send`, \
-             `tunnel_idle`, `max_lifetime` and `dead_peer`.",
+             a cluster. A tcp listener has no `limits`, no `forwarded`, of `timeouts` `send`, `tunnel_idle`, \
+             `max_lifetime` and `dead_peer`, and `request_header` where it reads first bytes at all: for a PROXY header, \
+             and for a ClientHello if one of its routes matches `sni` or `alpn`. Otherwise it connects at once, so that \
+             servers may speak first.",
         ),
         Key::new(
             "max_connections",
@@ -49,18 +52,19 @@ pub(super) static SECTION: Section = Section {
             "cluster",
             Shape::Free("the name of a cluster"),
             NextExchange,
-            "Takes the requests that no route takes, or every connection of a tcp listener, which must have one.",
+            "Takes the requests, or the connections of a tcp listener, that no route takes.",
         )
-        .absent("none: 404"),
+        .absent("none: 404, or a close"),
         Key::new("limits", Shape::Table(&LIMITS), NewConnections, "How much one client may send."),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NewConnections, "How long one client may take."),
         Key::new("forwarded", Shape::Table(&FORWARDED), NextExchange, "The fields that tell origins who the client is."),
-        Key::later(
+        Key::new(
             "proxy_protocol",
-            Shape::Table(&later::PROXY_PROTOCOL),
+            Shape::Table(&PROXY_PROTOCOL),
             NewConnections,
-            "Take the client's address from a PROXY header.",
-        ),
+            "The PROXY header of a balancer in front, versions 1 and 2: it says who the client is.",
+        )
+        .absent("none: no header is read"),
         Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS from clients."),
         Key::later("versions", Shape::Free("reserved"), NewConnections, "Versions of HTTP that are spoken."),
     ],
@@ -121,7 +125,8 @@ pub(super) static TIMEOUTS: Section = Section {
             "request_header",
             Shape::Duration(limits::REQUEST_HEADER_TIMEOUT, None),
             NextExchange,
-            "From the first byte of a request to the end of its head. Beyond: 408.",
+            "From the first byte of a request to the end of its head. Beyond: 408. Also from accept to the end of a PROXY \
+             header and of a ClientHello. Beyond: a close.",
         ),
         Key::new(
             "request_body",
@@ -192,6 +197,32 @@ pub(super) static FORWARDED: Section = Section {
     ],
 };
 
+pub(super) static PROXY_PROTOCOL: Section = Section {
+    path: "listener.proxy_protocol",
+    shared: false,
+    doc: "The address that the header supplies takes the place of the peer's: in `source` matches, `forwarded.trusted`, \
+          X-Forwarded-For, the log, and the header that `cluster.send_proxy` sends. A header that says LOCAL or UNKNOWN \
+          leaves the peer's. It must come whole within `timeouts.request_header` of the accept; one that is wrong, or \
+          missing where it is required, ends the connection without an answer and with a close reason.",
+    keys: &[
+        Key::new(
+            "accept",
+            Shape::Word(&["required", "optional"], &[]),
+            NewConnections,
+            "`\"required\"`: every connection begins with a header, and one from elsewhere than `from` is closed. \
+             `\"optional\"`: one from `from` may; first bytes that are no header, and whatever comes from elsewhere, are \
+             the connection's own. On a tcp listener a peer in `from` then has to speak first.",
+        ),
+        Key::new(
+            "from",
+            Shape::Free("networks, as \"10.0.0.0/8\""),
+            NewConnections,
+            "The balancers. Whoever may send a header may claim to be any client.",
+        )
+        .absent("required"),
+    ],
+};
+
 /// Reads all listeners; which of them an access log wants is found later.
 pub(super) fn read(
     tables: &[Table<'_>],
@@ -216,6 +247,7 @@ pub(super) fn read(
             limits: read_limits(&table.table("limits")),
             timeouts: read_timeouts(&timeouts),
             forwarded: forwarded(&table.table("forwarded")),
+            proxy_protocol: proxy_protocol(table),
             cluster: table.get("cluster").and_then(|item| clusters.resolve(&item)).map(ClusterId),
             access_log: false,
         });
@@ -226,12 +258,25 @@ pub(super) fn read(
 /// What a tcp listener must have, and may not.
 fn check_tcp(table: &Table<'_>, timeouts: &Table<'_>) {
     let of_table = ["limits", "forwarded"].iter().filter_map(|key| table.get(key));
-    let of_timeouts = ["request_header", "request_body", "min_rate", "idle"];
+    let of_timeouts = ["request_body", "min_rate", "idle"];
     for item in of_table.chain(of_timeouts.iter().filter_map(|key| timeouts.get(key))) {
         item.error("is about requests, and this listener is tcp");
     }
-    if table.get("cluster").is_none() {
-        table.lacks(Severity::Error, "cluster", "is missing: a tcp listener has one");
+}
+
+/// Tells of tcp listeners that lead nowhere, and of a deadline for first bytes where none are read.
+pub(super) fn check_openings(tables: &[Table<'_>], listeners: &[Listener], routes: &[Arc<Route>]) {
+    for (table, listener) in tables.iter().zip(listeners).filter(|(_, l)| l.protocol == Protocol::Tcp) {
+        let own = || routes.iter().filter(|route| route.listeners.contains(&listener.id));
+        if table.get("cluster").is_none() && own().next().is_none() {
+            table.lacks(Severity::Error, "cluster", "is missing: a tcp listener has one, or routes");
+        }
+        let reads = listener.proxy_protocol.is_some() || own().any(|route| asks_for_hello(&route.matcher));
+        if let Some(item) = table.table("timeouts").get("request_header")
+            && !reads
+        {
+            item.error("is about first bytes, and this tcp listener reads none: no `proxy_protocol`, `sni` or `alpn`");
+        }
     }
 }
 
@@ -332,6 +377,23 @@ fn forwarded(table: &Table<'_>) -> Forwarded {
         item.warn("without `trusted` nobody is believed, and this does what \"replace\" does", None);
     }
     Forwarded { mode, trusted }
+}
+
+fn proxy_protocol(listener: &Table<'_>) -> Option<ProxyProtocol> {
+    // One that is no table has been told of by its type.
+    let table = listener.table("proxy_protocol");
+    listener.get("proxy_protocol").filter(|item| item.value.is_table())?;
+    let required = table.word("accept") == "required";
+    table.need("from");
+    let mut from = Vec::new();
+    for item in table.each("from") {
+        let Some(network) = address::network(&item) else { continue };
+        if network.prefix == 0 {
+            item.warn("everybody may send a PROXY header, and so claim to be any client", None);
+        }
+        from.push(network);
+    }
+    Some(ProxyProtocol { required, from })
 }
 
 /// Warns of listeners that take no request at all.

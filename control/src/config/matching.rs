@@ -49,8 +49,16 @@ pub(super) static SECTION: Section = Section {
         key("query", FIELDS, "Keys of the query."),
         key("source", Shape::Free("networks, as \"10.0.0.0/8\""), "Where the client connects from."),
         key("not", Shape::Table(&SECTION), "A match that must not hold as a whole."),
-        Key::later("sni", TEXTS, NextExchange, "The name that a TLS client asks for."),
-        Key::later("alpn", TEXTS, NextExchange, "The protocols that a TLS client offers."),
+        key(
+            "sni",
+            TEXTS,
+            "The name that a TLS client asks for, written as `host`. Of tcp listeners; a client without a name meets none.",
+        ),
+        key(
+            "alpn",
+            TEXTS,
+            "The protocols that a TLS client offers, as `\"h2\"`; they have case. Of tcp listeners.",
+        ),
         Key::later(
             "available",
             Shape::Table(&later::AVAILABLE),
@@ -90,18 +98,56 @@ pub(super) fn read(table: &Table<'_>) -> Match {
         cookie: fields(table, "cookie", cookie_name),
         query: fields(table, "query", query_name),
         source: table.each("source").iter().filter_map(address::network).collect(),
+        sni: list(table, "sni").iter().filter_map(server_name).collect(),
+        alpn: texts(table, "alpn", check_protocol, false),
         not: table.get("not").map(|_| Box::new(read(&table.table("not")))),
     }
 }
 
 /// The keys of a match, those of its negation included, that only a request can meet.
 pub(super) fn of_requests<'t>(table: &Table<'t>) -> Vec<Item<'t>> {
-    let own = SECTION.keys.iter().filter(|key| key.built && !["source", "not"].contains(&key.name));
+    keys(table, &|key| key.built && !["source", "not", "sni", "alpn"].contains(&key.name))
+}
+
+/// The keys that only a ClientHello can meet.
+pub(super) fn of_hellos<'t>(table: &Table<'t>) -> Vec<Item<'t>> {
+    keys(table, &|key| ["sni", "alpn"].contains(&key.name))
+}
+
+/// What stands behind the wanted keys of a match, and of its negation.
+fn keys<'t>(table: &Table<'t>, wanted: &dyn Fn(&Key) -> bool) -> Vec<Item<'t>> {
+    let own = SECTION.keys.iter().filter(|key| wanted(key));
     let mut items: Vec<_> = own.filter_map(|key| table.get(key.name)).collect();
     if table.get("not").is_some_and(|item| item.value.is_table()) {
-        items.extend(of_requests(&table.table("not")));
+        items.extend(keys(&table.table("not"), wanted));
     }
     items
+}
+
+/// A name of a ClientHello: a host without a port, and never an address.
+fn server_name(item: &Item<'_>) -> Option<Arc<str>> {
+    let text = item.words()?;
+    match host::pattern(text) {
+        Ok(pattern) if pattern.had_port => {
+            item.error(format!("{text:?} has a port, which no client's name has"))
+        }
+        Ok(pattern)
+            if pattern.text.starts_with('[') || pattern.text.parse::<std::net::Ipv4Addr>().is_ok() =>
+        {
+            item.error(format!("{text:?} is an address, which is no name (RFC 6066 section 3)"));
+        }
+        Ok(pattern) => return Some(pattern.text.into()),
+        Err(what) => item.error(what.replace("`host`", "`sni`")),
+    }
+    None
+}
+
+/// RFC 7301 section 3.1.
+fn check_protocol(item: &Item<'_>, text: &str) {
+    const LONGEST: usize = 255;
+    if text.len() > LONGEST {
+        item.error(format!("is longer than the {LONGEST} bytes that a protocol's name may have"));
+    }
 }
 
 /// The items of a list within its bound.

@@ -143,7 +143,8 @@ fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSetti
     let clusters = cluster::read(&cluster_tables, &cluster_names, environment);
     let mut listeners = listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment);
     let routes = route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
-    route::check_protocols(&route_tables, &listeners);
+    route::check_protocols(&route_tables, &routes, &listeners);
+    listener::check_openings(&listener_tables, &listeners, &routes);
     process.access_logs = process::access_logs(root, &mut listener_ids);
 
     for listener in &mut listeners {

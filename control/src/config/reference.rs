@@ -16,7 +16,7 @@ pub fn sections() -> &'static [&'static Section] {
         &listener::LIMITS,
         &listener::TIMEOUTS,
         &listener::FORWARDED,
-        &later::PROXY_PROTOCOL,
+        &listener::PROXY_PROTOCOL,
         &route::SECTION,
         &matching::SECTION,
         &matching::FIELD,

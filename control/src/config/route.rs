@@ -14,7 +14,8 @@ pub(super) static SECTION: Section = Section {
     path: "route",
     shared: false,
     doc: "In file order; the first whose match holds takes the request. Exactly one of `cluster`, `respond` and \
-          `redirect` says what becomes of it.",
+          `redirect` says what becomes of it. On a tcp listener a route takes connections: its match has `sni`, `alpn`, \
+          `source` and `not`, and it has a `cluster`.",
     keys: &[
         Key::new("name", Shape::Free("a name"), NextExchange, "Its identity in log, metrics and plan.")
             .absent("\"FIRST LISTENER/N\", N being its place among the routes"),
@@ -157,27 +158,23 @@ fn action(table: &Table<'_>, clusters: &mut Names) -> Action {
     })
 }
 
-/// Tells of routes that name a tcp listener: what is of requests can never hold there.
-pub(super) fn check_protocols(tables: &[Table<'_>], listeners: &[Listener]) {
-    let is_tcp = |name: &str| listeners.iter().any(|l| l.protocol == Protocol::Tcp && *l.name == *name);
-    for table in tables {
-        let Some(tcp) = table.each("listeners").into_iter().find(|i| i.value.as_str().is_some_and(is_tcp))
-        else {
-            continue;
-        };
-        let mut of_requests: Vec<_> =
-            ["respond", "redirect"].iter().filter_map(|key| table.get(key)).collect();
-        if table.get("match").is_some_and(|item| item.value.is_table()) {
-            of_requests.extend(matching::of_requests(&table.table("match")));
+/// Tells of routes with keys that one of their listeners can never meet: of requests on a tcp listener, of a ClientHello on
+/// one of http.
+pub(super) fn check_protocols(tables: &[Table<'_>], routes: &[Arc<Route>], listeners: &[Listener]) {
+    let is_tcp = |id: &ListenerId| {
+        listeners.get(usize::from(id.0)).filter(|listener| listener.protocol == Protocol::Tcp)
+    };
+    for (table, route) in tables.iter().zip(routes) {
+        let matcher = table.get("match").filter(|item| item.value.is_table()).map(|_| table.table("match"));
+        if route.listeners.is_empty() || route.listeners.iter().any(|id| is_tcp(id).is_none()) {
+            for item in matcher.iter().flat_map(matching::of_hellos) {
+                item.later("where the listener is of http; a tcp one has it");
+            }
         }
-        for item in &of_requests {
-            item.error(format!(
-                "is about requests, and the listener {:?} is tcp",
-                tcp.value.as_str().unwrap_or("")
-            ));
-        }
-        if of_requests.is_empty() {
-            tcp.later("a route of a tcp listener; its `cluster` takes all its connections");
+        let Some(tcp) = route.listeners.iter().find_map(is_tcp) else { continue };
+        let own = ["respond", "redirect", "timeouts"].iter().filter_map(|key| table.get(key));
+        for item in own.chain(matcher.iter().flat_map(matching::of_requests)) {
+            item.error(format!("is about requests, and the listener {:?} is tcp", tcp.name));
         }
     }
 }

@@ -65,7 +65,7 @@ fn what_is_left_out_is_the_default() {
     let listener = loaded.snapshot.listeners[0].as_ref().unwrap();
     assert_eq!(listener.max_connections, 10_000, "half of what descriptors leave");
     assert!(!listener.access_log);
-    assert_eq!(listener.forwarded.mode, ForwardedMode::Replace);
+    assert_eq!((listener.forwarded.mode, &listener.proxy_protocol), (ForwardedMode::Replace, &None));
     let l = listener.limits;
     assert_eq!((l.request_line, l.header_block, l.header_fields, l.pipelined), (8192, 16384, 100, 16));
     assert_eq!((l.request_body, l.requests_per_connection), (u64::MAX, u64::MAX));
@@ -82,6 +82,7 @@ fn what_is_left_out_is_the_default() {
 
     let cluster = loaded.snapshot.clusters[0].as_ref().unwrap();
     assert_eq!((&cluster.host, cluster.pass_trailers), (&HostPolicy::Pass, false));
+    assert_eq!(cluster.send_proxy, None);
     assert_eq!(cluster.balance, dataplane::cluster::balance::POLICIES[0].name);
     let (t, p) = (cluster.timeouts, cluster.pool);
     assert_eq!((t.connect, t.response_header), (seconds(2), seconds(60)));
@@ -107,6 +108,8 @@ fn what_is_written_is_taken() {
     assert!(edge.access_log && inner.access_log, "the second log takes all");
     assert_eq!((edge.limits.request_body, edge.limits.requests_per_connection), (10 << 20, 1000));
     assert_eq!((edge.timeouts.min_rate, edge.max_connections), (0, 500));
+    let proxied = inner.proxy_protocol.as_ref().unwrap();
+    assert_eq!((proxied.required, proxied.from.len()), (false, 2));
     assert_eq!(edge.forwarded.trusted.len(), 3);
 
     let [api, redirect, respond] = &snapshot.routes[..] else { panic!("three routes") };

@@ -67,9 +67,10 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
     }
 }
 
-/// What there is to say of a connection of which nothing was read.
+/// What there is to say of a connection of which nothing was read, or no more than whom its client asks for.
 fn write_connection(line: &mut Line<'_>, record: &Record<'_>) {
     line.word("protocol", "\"tcp\"");
+    line.text_if("sni", Some(record.host).filter(|name| !name.is_empty()));
     line.number("duration_us", record.duration_us);
     line.number_if("connect_us", record.connect_us);
     line.number("attempts", u64::from(record.attempts));

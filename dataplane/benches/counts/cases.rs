@@ -185,6 +185,7 @@ fn cluster(balance: &'static str) -> Cluster {
         },
         pool: Pool { idle: 8, idle_timeout: second, requests_per_connection: u64::MAX },
         max_queued: 1024,
+        send_proxy: None,
         pass_trailers: false,
     }
 }

@@ -3,20 +3,20 @@
 use super::{Lease, Pool};
 use crate::limits::CHAIN_LEASES;
 
-/// Up to `CHAIN_LEASES` leases, sent front first.
+/// Up to `CHAIN_LEASES` leases, sent front first. Every conn and link has one, so it keeps no count beside them.
 #[derive(Debug, Default)]
 pub struct Chain {
+    /// Those that are there stand in front.
     leases: [Option<Lease>; CHAIN_LEASES],
-    len: u8,
 }
 
 impl Chain {
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.leases[0].is_none()
     }
     /// Leases queued.
     pub fn len(&self) -> usize {
-        usize::from(self.len)
+        self.leases.iter().position(Option::is_none).unwrap_or(CHAIN_LEASES)
     }
     /// Leases that may still be pushed.
     pub fn room(&self) -> usize {
@@ -32,7 +32,6 @@ impl Chain {
     pub fn push(&mut self, lease: Lease) {
         assert!(self.room() > 0, "a chain is full");
         self.leases[self.len()] = Some(lease);
-        self.len += 1;
     }
     /// The kernel took `n` bytes from the front: finished leases go back to the pool.
     pub fn consume(&mut self, mut n: usize, pool: &mut Pool) {
@@ -49,7 +48,6 @@ impl Chain {
                 pool.give_back(done);
             }
             self.leases.rotate_left(1);
-            self.len -= 1;
         }
     }
     /// Gives every lease back.
@@ -59,7 +57,6 @@ impl Chain {
                 pool.give_back(lease);
             }
         }
-        self.len = 0;
     }
     /// The last lease, to append to. Only while no send is in flight: the kernel may be reading it.
     pub fn back_mut(&mut self) -> Option<&mut Lease> {

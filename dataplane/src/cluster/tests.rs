@@ -33,6 +33,7 @@ pub(super) fn test_cluster(weights: &[u32]) -> Cluster {
         },
         pool: Pool { idle: 4, idle_timeout: second, requests_per_connection: u64::MAX },
         max_queued: 1024,
+        send_proxy: None,
         pass_trailers: false,
     }
 }

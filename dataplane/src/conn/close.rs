@@ -180,7 +180,7 @@ pub fn oldest_idle(core: &mut Core, io: &mut impl Io) {
         .conns
         .iter()
         .filter(|(_, c)| c.phase() == Phase::Serving && c.exchange.is_none() && c.rx.is_none());
-    if let Some((id, _)) = idle.max_by_key(|(_, c)| c.progress.age(now)) {
+    if let Some((id, _)) = idle.max_by_key(|(_, c)| c.deadlines.progress.age(now)) {
         begin(core, io, id, CloseReason::Evicted);
     }
 }
@@ -199,8 +199,11 @@ pub fn evict(core: &mut Core, io: &mut impl Io) {
         let going_up = link_of(c).and_then(|l| links.get(l)).is_some_and(|l| l.stream.queued() > 0);
         c.phase() != Phase::Closing && (is_big(&c.rx) || c.stream.queued() > 0 || received || going_up)
     };
-    let victim =
-        conns.iter().filter(|(_, c)| holds(c)).max_by_key(|(_, c)| c.progress.age(now)).map(|(id, _)| id);
+    let victim = conns
+        .iter()
+        .filter(|(_, c)| holds(c))
+        .max_by_key(|(_, c)| c.deadlines.progress.age(now))
+        .map(|(id, _)| id);
     if let Some(id) = victim {
         core.stats.evictions.add(1);
         begin(core, io, id, CloseReason::Evicted);

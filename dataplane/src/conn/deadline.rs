@@ -3,6 +3,7 @@
 //! | phase | read_by | write_by |
 //! |---|---|---|
 //! | Open, no byte yet | request_header: close silently | – |
+//! | Preface | request_header from accept on, absolute: close | – |
 //! | Serving, between requests | idle: close | send: close |
 //! | Serving, a head has begun | request_header, absolute: 408 | send: close |
 //! | Serving, a body is awaited | request_body between pieces, and the rate floor: 408 | send: close |
@@ -13,7 +14,7 @@
 //!
 //! `max_lifetime` runs beside all of them, and a conn that has been idle for `limits::PARK_AFTER` is parked.
 
-use super::{Conn, Phase, close, reply};
+use super::{Conn, Phase, close, preface, reply};
 use crate::core::Core;
 use crate::exchange::{Down, Up};
 use crate::fault::{CloseReason, Refusal};
@@ -59,7 +60,7 @@ pub fn lifetime_by(shard: u16, id: Id<Conn>, opened: Mono, lifetime: Duration) -
 /// says to that is no more than this.
 fn park_by(conn: &Conn, now: Mono, park_after: Duration) -> Mono {
     if conn.is_idle() && conn.stream.is_receiving() && !conn.stream.is_parked() {
-        conn.progress.before(now).after(park_after)
+        conn.deadlines.progress.before(now).after(park_after)
     } else {
         Mono::MAX
     }
@@ -123,7 +124,9 @@ fn on_expired(core: &mut Core, io: &mut impl Io, id: Id<Conn>) -> bool {
     let now_idle = conn.exchange.is_none() && conn.rx.is_none();
     match conn.phase() {
         Phase::Open | Phase::Serving if now_idle => close::begin(core, io, id, CloseReason::Lifetime),
-        Phase::Connecting | Phase::Tunnel => close::begin(core, io, id, CloseReason::Lifetime),
+        Phase::Preface | Phase::Connecting | Phase::Tunnel => {
+            close::begin(core, io, id, CloseReason::Lifetime)
+        }
         _ => return false,
     }
     true
@@ -136,7 +139,8 @@ fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let begun = conn.rx.is_some() && !conn.scan.is_idle();
     match conn.phase() {
         Phase::Lingering => close::begin(core, io, id, CloseReason::LingerEnded),
-        Phase::Open if core.draining => close::begin(core, io, id, CloseReason::Drained),
+        Phase::Open | Phase::Preface if core.draining => close::begin(core, io, id, CloseReason::Drained),
+        Phase::Preface => preface::on_deadline(core, io, id),
         Phase::Open if !begun => close::begin(core, io, id, CloseReason::SilentTimeout),
         Phase::Open | Phase::Serving => match conn.exchange.and_then(|x| core.exchanges.get(x)) {
             None if begun => reply::refuse(core, io, id, Refusal::RequestHeaderTimeout),

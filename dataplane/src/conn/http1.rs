@@ -45,7 +45,7 @@ pub fn on_bytes(core: &mut Core, io: &mut impl Io, id: Id<Conn>, lease: Lease) {
 }
 
 /// Joins bytes to what is held; false where no class holds them together.
-fn hold(core: &mut Core, id: Id<Conn>, lease: Lease) -> bool {
+pub(super) fn hold(core: &mut Core, id: Id<Conn>, lease: Lease) -> bool {
     let Core { conns, pool, .. } = core;
     let Some(conn) = conns.get_mut(id) else {
         pool.give_back(lease);
@@ -61,7 +61,7 @@ fn hold(core: &mut Core, id: Id<Conn>, lease: Lease) -> bool {
 }
 
 /// The first byte of a head: from now on its absolute deadline runs (threat D01).
-fn on_head_began(core: &mut Core, id: Id<Conn>) {
+pub(super) fn on_head_began(core: &mut Core, id: Id<Conn>) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
     if let Some(spec) = core.snapshot.listener(conn.listener) {
@@ -122,7 +122,7 @@ fn wait_idle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 
 /// A partial head moves to the smallest lease that holds it, so that what a slow client makes us hold stays in
 /// proportion to what it sent (invariant 16).
-fn shrink(core: &mut Core, id: Id<Conn>) {
+pub(super) fn shrink(core: &mut Core, id: Id<Conn>) {
     let Core { conns, pool, .. } = core;
     if let Some(lease) = conns.get_mut(id).and_then(|c| c.rx.as_mut()) {
         shrink_lease(pool, lease);

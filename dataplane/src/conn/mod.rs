@@ -1,14 +1,16 @@
 //! A conn: one downstream connection, from accept to close. This file is the map: phases, and which file takes an event.
 //!
-//! `open` lets it in; `tcp` takes it from there on a tcp listener. On an http one `http1` reads heads and starts exchanges;
-//! `upstream` takes what an exchange's link says; `relay` writes responses to the client; `reply` writes our own. `queue`
-//! gives places at full clusters to those who wait; `deadline` says what a passed deadline means; `close` ends it.
+//! `open` lets it in; `preface` reads what stands before its own bytes; `tcp` takes it from there on a tcp listener. On an
+//! http one `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says; `relay` writes responses
+//! to the client; `reply` writes our own. `queue` gives places at full clusters to those who wait; `deadline` says what a
+//! passed deadline means; `close` ends it.
 
 pub mod bulk;
 pub mod close;
 pub mod deadline;
 pub mod http1;
 pub mod open;
+pub mod preface;
 pub mod queue;
 pub mod relay;
 pub mod reply;
@@ -21,12 +23,13 @@ use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
 use crate::fault::CloseReason;
-use crate::io::{Coarse, Completion, Errno, Expect, Io, Kind, Mono, Outcome, SocketAddress};
+use crate::io::{Completion, Errno, Expect, Io, Kind, Mono, Outcome, SocketAddress};
 use crate::proto::http1::Scan;
 use crate::spec::{ListenerId, Protocol};
 use crate::stream::Stream;
 use crate::table::Id;
 use crate::tunnel::{self, Fate, Side, Tunnel};
+use preface::Preface;
 
 /// Where a conn is in its life. TLS will add `Handshake` between `Open` and `Serving`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,8 @@ use crate::tunnel::{self, Fate, Side, Tunnel};
 pub enum Phase {
     /// Accepted; no byte has come.
     Open,
+    /// Something is awaited that must be read before anything else: a PROXY header, a ClientHello to route by.
+    Preface,
     /// Between requests, or in one.
     Serving,
     /// Of a tcp listener: an endpoint is being connected to.
@@ -47,15 +52,23 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 6] =
-        [Self::Open, Self::Serving, Self::Connecting, Self::Tunnel, Self::Lingering, Self::Closing];
+    pub const ALL: [Self; 7] = [
+        Self::Open,
+        Self::Preface,
+        Self::Serving,
+        Self::Connecting,
+        Self::Tunnel,
+        Self::Lingering,
+        Self::Closing,
+    ];
 
     /// The transition table.
     pub const fn may_become(self, next: Self) -> bool {
-        use Phase::{Closing, Connecting, Lingering, Open, Serving, Tunnel};
+        use Phase::{Closing, Connecting, Lingering, Open, Preface, Serving, Tunnel};
         matches!(
             (self, next),
-            (Open, Serving | Connecting | Lingering | Closing)
+            (Open, Preface | Serving | Connecting | Lingering | Closing)
+                | (Preface, Serving | Connecting | Closing)
                 | (Serving, Tunnel | Lingering | Closing)
                 | (Connecting, Tunnel | Closing)
                 | (Tunnel, Closing)
@@ -85,11 +98,12 @@ pub struct Conn {
     pub scan: Scan,
     pub exchange: Option<Id<Exchange>>,
     pub tunnel: Option<Id<Tunnel>>,
+    /// The client: who connected, or who the PROXY header says did. Every decision on an address is about this one.
     pub peer: SocketAddress,
+    /// Only of a conn whose first bytes are, or were, not its own.
+    pub preface: Option<Box<Preface>>,
     pub deadlines: Deadlines,
     pub opened: Mono,
-    /// The last time a byte moved, for choosing whom to evict.
-    pub progress: Coarse,
     /// Requests begun, refused heads included.
     pub requests: u32,
     /// Bytes that lingering may still read.
@@ -129,7 +143,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
     if !matches!(outcome, Outcome::Failed(_)) {
-        conn.progress = now.into();
+        conn.deadlines.progress = now.into();
     }
     let (phase, tunnel) = (conn.phase, conn.tunnel);
     if phase == Phase::Tunnel
@@ -150,6 +164,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
             conn.stream.on_received(&lease);
             match phase {
                 Phase::Open | Phase::Serving => http1::on_bytes(core, io, id, lease),
+                Phase::Preface => preface::on_bytes(core, io, id, lease),
                 Phase::Connecting => tcp::hold(core, id, lease),
                 Phase::Lingering => close::on_linger_bytes(core, io, id, lease),
                 Phase::Tunnel | Phase::Closing => {
@@ -162,6 +177,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
             conn.stream.on_eof();
             match phase {
                 Phase::Open | Phase::Serving => http1::on_eof(core, io, id),
+                Phase::Preface => preface::on_eof(core, io, id),
                 // Passed on once there is a link to pass it to.
                 Phase::Connecting => {}
                 Phase::Lingering => close::on_linger_eof(core, io, id),
@@ -201,7 +217,7 @@ fn lost(outcome: &Outcome) -> CloseReason {
 fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Conn>, n: u32) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.progress = now.into();
+    conn.deadlines.progress = now.into();
     match (conn.phase, conn.tunnel) {
         (Phase::Tunnel, Some(tunnel)) => {
             let fate = tunnel::on_sent(core, io, tunnel, Side::Conn, n);
@@ -219,7 +235,7 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Conn>, n: u32) {
 fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.progress = now.into();
+    conn.deadlines.progress = now.into();
     conn.stream.on_writable();
     conn.deadlines.end_write();
     let phase = conn.phase;

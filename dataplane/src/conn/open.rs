@@ -1,5 +1,6 @@
 //! The first moments of a conn: a slot, a place among the listener's connections, the first recv.
 
+use super::preface::{self, Entry};
 use super::{Conn, Phase, close, deadline, reply, tcp};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
@@ -16,6 +17,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     let protocol = spec.protocol;
     // An error means that the client is gone again (ENOTCONN).
     let Ok(peer) = io.peer_address(fd) else { return discard(core, io, fd) };
+    let entry = preface::entry(spec, &core.routes, peer);
     let shared = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
     let counted = shared.is_some_and(|s| s.try_open(max_connections));
     let conn = Conn {
@@ -32,9 +34,9 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         exchange: None,
         tunnel: None,
         peer,
-        deadlines: Deadlines::reading_by(now.after(request_header)),
+        preface: None,
+        deadlines: Deadlines::reading_by(now, now.after(request_header)),
         opened: now,
-        progress: now.into(),
         requests: 0,
         linger_left: 0,
     };
@@ -47,14 +49,16 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         return discard(core, io, fd);
     };
     core.stats.conns_open.set(u64::from(core.conns.len()));
-    match (protocol, counted) {
-        (Protocol::Http, true) => {}
-        (Protocol::Http, false) => return reply::refuse(core, io, id, Refusal::ListenerFull),
-        (Protocol::Tcp, true) => return tcp::open(core, io, id),
-        (Protocol::Tcp, false) => {
+    match (protocol, counted, entry) {
+        (Protocol::Http, false, _) => return reply::refuse(core, io, id, Refusal::ListenerFull),
+        (Protocol::Tcp, false, _) => {
             core.stats.refusal(Refusal::ListenerFull).add(1);
             return close::begin(core, io, id, CloseReason::ListenerFull);
         }
+        (_, true, Entry::Refused(reason)) => return preface::end(core, io, id, reason),
+        (_, true, Entry::Preface(preface)) => preface::begin(core, id, preface),
+        (Protocol::Tcp, true, Entry::Plain) => return tcp::open(core, io, id, None),
+        (Protocol::Http, true, Entry::Plain) => {}
     }
     if let Some(conn) = core.conns.get_mut(id) {
         conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));

@@ -1,8 +1,9 @@
 //! A conn of a tcp listener: from accept to an endpoint's link, then a tunnel, without an exchange.
 //!
-//! Three steps. `open`: what must be known before an endpoint is chosen (nothing, unless something is to be read first).
-//! `begin`: the cluster is known, endpoints are tried (`tunnel::reach`), and what the client sends meanwhile is held.
-//! `on_connect_ended`: the link is there, and bytes pass; or there is none, and the conn ends.
+//! Three steps. `open`: the route is found, by what `preface` read where something was to be read; without routes nothing
+//! is, and the endpoint may speak first. `begin`: the cluster is known, endpoints are tried (`tunnel::reach`), and what the
+//! client sends meanwhile is held. `on_connect_ended`: the link is there, and bytes pass; or there is none, and the conn
+//! ends.
 
 use super::{Conn, Phase, close, deadline, http1};
 use crate::buf::{Class, Lease};
@@ -10,26 +11,35 @@ use crate::core::Core;
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome};
 use crate::link;
-use crate::spec::ClusterId;
+use crate::proto::client_hello::Hello;
+use crate::route::Opening;
+use crate::spec::Action;
 use crate::stats::access_log::Record;
 use crate::table::Id;
 use crate::tunnel::reach::{self, Reach, Step};
 use crate::tunnel::{self, Tunnel};
 
-/// A conn of a tcp listener was accepted. Whatever is to be read before an endpoint is chosen (a preface: a PROXY header,
-/// a ClientHello) is read here, in phase Open, into `conn.rx`, under the conn's `read_by`, and then calls [`begin`].
-pub(super) fn open(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+/// Everything is known that decides where a conn of a tcp listener goes. A `hello` is of the message in the scratch.
+pub(super) fn open(core: &mut Core, io: &mut impl Io, id: Id<Conn>, hello: Option<&Hello>) {
     let Some(conn) = core.conns.get(id) else { return };
-    match core.snapshot.listener(conn.listener).and_then(|l| l.cluster) {
-        Some(cluster) => begin(core, io, id, cluster),
-        // control refuses a tcp listener without a cluster.
+    let hello = hello.map(|hello| (hello, core.scratch.hello.as_slice()));
+    let opening = Opening { listener: conn.listener, source: conn.peer.ip(), hello };
+    let chosen = match core.routes.find_opening(&opening).map(|route| (route.id, &route.action)) {
+        Some((route, Action::Forward { cluster, .. })) => Some((Some(route), *cluster)),
+        // control lets no route of a tcp listener answer by itself.
+        Some((_, Action::Respond(_) | Action::Redirect(_))) | None => {
+            core.snapshot.listener(conn.listener).and_then(|l| l.cluster).map(|cluster| (None, cluster))
+        }
+    };
+    match chosen {
+        Some((route, cluster)) => begin(core, io, id, Reach::new(route, cluster)),
         None => no_link(core, io, id, Refusal::NoRoute),
     }
 }
 
 /// Where the conn goes is known. `conn.rx` may hold bytes: they are the first that the endpoint gets.
-fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, cluster: ClusterId) {
-    let tunnel = Tunnel::reaching(id, Reach::new(cluster));
+fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reach: Reach) {
+    let tunnel = Tunnel::reaching(id, reach);
     let Ok(tid) = core.tunnels.insert(tunnel) else { unreachable!("there are as many tunnels as conns") };
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.tunnel = Some(tid);
@@ -111,6 +121,11 @@ pub(super) fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tid: Id<T
 /// The link is there: what is held goes first, and a FIN that came is passed on behind it.
 fn start(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tid: Id<Tunnel>) {
     reach::on_connected(core, tid);
+    if let Some(link) = core.tunnels.get(tid).and_then(|t| t.link)
+        && let Err(refusal) = link::announce::announce(core, io, link, id)
+    {
+        return no_link(core, io, id, refusal);
+    }
     let Core { conns, links, tunnels, .. } = core;
     let (Some(conn), Some(tunnel)) = (conns.get_mut(id), tunnels.get_mut(tid)) else { return };
     let Some(link) = tunnel.link.and_then(|l| links.get_mut(l)) else { return };
@@ -145,10 +160,12 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     let mut record = Record::of_tcp(conn.listener, conn.peer, core.request_id(number));
     record.wall_ns = core.clock.wall.saturating_sub(age);
     record.duration_us = age / 1000;
+    record.route = reach.and_then(|r| r.route);
+    record.host = conn.preface.as_ref().map_or(&[][..], |preface| &preface.name);
     record.cluster = reach.map(|r| r.cluster);
     record.endpoint = reach.and_then(|r| r.endpoint);
     record.attempts = reach.map_or(0, |r| r.attempts);
-    record.queue_us = reach.and_then(|r| r.queue_us).map(u64::from);
+    record.queue_us = reach.and_then(|r| r.queue_us).map(|us| u64::from(us.get()));
     record.connect_us = reach.and_then(Reach::connect_us).map(u64::from);
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);

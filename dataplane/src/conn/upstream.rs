@@ -79,7 +79,9 @@ pub fn take_step(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchan
 
 fn send_request(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     let now = core.now();
-    if let Err(refusal) = request::send_head(core, io, xid) {
+    let link = core.exchanges.get(xid).and_then(|x| x.link);
+    let announced = link.map_or(Ok(()), |link| link::announce::announce(core, io, link, id));
+    if let Err(refusal) = announced.and_then(|()| request::send_head(core, io, xid)) {
         return reply::refuse(core, io, id, refusal);
     }
     attempt::await_response(core, io, xid);

@@ -54,6 +54,16 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
     });
 }
 
+/// Writes the record of a connection that ended before its first request, for a reason that its peer should know of.
+pub fn write_closed(core: &mut Core, listener: ListenerId, peer: SocketAddress, reason: CloseReason) {
+    if !core.snapshot.listener(listener).is_some_and(|l| l.access_log) {
+        return;
+    }
+    let number = core.next_request;
+    core.next_request += 1;
+    core.log.write(&Record { close: Some(reason), ..bare(core, listener, peer, number) });
+}
+
 /// Writes the record of a request that was refused before it was one: its head was never complete.
 pub fn write_refused(
     core: &mut Core,
@@ -67,6 +77,17 @@ pub fn write_refused(
         return;
     }
     core.log.write(&Record {
+        status: refusal.status(),
+        refusal: Some(refusal),
+        close: Some(CloseReason::Refused),
+        request_number: on_conn,
+        ..bare(core, listener, peer, number)
+    });
+}
+
+/// Of a connection and nothing else.
+fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> Record<'static> {
+    Record {
         protocol: Protocol::Http,
         wall_ns: core.clock.wall,
         request_id: core.request_id(number),
@@ -82,7 +103,7 @@ pub fn write_refused(
         query: None,
         user_agent: None,
         minor_version: 1,
-        status: refusal.status(),
+        status: 0,
         request_body_bytes: 0,
         response_body_bytes: 0,
         duration_us: 0,
@@ -91,10 +112,10 @@ pub fn write_refused(
         first_byte_us: None,
         attempts: 0,
         link_reused: false,
-        refusal: Some(refusal),
-        close: Some(CloseReason::Refused),
-        request_number: on_conn,
+        refusal: None,
+        close: None,
+        request_number: 0,
         tunnel_up_bytes: 0,
         tunnel_down_bytes: 0,
-    });
+    }
 }

@@ -61,7 +61,7 @@ fn open(
         cluster,
         endpoint,
         owner,
-        deadlines: Deadlines::reading_by(now.after(timeout)),
+        deadlines: Deadlines::reading_by(now, now.after(timeout)),
         local: None,
         source,
         requests: 1,

@@ -1,7 +1,9 @@
 //! A link: one upstream connection, from connect through leases to close. It owns its descriptor and outlives the conn.
 //!
-//! `connect` reaches an endpoint; `pool` is where links wait idle, `queue` where others wait for a place at a full cluster. Links know endpoints and nothing of HTTP.
+//! `connect` reaches an endpoint; `announce` says whom the link is for; `pool` is where links wait idle, `queue` where others
+//! wait for a place at a full cluster. Links know endpoints and nothing of HTTP.
 
+pub mod announce;
 pub mod connect;
 pub mod pool;
 pub mod queue;

@@ -33,13 +33,16 @@ pub fn take(core: &mut Core, cluster: ClusterId, endpoint: EndpointId) -> Option
 pub fn put(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     let now = core.clock.mono;
     let draining = core.draining;
-    let yields = queue::yields(core, id);
     let Some(link) = core.links.get(id) else { return };
     let (cluster, endpoint, requests) = (link.cluster, link.endpoint, link.requests);
     let Some(runtime) = core.cluster_mut(cluster) else { return close(core, io, id) };
+    // It begins with the PROXY header of one client.
+    let private = runtime.state.spec().send_proxy.is_some();
+    let yields = !private && queue::yields(core, id);
+    let Some(runtime) = core.cluster_mut(cluster) else { return close(core, io, id) };
     let spec = runtime.state.spec().pool;
     let worn = u64::from(requests) >= spec.requests_per_connection;
-    if draining || worn || yields || !runtime.state.park_link(endpoint) {
+    if draining || private || worn || yields || !runtime.state.park_link(endpoint) {
         return close(core, io, id);
     }
     let Some(list) = runtime.idle.get_mut(usize::from(endpoint.0)) else { return close(core, io, id) };

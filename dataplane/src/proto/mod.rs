@@ -1,7 +1,9 @@
 //! Bytes to values and back; no policy, no I/O. A head is protocol-neutral: HTTP/1 and later HPACK produce the same.
 
+pub mod client_hello;
 mod fields;
 pub mod http1;
+pub mod proxy_header;
 
 pub use fields::{cookie_values, field_values, values_of};
 

@@ -31,23 +31,25 @@ struct Paths {
 }
 
 impl Index {
-    pub(super) fn build(routes: &[Arc<Route>]) -> Self {
+    /// `hosts` are the names of a match that its routes are filed under.
+    pub(super) fn build(routes: &[Arc<Route>], hosts: impl Fn(&Match) -> &[Arc<str>]) -> Self {
         let mut any = Filing::default();
-        let mut hosts: BTreeMap<Box<[u8]>, Filing> = BTreeMap::new();
+        let mut named: BTreeMap<Box<[u8]>, Filing> = BTreeMap::new();
         for (at, route) in (0u32..).zip(routes) {
             let matcher = &route.matcher;
             let paths = path_keys(matcher);
-            let places = matcher.host.len().max(1) * paths.as_ref().map_or(1, Vec::len);
+            let hosts = hosts(matcher);
+            let places = hosts.len().max(1) * paths.as_ref().map_or(1, Vec::len);
             let paths = paths.filter(|_| places <= PLACES_PER_ROUTE);
-            if matcher.host.is_empty() {
+            if hosts.is_empty() {
                 any.file(at, paths.as_deref());
             }
-            for host in &matcher.host {
+            for host in hosts {
                 let key = host.strip_prefix('*').unwrap_or(host).as_bytes();
-                hosts.entry(key.into()).or_default().file(at, paths.as_deref());
+                named.entry(key.into()).or_default().file(at, paths.as_deref());
             }
         }
-        let hosts = hosts.into_iter().map(|(host, filing)| (host, filing.done())).collect();
+        let hosts = named.into_iter().map(|(host, filing)| (host, filing.done())).collect();
         Self { any: any.done(), hosts }
     }
 

@@ -3,13 +3,30 @@
 //! Paths, cookies and query keys are compared as they stand in the head: paths in their normal form, cookies and query
 //! without percent-decoding, since two ways to read one value are how filters are passed by.
 
-use super::Request;
+use super::{Opening, Request};
 use crate::spec::{FieldMatch, Match, Route, TextMatch};
 use std::sync::Arc;
 
 pub(super) fn takes(route: &Route, request: &Request<'_>) -> bool {
     (route.listeners.is_empty() || route.listeners.contains(&request.listener))
         && holds(&route.matcher, request)
+}
+
+pub(super) fn takes_opening(route: &Route, opening: &Opening<'_>) -> bool {
+    route.listeners.contains(&opening.listener) && opening_holds(&route.matcher, opening)
+}
+
+/// As [`holds`], for a conn of a tcp listener, which has these keys alone.
+fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
+    // A client that offers nothing, or sends no name, meets no key that asks for one.
+    let offers = |protocol: &Arc<str>| {
+        let offered = opening.hello.map(|(hello, message)| hello.protocols(message));
+        offered.is_some_and(|mut list| list.any(|offer| offer == protocol.as_bytes()))
+    };
+    any_of(&matcher.sni, |name| is_named(opening.name(), name))
+        && any_of(&matcher.alpn, offers)
+        && any_of(&matcher.source, |network| network.contains(opening.source))
+        && matcher.not.as_ref().is_none_or(|not| !opening_holds(not, opening))
 }
 
 /// Every key that is present holds. The cheap ones are asked first.
@@ -29,13 +46,17 @@ fn any_of<T>(list: &[T], holds: impl FnMut(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(holds)
 }
 
-fn host_holds(matcher: &Match, host: &[u8]) -> bool {
-    // "*.example.com" stands for one label at least before ".example.com".
-    let named = |name: &Arc<str>| match name.as_bytes() {
+/// Whether a host is the one that a match names: "*.example.com" stands for one label at least before ".example.com".
+fn is_named(host: &[u8], name: &Arc<str>) -> bool {
+    match name.as_bytes() {
         [b'*', suffix @ ..] => host.len() > suffix.len() && host.ends_with(suffix),
         name => host == name,
-    };
-    any_of(&matcher.host, named) && any_of(&matcher.host_prefix, |prefix| host.starts_with(prefix.as_bytes()))
+    }
+}
+
+fn host_holds(matcher: &Match, host: &[u8]) -> bool {
+    any_of(&matcher.host, |name| is_named(host, name))
+        && any_of(&matcher.host_prefix, |prefix| host.starts_with(prefix.as_bytes()))
 }
 
 fn path_holds(matcher: &Match, path: &[u8]) -> bool {

@@ -225,7 +225,7 @@ fn few_candidates_of_many_routes() {
         ..Match::default()
     };
     let routes: Vec<_> = (0..20_000).map(|n| route(n, one(n))).collect();
-    let index = Index::build(&routes);
+    let index = Index::build(&routes, |matcher| &matcher.host);
     let mut seen = Vec::new();
     index.candidates(b"x.h777.test", b"/p3/a/b/c/d", |list| seen.extend_from_slice(list));
     assert_eq!(seen, [7773]);
@@ -279,6 +279,94 @@ fn any_match() -> impl Strategy<Value = Match> {
     })
 }
 
+/// A hello of this name and these protocols, and its message.
+fn hello(name: Option<&str>, protocols: &[&str]) -> (Hello, Vec<u8>) {
+    let vector = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let extension = |kind: u16, data: &[u8]| [&kind.to_be_bytes()[..], &vector(data)].concat();
+    let mut extensions = Vec::new();
+    if let Some(name) = name {
+        extensions.extend(extension(0, &vector(&[&[0], &vector(name.as_bytes())[..]].concat())));
+    }
+    if !protocols.is_empty() {
+        let list = protocols.iter().flat_map(|p| [&[u8::try_from(p.len()).unwrap()], p.as_bytes()].concat());
+        extensions.extend(extension(16, &vector(&list.collect::<Vec<_>>())));
+    }
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &vector(&extensions)].concat();
+    let message = [&[1], &u32::try_from(body.len()).unwrap().to_be_bytes()[1..], &body].concat();
+    let record = [&[22, 3, 1], &vector(&message)[..]].concat();
+    let mut out = Vec::new();
+    let read = crate::proto::client_hello::read(&record, &mut Default::default(), &mut out);
+    (read.unwrap().unwrap(), out)
+}
+
+/// The table of tcp listener 1, beside http listener 0, with these matches, all for listener 1.
+fn opening_table(matchers: impl IntoIterator<Item = Match>) -> RouteTable {
+    let routes = (0..).zip(matchers).map(|(id, matcher)| {
+        let built = Route::clone(&route(id, matcher));
+        Arc::new(Route { listeners: vec![ListenerId(1)], ..built })
+    });
+    table_with_tcp(routes.collect())
+}
+
+fn table_with_tcp(routes: Vec<Arc<Route>>) -> RouteTable {
+    let is_tcp = |id: &ListenerId| id.0 == 1;
+    RouteTable::split(&routes, is_tcp)
+}
+
+fn opened(table: &RouteTable, listener: u16, hello: Option<(&Hello, &[u8])>) -> Option<u32> {
+    let opening = Opening { listener: ListenerId(listener), source: [10, 1, 2, 3].into(), hello };
+    table.find_opening(&opening).map(|route| route.id.0)
+}
+
+#[test]
+fn openings_by_name_and_protocol() {
+    let table = opening_table([
+        Match { sni: texts(&["a.test"]), alpn: texts(&["h2"]), ..Match::default() },
+        Match { sni: texts(&["a.test", "b.test"]), ..Match::default() },
+        Match { sni: texts(&["*.c.test"]), ..Match::default() },
+        Match { alpn: texts(&["imap", "pop3"]), ..Match::default() },
+        Match {
+            source: vec![Network { address: [10, 1, 0, 0].into(), prefix: 16 }],
+            not: Some(Box::new(Match { sni: texts(&["d.test"]), ..Match::default() })),
+            ..Match::default()
+        },
+    ]);
+    assert!(table.asks_for_hello(ListenerId(1)) && !table.asks_for_hello(ListenerId(0)));
+    for (name, protocols, wanted) in [
+        (Some("a.test"), &["http/1.1", "h2"][..], Some(0)),
+        (Some("a.test"), &["H2"], Some(1)),
+        (Some("B.TEST."), &[], Some(1)),
+        (Some("x.c.test"), &[], Some(2)),
+        (Some("x.y.c.test"), &["imap"], Some(2)),
+        (Some("c.test"), &[], Some(4)),
+        (Some("d.test"), &["pop3"], Some(3)),
+        (Some("d.test"), &[], None),
+        (None, &["imap"], Some(3)),
+        (None, &[], Some(4)),
+    ] {
+        let (hello, message) = hello(name, protocols);
+        assert_eq!(opened(&table, 1, Some((&hello, &message))), wanted, "{name:?} {protocols:?}");
+    }
+    assert_eq!(opened(&table, 1, None), Some(4));
+    assert_eq!(opened(&table, 2, None), None, "another listener");
+}
+
+#[test]
+fn tcp_listeners_and_http_ones_do_not_share_routes() {
+    let of = |listeners: &[u16], id| {
+        let listeners = listeners.iter().map(|&n| ListenerId(n)).collect();
+        Arc::new(Route { listeners, ..Route::clone(&route(id, Match::default())) })
+    };
+    let get = Built::new("GET", "a.test", "/", &[]);
+    let table = table_with_tcp(vec![of(&[1], 0), of(&[], 1), of(&[0, 1], 2)]);
+    assert!(!table.asks_for_hello(ListenerId(1)), "no route looks at one");
+    assert_eq!((opened(&table, 1, None), found(&table, &get)), (Some(0), Some(1)));
+    let table = table_with_tcp(vec![of(&[0, 1], 0), of(&[], 1)]);
+    assert_eq!((opened(&table, 1, None), found(&table, &get)), (Some(0), Some(0)));
+    let table = table_with_tcp(vec![of(&[], 0)]);
+    assert_eq!((opened(&table, 1, None), found(&table, &get)), (None, Some(0)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
@@ -291,9 +379,35 @@ proptest! {
         for (host, path, query, method) in requests {
             let built = Built::new(&method, &host, &format!("{path}{query}"), &[]);
             let request = built.request();
-            let scanned = table.routes.iter().find(|route| matching::takes(route, &request));
+            let scanned = table.requests.routes.iter().find(|route| matching::takes(route, &request));
             let indexed = table.find(&request);
             prop_assert_eq!(indexed.map(|route| route.id), scanned.map(|route| route.id), "{} {}", host, path);
         }
+    }
+
+    #[test]
+    fn the_index_of_openings_equals_a_linear_scan(
+        matchers in prop::collection::vec(
+            (
+                prop::collection::vec(prop::sample::select(vec!["a.test", "*.a.test", "b.a.test", "*.test", "c"]), 0..3),
+                prop::collection::vec(prop::sample::select(vec!["h2", "imap"]), 0..2),
+                prop::option::of(prop::sample::select(vec!["a.test", "*.test"])),
+            ),
+            0..8,
+        ),
+        name in prop::option::of(prop::sample::select(vec!["a.test", "b.a.test", "x.b.a.test", "test", "c", "d"])),
+        protocols in prop::collection::vec(prop::sample::select(vec!["h2", "imap", "x"]), 0..3),
+    ) {
+        let table = opening_table(matchers.iter().map(|(sni, alpn, not)| Match {
+            sni: texts(sni),
+            alpn: texts(alpn),
+            not: not.map(|name| Box::new(Match { sni: texts(&[name]), ..Match::default() })),
+            ..Match::default()
+        }));
+        let (hello, message) = hello(name, &protocols);
+        let opening =
+            Opening { listener: ListenerId(1), source: [10, 1, 2, 3].into(), hello: Some((&hello, &message)) };
+        let scanned = table.openings.routes.iter().find(|route| matching::takes_opening(route, &opening));
+        prop_assert_eq!(table.find_opening(&opening).map(|r| r.id), scanned.map(|r| r.id));
     }
 }

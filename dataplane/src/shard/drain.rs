@@ -19,12 +19,14 @@ pub fn begin(shard: &mut Shard, io: &mut impl Io, by: Mono) {
     listener::stop(core, io);
     link::pool::close_all(core, io);
     let idle = |c: &Conn| {
-        matches!(c.phase(), Phase::Open | Phase::Serving) && c.exchange.is_none() && c.rx.is_none()
+        matches!(c.phase(), Phase::Open | Phase::Preface | Phase::Serving)
+            && c.exchange.is_none()
+            && c.rx.is_none()
     };
     let ids: Vec<(Id<Conn>, Phase)> =
         core.conns.iter().filter(|(_, c)| idle(c)).map(|(id, c)| (id, c.phase())).collect();
     for (id, phase) in ids {
-        if phase == Phase::Open {
+        if phase != Phase::Serving {
             // Its first request may be in the socket already: accepted, so not to be lost (threat B07).
             deadline::on_last_chance(core, id);
         } else {

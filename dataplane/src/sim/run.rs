@@ -104,7 +104,7 @@ impl Run {
         let stats = Arc::new(Stats::default());
         let setup = Setup {
             shard: 0,
-            routes: Arc::new(RouteTable::build(&snapshot.routes)),
+            routes: Arc::new(RouteTable::of(&snapshot)),
             shared: Arc::new(Shared::new(&snapshot)),
             snapshot,
             stats: stats.clone(),
@@ -129,6 +129,10 @@ impl Run {
     }
     fn play(&mut self) {
         self.io.world.ledger.dry = self.drawn.pool.small < 100;
+        let listener = self.drawn.snapshot.listeners[0].as_ref();
+        self.io.world.ledger.proxied = listener.and_then(|l| l.proxy_protocol.as_ref()).map(|p| p.required);
+        let cluster = self.drawn.snapshot.clusters[0].as_ref();
+        self.io.world.ledger.announced = cluster.is_some_and(|c| c.send_proxy.is_some());
         self.io.world.begin(&mut self.io.net);
         self.shard.start(&mut self.io);
         let begin = self.io.clock().mono;

@@ -9,8 +9,8 @@ use crate::io::SocketAddress;
 use crate::limits;
 use crate::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
-    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot,
-    SourceAddresses, Timeouts,
+    Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route,
+    RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,13 @@ pub(super) fn draw(seed: u64) -> Drawn {
         listener.timeouts.max_lifetime = Duration::from_millis(random.between(500, 8_000));
     }
     let tcp = flow_listener(&listener);
+    if random.one_in(5) {
+        let from = vec![Network { address: listen_addresses()[0].ip(), prefix: 0 }];
+        listener.proxy_protocol = Some(ProxyProtocol { required: random.one_in(2), from });
+    }
+    if random.one_in(6) {
+        cluster.send_proxy = Some(random.pick(&[SendProxy::V1, SendProxy::V2]));
+    }
     let snapshot = Snapshot {
         runtime: Runtime { shards: 1, node: "sim".into(), drain_timeout: seconds(5) },
         listeners: [listener, tcp].map(|l| Some(Arc::new(l))).into(),
@@ -106,6 +113,7 @@ fn listener() -> Listener {
             dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        proxy_protocol: None,
         cluster: None,
         access_log: true,
     }
@@ -170,6 +178,7 @@ fn cluster(random: &mut Random) -> Cluster {
             requests_per_connection: random.pick(&[u64::MAX, u64::MAX, 10]),
         },
         max_queued: random.pick(&[3, 1024]),
+        send_proxy: None,
         pass_trailers: random.one_in(4),
     }
 }

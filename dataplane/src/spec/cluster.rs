@@ -20,6 +20,8 @@ pub struct Cluster {
     pub pool: Pool,
     /// Those who may wait for a place, over all shards.
     pub max_queued: u32,
+    /// Each link begins with a PROXY header of this version, and then belongs to one client.
+    pub send_proxy: Option<SendProxy>,
     /// Pass trailers on (both ways) instead of dropping them.
     pub pass_trailers: bool,
 }
@@ -47,6 +49,13 @@ pub enum HostPolicy {
     /// The endpoint's address.
     Endpoint,
     Name(Arc<str>),
+}
+
+/// The version of the PROXY header that links begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendProxy {
+    V1,
+    V2,
 }
 
 /// `[cluster.timeouts]`.

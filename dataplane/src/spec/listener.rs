@@ -17,6 +17,8 @@ pub struct Listener {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub forwarded: Forwarded,
+    /// Whether connections begin with a PROXY header; `None`: they do not.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Takes a request that no route takes; where a tcp conn goes.
     pub cluster: Option<ClusterId>,
     /// Whether any access log wants this listener's records.
@@ -78,6 +80,15 @@ pub enum ForwardedMode {
     Append,
     /// Add nothing; drop what the client sent unless it is trusted.
     Off,
+}
+
+/// `[listener.proxy_protocol]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Every connection must begin with a PROXY header; otherwise it may.
+    pub required: bool,
+    /// Who may send one: anybody else could claim to be any client.
+    pub from: Vec<Network>,
 }
 
 /// An address range, "10.0.0.0/8".

@@ -8,8 +8,10 @@ pub mod listener;
 pub mod route;
 pub mod source;
 
-pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool};
-pub use listener::{Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, Timeouts};
+pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SendProxy};
+pub use listener::{
+    Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Timeouts,
+};
 pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };

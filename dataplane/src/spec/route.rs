@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Route {
     pub id: RouteId,
     pub name: Arc<str>,
-    /// Empty = every http listener.
+    /// Empty = every http listener. A tcp listener has those that name it.
     pub listeners: Vec<ListenerId>,
     pub matcher: Match,
     pub action: Action,
@@ -53,6 +53,11 @@ pub struct Match {
     pub cookie: Vec<FieldMatch>,
     pub query: Vec<FieldMatch>,
     pub source: Vec<Network>,
+    /// As `host`, of a ClientHello's name. This and `alpn` are of tcp listeners only, and there stand beside `source` and
+    /// `not` alone; control sees to it.
+    pub sni: Vec<Arc<str>>,
+    /// Any of the protocols that a ClientHello offers; they have case.
+    pub alpn: Vec<Arc<str>>,
     /// This match, as a whole, must not hold.
     pub not: Option<Box<Self>>,
 }

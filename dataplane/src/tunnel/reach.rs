@@ -9,8 +9,9 @@ use crate::io::{Io, Mono};
 use crate::limits;
 use crate::link::queue::Waiter;
 use crate::link::{self, Owner};
-use crate::spec::{ClusterId, EndpointId};
+use crate::spec::{ClusterId, EndpointId, RouteId};
 use crate::table::Id;
+use std::num::NonZeroU32;
 
 /// How far the present attempt is.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,8 @@ enum Progress {
 /// The attempts of one tunnel. For its whole life it counts as one running request of the endpoint it reached.
 #[derive(Debug)]
 pub struct Reach {
+    /// None where the listener's own cluster takes what no route does.
+    pub route: Option<RouteId>,
     pub cluster: ClusterId,
     /// Of the last attempt.
     pub endpoint: Option<EndpointId>,
@@ -36,15 +39,16 @@ pub struct Reach {
     tried: Tried,
     /// Why the last attempt failed.
     pub failure: Option<Refusal>,
-    /// How long it waited for a place, microseconds, if it did.
-    pub queue_us: Option<u32>,
+    /// How long it waited for a place, microseconds, one at least, if it did.
+    pub queue_us: Option<NonZeroU32>,
     progress: Progress,
 }
 
 impl Reach {
     /// Nothing tried yet.
-    pub fn new(cluster: ClusterId) -> Self {
+    pub fn new(route: Option<RouteId>, cluster: ClusterId) -> Self {
         Self {
+            route,
             cluster,
             endpoint: None,
             running: false,
@@ -118,8 +122,9 @@ pub fn end_wait(core: &mut Core, id: Id<Tunnel>) {
     reach.progress = Progress::None;
     let waited = link::queue::leave(core, waiter) / 1000;
     if let Some(reach) = reach_mut(core, id) {
-        let before = u64::from(reach.queue_us.unwrap_or(0));
-        reach.queue_us = Some(u32::try_from(before + waited).unwrap_or(u32::MAX));
+        let before = reach.queue_us.map_or(0, |us| u64::from(us.get()));
+        let us = u32::try_from(before + waited).unwrap_or(u32::MAX);
+        reach.queue_us = Some(NonZeroU32::new(us).unwrap_or(NonZeroU32::MIN));
     }
 }
 

@@ -8,6 +8,7 @@ use dataplane::fault::{CLOSE_REASONS, CloseReason, REFUSALS};
 use dataplane::io::{Io, Mono, SocketAddress, SocketOption};
 use dataplane::limits;
 use dataplane::link;
+use dataplane::proto::proxy_header::{self, Reading};
 use dataplane::route::RouteTable;
 use dataplane::shard::Shard;
 use dataplane::sim::peers::{Act, Ended, Peer};
@@ -68,6 +69,8 @@ pub(crate) struct End {
     pub(crate) received: Vec<u8>,
     /// Bytes of requests that were recorded already.
     taken: usize,
+    /// The PROXY header was taken off the front.
+    announced: bool,
     /// Bytes that the present request has at least.
     needed: usize,
     /// When the last bytes came.
@@ -90,6 +93,9 @@ impl End {
 pub(crate) struct Far {
     pub(crate) ends: Vec<End>,
     pub(crate) answer: Answer,
+    /// Connections to the origin begin with a PROXY header, and these came.
+    pub(crate) announced: bool,
+    pub(crate) headers: Vec<Vec<u8>>,
     /// New connections to the origin are not read.
     pub(crate) deaf_origin: bool,
     /// Whole requests that reached the origin, and on which of its ends.
@@ -104,6 +110,8 @@ impl Far {
         Self {
             ends: Vec::new(),
             answer: Answer::Ok,
+            announced: false,
+            headers: Vec::new(),
             deaf_origin: false,
             requests: Vec::new(),
             touched: BTreeSet::new(),
@@ -148,6 +156,7 @@ impl Far {
             deaf,
             received,
             taken: 0,
+            announced: false,
             needed: 0,
             heard_at,
             ended_at: None,
@@ -180,6 +189,16 @@ impl Far {
     fn serve(&mut self, at: usize) {
         loop {
             let end = &mut self.ends[at];
+            if self.announced && !end.announced {
+                match proxy_header::read(&end.received) {
+                    Ok(Reading::Whole(header)) => {
+                        self.headers.push(end.received.drain(..header.len).collect());
+                        end.announced = true;
+                    }
+                    Ok(Reading::Undecided | Reading::Begun) => return,
+                    other => return self.wrong.push(format!("the origin got no PROXY header: {other:?}")),
+                }
+            }
             if end.unfinished().len() < end.needed {
                 return;
             }
@@ -255,6 +274,7 @@ pub(crate) fn listener() -> Listener {
             dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
     }
@@ -286,6 +306,7 @@ pub(crate) fn cluster() -> Cluster {
         },
         pool: Pool { idle: 8, idle_timeout: seconds(100), requests_per_connection: u64::MAX },
         max_queued: 1024,
+        send_proxy: None,
         pass_trailers: false,
     }
 }
@@ -315,7 +336,7 @@ impl Bed {
         let (stats, shared) = (Arc::new(Stats::default()), Arc::new(Shared::new(&snapshot)));
         let setup = Setup {
             shard: 0,
-            routes: Arc::new(RouteTable::build(&snapshot.routes)),
+            routes: Arc::new(RouteTable::of(&snapshot)),
             shared: shared.clone(),
             snapshot,
             stats: stats.clone(),

@@ -9,6 +9,7 @@ mod cases;
 mod limits;
 mod message;
 mod ports;
+mod proxy;
 mod queue;
 mod requests;
 mod responses;

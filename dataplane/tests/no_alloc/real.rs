@@ -182,6 +182,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
             dead_peer: 120 * SECOND,
         },
         forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
     };
@@ -210,6 +211,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         },
         pool: LinkPool { idle: 256, idle_timeout: 60 * SECOND, requests_per_connection: u64::MAX },
         max_queued: 1024,
+        send_proxy: None,
         pass_trailers: false,
     };
     Snapshot {
@@ -298,7 +300,7 @@ pub(crate) fn with_shard(clients: u64, count: u64, exchange: &Exchange, work: im
     let stats = Arc::new(Stats::default());
     let setup = Setup {
         shard: 0,
-        routes: Arc::new(RouteTable::build(&snapshot.routes)),
+        routes: Arc::new(RouteTable::of(&snapshot)),
         shared: Arc::new(Shared::new(&snapshot)),
         snapshot,
         stats: stats.clone(),

@@ -9,10 +9,12 @@ use dataplane::shard::{Shard, Turn, drain};
 use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, SourceAddresses, Timeouts,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
+    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot,
+    SourceAddresses, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +127,8 @@ pub(crate) struct Bed {
     pub(crate) shared: Arc<Shared>,
     log: access_log::LogReader,
     pub(crate) ended: bool,
+    /// Whose connections the records are of.
+    pub(crate) client: IpAddr,
 }
 
 fn listener() -> Listener {
@@ -153,6 +157,7 @@ fn listener() -> Listener {
             dead_peer: Duration::MAX,
         },
         forwarded: Forwarded { mode: ForwardedMode::Off, trusted: Vec::new() },
+        proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
     }
@@ -189,6 +194,7 @@ fn cluster() -> Cluster {
         },
         pool: Pool { idle: 8, idle_timeout: LONG, requests_per_connection: u64::MAX },
         max_queued: 1024,
+        send_proxy: None,
         pass_trailers: false,
     }
 }
@@ -197,23 +203,56 @@ impl Bed {
     /// One origin that says nothing, everything that is of HTTP at its worst value, and every other timeout 100 seconds;
     /// but for what `change` does.
     pub(crate) fn new(change: impl FnOnce(&mut Listener, &mut Cluster)) -> Self {
-        Self::with_origins(&[0], change)
+        Self::with_origins(&[0], Vec::new(), change)
     }
     /// Two endpoints, of which `open` listen.
     pub(crate) fn with_two(open: &[u8], change: impl FnOnce(&mut Listener, &mut Cluster)) -> Self {
-        Self::with_origins(open, |listener, cluster| {
+        let change = |listener: &mut Listener, cluster: &mut Cluster| {
             cluster.endpoints.push(endpoint(1));
             change(listener, cluster);
-        })
+        };
+        Self::with_origins(open, Vec::new(), change)
     }
-    fn with_origins(open: &[u8], change: impl FnOnce(&mut Listener, &mut Cluster)) -> Self {
+    /// Two clusters: 0 has origin 0 and is the listener's own, unless `change` says otherwise; 1 has origin 1 and is where
+    /// routes with these matches go.
+    pub(crate) fn with_routes(
+        matchers: impl IntoIterator<Item = Match>,
+        change: impl FnOnce(&mut Listener, &mut Cluster),
+    ) -> Self {
+        let routes = (0..).zip(matchers).map(|(id, matcher)| Route {
+            id: RouteId(id),
+            name: format!("route-{id}").into(),
+            listeners: vec![ListenerId(0)],
+            matcher,
+            action: Action::Forward {
+                cluster: ClusterId(1),
+                response_header: None,
+                response_body: None,
+                send: None,
+                connect: None,
+                queue: None,
+            },
+        });
+        Self::with_origins(&[0, 1], routes.collect(), change)
+    }
+    fn with_origins(
+        open: &[u8],
+        routes: Vec<Route>,
+        change: impl FnOnce(&mut Listener, &mut Cluster),
+    ) -> Self {
         let (mut listener, mut cluster) = (listener(), cluster());
         change(&mut listener, &mut cluster);
+        let other = Cluster {
+            id: ClusterId(1),
+            name: "other".into(),
+            endpoints: vec![Endpoint { id: EndpointId(0), ..endpoint(1) }],
+            ..cluster.clone()
+        };
         let snapshot = Arc::new(Snapshot {
             runtime: Runtime { shards: 1, node: "node".into(), drain_timeout: seconds(5) },
             listeners: vec![Some(Arc::new(listener))],
-            routes: Vec::new(),
-            clusters: vec![Some(Arc::new(cluster))],
+            routes: routes.into_iter().map(Arc::new).collect(),
+            clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(other))],
         });
         let mut io = SimIo::with_world(FaultPlan::calm(1), Far::default());
         let fd = io.listener_socket();
@@ -227,7 +266,7 @@ impl Bed {
         let (stats, shared) = (Arc::new(Stats::default()), Arc::new(Shared::new(&snapshot)));
         let setup = Setup {
             shard: 0,
-            routes: Arc::new(RouteTable::build(&snapshot.routes)),
+            routes: Arc::new(RouteTable::of(&snapshot)),
             shared: shared.clone(),
             snapshot,
             stats: stats.clone(),
@@ -238,7 +277,8 @@ impl Bed {
         };
         let mut shard = Shard::new(setup, &[(ListenerId(0), fd, listen_address())], io.clock());
         shard.start(&mut io);
-        let mut bed = Self { io, shard, stats, shared, log: reader, ended: false };
+        let mut bed =
+            Self { io, shard, stats, shared, log: reader, ended: false, client: [192, 0, 2, 1].into() };
         // The accept must be armed before the first client comes, or that client's time would begin late.
         bed.turn();
         bed
@@ -334,7 +374,7 @@ impl Bed {
         let mut all = Vec::new();
         self.log.drain(usize::MAX, |r| {
             assert_eq!(r.protocol, Protocol::Tcp);
-            assert_eq!((r.listener, r.peer.ip()), (ListenerId(0), [192, 0, 2, 1].into()));
+            assert_eq!((r.listener, r.peer.ip()), (ListenerId(0), self.client));
             let endpoint = r.endpoint.map_or_else(|| "-".to_owned(), |e| e.0.to_string());
             let reason = r.refusal.map_or("-", |refusal| refusal.name());
             let close = r.close.map_or("-", |close| close.name());

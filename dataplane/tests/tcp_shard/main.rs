@@ -4,5 +4,7 @@
 
 mod bed;
 mod ending;
+mod hello;
+mod proxy;
 mod queue;
 mod reaching;

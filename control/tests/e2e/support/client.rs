@@ -2,7 +2,7 @@
 
 use super::PATIENCE;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 pub struct Client {
@@ -67,7 +67,20 @@ pub enum Broken {
 
 impl Client {
     pub fn connect(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("connect");
+        Self::over(TcpStream::connect_timeout(&to, PATIENCE).expect("connect"))
+    }
+
+    /// From this local address, any port.
+    pub fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = socket(family, SocketType::STREAM, None).expect("a socket");
+        bind(&fd, &SocketAddr::new(from, 0)).expect("an address of this machine");
+        connect(&fd, &to).expect("connect");
+        Self::over(fd.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod namespace;
 pub mod origin;
+pub mod programs;
 pub mod proxy;
 pub mod seccomp;
 

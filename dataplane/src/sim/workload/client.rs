@@ -3,6 +3,7 @@
 use super::ledger::{Ledger, Outcome};
 use super::message::{Body, Frame, Head, canary};
 use super::plan::{ClientPlan, Ending, MS, Mishap, SECOND, download, say, tunnel_down, tunnel_up};
+use super::preface;
 use crate::io::{Mono, SocketAddress};
 use crate::sim::net::Net;
 use crate::sim::peers::{Act, Ended, LISTEN, Peer};
@@ -90,6 +91,7 @@ impl Client {
                 self.thinking = false;
                 ledger.connections += 1;
                 self.peer.connect(net, target);
+                self.announce(ledger);
                 self.write_batch(net, ledger);
             }
             // The connection may have ended meanwhile; then the next one takes the batch.
@@ -103,6 +105,15 @@ impl Client {
         }
         self.stir(net, ledger);
     }
+    /// What a balancer in front would say first. A silent client's says nothing either.
+    fn announce(&mut self, ledger: &Ledger) {
+        let Some(required) = ledger.proxied.filter(|_| self.plan.mishap != Some(Mishap::Silent)) else {
+            return;
+        };
+        let mut acts = Vec::new();
+        say(preface::header(self.actor, required), self.plan.step, self.plan.pause, &mut acts);
+        acts.into_iter().for_each(|act| self.peer.push(act));
+    }
     fn is_last_batch(&self) -> bool {
         self.next_batch >= self.plan.batches.len()
     }
@@ -115,6 +126,7 @@ impl Client {
         for id in batch {
             let exchange = &mut ledger.exchanges[id as usize];
             (exchange.outcome, exchange.mishap) = (Outcome::Unanswered, mishap);
+            exchange.client = self.actor;
             self.awaiting.push_back(id);
             let step = if self.plan.step == 0 { 8_192 } else { self.plan.step.max(512) as u64 };
             let (head, pieces) = exchange.request.encode(id, step);

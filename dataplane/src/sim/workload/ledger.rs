@@ -29,6 +29,8 @@ pub(super) enum Outcome {
 
 #[derive(Debug)]
 pub(super) struct Exchange {
+    /// Which client asked.
+    pub(super) client: u32,
     pub(super) request: Request,
     /// How often its head reached an origin.
     pub(super) arrivals: u32,
@@ -57,6 +59,10 @@ pub struct Ledger {
     pub connections: u64,
     /// The pool is so small that receives starve: unasked bytes on an idle link may go unseen.
     pub(crate) dry: bool,
+    /// Clients begin with PROXY headers; `Some(false)`: and some do not.
+    pub(crate) proxied: Option<bool>,
+    /// Links begin with PROXY headers, and carry one request each.
+    pub(crate) announced: bool,
     /// The proxy ends connections by their age.
     pub(crate) mortal: bool,
     /// There is no proxy between the peers: what only a proxy does is not asked for.

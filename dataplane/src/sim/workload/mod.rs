@@ -10,6 +10,7 @@ mod ledger;
 mod message;
 mod origin;
 mod plan;
+mod preface;
 #[cfg(test)]
 mod tests;
 
@@ -81,6 +82,7 @@ impl Workload {
         let mut ledger = Ledger::default();
         for request in requests {
             ledger.exchanges.push(Exchange {
+                client: 0,
                 request,
                 arrivals: 0,
                 upload_done: false,

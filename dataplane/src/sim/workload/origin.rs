@@ -5,7 +5,8 @@ use super::message::{Body, Frame, Head, canary, frame_body};
 use super::plan::{
     After, Answer, Misdeed, Request, SECOND, Sending, download, tunnel_down, tunnel_up, upload,
 };
-use crate::io::Mono;
+use super::preface;
+use crate::io::{Mono, SocketAddress};
 use crate::sim::net::{Net, SocketId};
 use crate::sim::peers::{Act, Ended, LISTEN, Peer};
 
@@ -27,6 +28,8 @@ pub(super) struct Call {
     last_deed: After,
     /// When it ended the idle link, or said what nobody asked for: no request may come much later.
     forsaken: Option<Mono>,
+    /// Whom its first bytes named, where links are announced.
+    announced: Option<SocketAddress>,
     /// Nothing more is expected of it: it stays as it is until the other side acts.
     stuck: bool,
 }
@@ -54,6 +57,7 @@ impl Call {
             tunnel: None,
             last_deed: After::Keep,
             forsaken: None,
+            announced: None,
             stuck: false,
         }
     }
@@ -153,6 +157,20 @@ impl Call {
     /// Takes what was received as far as it goes.
     fn digest(&mut self, now: Mono, ledger: &mut Ledger) {
         while !self.inbox.is_empty() && !self.stuck {
+            if ledger.announced && self.announced.is_none() {
+                match preface::announced(&self.inbox) {
+                    None => return,
+                    Some(Ok((len, client))) => {
+                        self.inbox.drain(..len);
+                        self.announced = Some(client);
+                    }
+                    Some(Err(what)) => {
+                        ledger.violation(format!("an origin received {what}"));
+                        self.stuck = true;
+                    }
+                }
+                continue;
+            }
             if let Some((id, body)) = &mut self.tunnel {
                 match body.feed(&self.inbox) {
                     Ok(n) if n == self.inbox.len() => {
@@ -213,6 +231,7 @@ impl Call {
             return false;
         };
         ledger.on_arrival(id, &head);
+        self.check_client(id, &head, ledger);
         if let Some(since) = self.forsaken {
             ledger.on_forsaken(id, now.since(since));
             // Whatever it takes for its answer, nobody else shall take the next one.
@@ -242,6 +261,26 @@ impl Call {
             self.peer.push(Act::Say(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()));
         }
         true
+    }
+    /// Whom the proxy says that it asks for must be who does, and on a link that began with that, nobody else.
+    fn check_client(&self, id: u32, head: &Head, ledger: &mut Ledger) {
+        let client = ledger.exchanges[id as usize].client;
+        let claimed = ledger.proxied.and_then(|required| preface::claimed(client, required));
+        let forwarded = head.field("x-forwarded-for");
+        if let Some(claimed) = claimed
+            && forwarded != Some(claimed.ip().to_string().as_str())
+        {
+            ledger.violation(format!("request {id} of {claimed} is said to be of {forwarded:?}"));
+        }
+        if let (Some(announced), Some(claimed)) = (self.announced, claimed)
+            && announced != claimed
+        {
+            ledger
+                .violation(format!("the link of request {id}, of {claimed}, was announced as {announced}'s"));
+        }
+        if self.announced.is_some() && self.finished > 0 {
+            ledger.violation(format!("request {id} came on a link that had been another's"));
+        }
     }
     fn on_upload(&mut self, ledger: &mut Ledger) {
         let Some(current) = &self.current else { return };
