@@ -34,7 +34,7 @@ const PROCESS_BYTES: u64 = 48 << 20;
 /// Connections that an origin takes; the kernel spreads them unevenly.
 const ORIGIN_SHARE: f64 = 0.9;
 /// Within this everything that was opened must be closed.
-const TAKEN_DOWN: Duration = Duration::from_secs(120);
+const TAKEN_DOWN: Duration = Duration::from_secs(300);
 const OPENED: Duration = Duration::from_secs(180);
 
 #[derive(Debug, clap::Args)]
@@ -216,7 +216,8 @@ fn hold_tunnels(peer: &Peer, plan: &Plan) -> anyhow::Result<Held> {
         let count = left.min(plan.each);
         loads.push(clients(plan, proxy, count)?);
         left -= count;
-        say(&format!("{}: {} of {} tunnels", peer.name, plan.tunnels - left, plan.tunnels));
+        let (done, all, seconds) = (plan.tunnels - left, plan.tunnels, began.elapsed().as_secs_f64());
+        say(&format!("{}: {done} of {all} tunnels, {seconds:.1} s", peer.name));
     }
     let opened = began.elapsed();
     pause_checked(plan.hold)?;
@@ -261,8 +262,10 @@ fn one_more(proxies: &[Proxy]) -> anyhow::Result<()> {
 fn take_down(mut loads: Vec<Running>, proxies: Vec<Proxy>, origin: SocketAddr) -> anyhow::Result<()> {
     let end = Instant::now() + TAKEN_DOWN;
     loads.iter_mut().for_each(Running::close_stdin);
-    for load in &mut loads {
+    let (all, began) = (loads.len(), Instant::now());
+    for (n, load) in (1..).zip(&mut loads) {
         load.wait(end.saturating_duration_since(Instant::now()))?;
+        say(&format!("{n} of {all} clients' processes ended, {:.1} s", began.elapsed().as_secs_f64()));
     }
     while let left @ 1.. = PortsUsed::towards(origin)?.all {
         ensure!(Instant::now() < end, "{left} upstream connections are left of those whose clients went");
