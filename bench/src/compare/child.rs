@@ -108,11 +108,6 @@ impl Running {
         Ok(())
     }
 
-    /// Closes its standard input, by which some know that they may end.
-    pub(super) fn close_stdin(&mut self) {
-        drop(self.child.stdin.take());
-    }
-
     /// Asks it to end, with a signal that `kill` knows by this name.
     pub(super) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();

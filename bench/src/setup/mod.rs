@@ -26,6 +26,11 @@ const PACKAGES: &[&str] = &[
     "protobuf-compiler",
 ];
 const SOZU: &str = "2.3.3";
+const PINGORA: [(&str, &str); 3] = [
+    ("Cargo.toml", include_str!("../../rivals/pingora/Cargo.toml")),
+    ("Cargo.lock", include_str!("../../rivals/pingora/Cargo.lock")),
+    ("src/main.rs", include_str!("../../rivals/pingora/src/main.rs")),
+];
 /// Debian's scripts ask this program before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -129,7 +134,12 @@ fn sozu(rivals: &Path) -> anyhow::Result<()> {
 
 fn pingora(rivals: &Path) -> anyhow::Result<()> {
     say("build: pingora");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("rivals/pingora");
+    // Its sources are in this binary, which may have been built in another folder, or moved.
+    let source = rivals.join("pingora");
+    fs::create_dir_all(source.join("src"))?;
+    for (name, text) in PINGORA {
+        fs::write(source.join(name), text)?;
+    }
     done(cargo(rivals).args(["build", "--release", "--locked"]).current_dir(source))?;
     let name = "rival-pingora";
     fs::copy(rivals.join("build/release").join(name), rivals.join("bin").join(name))?;

@@ -85,4 +85,5 @@ fn main() {
     measure(Kind::KeepAlive, count);
     // Two connections each.
     measure(Kind::Tunnel, count / 2);
+    measure(Kind::Upgraded, count / 2);
 }

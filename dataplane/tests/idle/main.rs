@@ -30,10 +30,15 @@ fn hold(kind: Kind, counted: f64) {
 
 #[test]
 fn bytes_of_an_idle_client() {
-    hold(Kind::KeepAlive, 241.0);
+    hold(Kind::KeepAlive, 228.0);
 }
 
 #[test]
 fn bytes_of_an_idle_tunnel() {
-    hold(Kind::Tunnel, 1756.0);
+    hold(Kind::Tunnel, 457.0);
+}
+
+#[test]
+fn bytes_of_an_idle_tunnel_behind_an_upgrade() {
+    hold(Kind::Upgraded, 1756.0);
 }

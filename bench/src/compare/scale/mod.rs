@@ -21,9 +21,6 @@ use super::probe::resident;
 use super::{REFERENCE, build, say};
 use figures::{Held, PortsUsed};
 
-/// Where upstream connections come from: nine addresses, as in the example of nginx's that had this problem first.
-const SOURCES: &str = "127.0.1.1-127.0.1.9";
-const SOURCES_COUNT: u32 = 9;
 /// Descriptors of a process that are not connections of the load: listeners, rings, logs, epoll.
 const OTHER_FILES: u64 = 400;
 /// What a tunnel takes of this machine's memory, bytes: four sockets, and what four processes keep for them. Measured: 19,000
@@ -34,7 +31,7 @@ const PROCESS_BYTES: u64 = 48 << 20;
 /// Connections that an origin takes; the kernel spreads them unevenly.
 const ORIGIN_SHARE: f64 = 0.9;
 /// Within this everything that was opened must be closed.
-const TAKEN_DOWN: Duration = Duration::from_secs(120);
+const TAKEN_DOWN: Duration = Duration::from_secs(300);
 const OPENED: Duration = Duration::from_secs(180);
 
 #[derive(Debug, clap::Args)]
@@ -48,6 +45,10 @@ pub(crate) struct Args {
     /// Tunnels behind an Upgrade through an http listener, not those of a tcp listener. Only ringway takes part.
     #[arg(long)]
     upgrade: bool,
+    /// Addresses that upstream connections come from. With more than half of its ports in use towards one destination, an
+    /// address makes the kernel search for each connect, for milliseconds.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=254))]
+    sources: u8,
     /// How long they are held before they are counted, seconds.
     #[arg(long, default_value_t = 12.0)]
     hold: f64,
@@ -73,6 +74,8 @@ struct Plan {
     /// Of one process.
     each: u32,
     upgrade: bool,
+    /// The last of their last numbers.
+    sources: u8,
     hold: Duration,
     cpus: Cpus,
     files: u64,
@@ -101,16 +104,17 @@ impl Plan {
         let bytes = u64::from(self.tunnels) * TUNNEL_BYTES + u64::from(processes) * PROCESS_BYTES;
         let free = machine::memory("MemAvailable");
         let ports = machine::local_ports()?;
-        let room = u64::from(SOURCES_COUNT) * u64::from(ports);
+        let room = u64::from(self.sources) * u64::from(ports);
         say(&format!(
             "{} tunnels: {} proxies of {}, {} origins behind one address, {processes} processes; about {} MiB of {} MiB; \
-             {SOURCES_COUNT} addresses x {ports} ports x 1 destination = {room} upstream connections",
+             {} addresses x {ports} ports x 1 destination = {room} upstream connections",
             self.tunnels,
             self.proxies(),
             self.each,
             self.origins(),
             bytes >> 20,
-            free >> 20
+            free >> 20,
+            self.sources
         ));
         let files = u64::from(self.each) * 2 + OTHER_FILES / 2;
         ensure!(files <= self.files, "{} tunnels need {files} descriptors of {}", self.each, self.files);
@@ -132,7 +136,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let most = u32::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(u32::MAX);
     let each = args.each.unwrap_or(most).min(args.tunnels);
     let hold = Duration::from_secs_f64(args.hold);
-    let whole = Plan { tunnels: args.tunnels, each, upgrade: args.upgrade, hold, cpus, files };
+    let whole =
+        Plan { tunnels: args.tunnels, each, upgrade: args.upgrade, sources: args.sources, hold, cpus, files };
     let one = Plan { tunnels: each, ..whole };
     whole.check()?;
     let ours = Peer { name: "ringway", kind: Kind::Ringway, binary: ringway };
@@ -198,7 +203,7 @@ fn hold_tunnels(peer: &Peer, plan: &Plan) -> anyhow::Result<Held> {
     let settings = Settings {
         protocol: if plan.upgrade { Protocol::Http } else { Protocol::Tcp },
         origin,
-        sources: SOURCES,
+        sources: format!("127.0.1.1-127.0.1.{}", plan.sources).leak(),
         cpus: plan.cpus,
         pool: 64,
         clients: plan.each,
@@ -216,7 +221,8 @@ fn hold_tunnels(peer: &Peer, plan: &Plan) -> anyhow::Result<Held> {
         let count = left.min(plan.each);
         loads.push(clients(plan, proxy, count)?);
         left -= count;
-        say(&format!("{}: {} of {} tunnels", peer.name, plan.tunnels - left, plan.tunnels));
+        let (done, all, seconds) = (plan.tunnels - left, plan.tunnels, began.elapsed().as_secs_f64());
+        say(&format!("{}: {done} of {all} tunnels, {seconds:.1} s", peer.name));
     }
     let opened = began.elapsed();
     pause_checked(plan.hold)?;
@@ -260,9 +266,13 @@ fn one_more(proxies: &[Proxy]) -> anyhow::Result<()> {
 /// Clients leave; once their proxies have let go of every upstream connection, they end too.
 fn take_down(mut loads: Vec<Running>, proxies: Vec<Proxy>, origin: SocketAddr) -> anyhow::Result<()> {
     let end = Instant::now() + TAKEN_DOWN;
-    loads.iter_mut().for_each(Running::close_stdin);
-    for load in &mut loads {
+    // By the signal: the kernel then sends a FIN for each, at once. Told by their standard input, some slept on in some runs:
+    // the executor waited in its ring and no timer of it ran any more.
+    loads.iter().for_each(|load| load.signal("TERM"));
+    let (all, began) = (loads.len(), Instant::now());
+    for (n, load) in (1..).zip(&mut loads) {
         load.wait(end.saturating_duration_since(Instant::now()))?;
+        say(&format!("{n} of {all} clients' processes ended, {:.1} s", began.elapsed().as_secs_f64()));
     }
     while let left @ 1.. = PortsUsed::towards(origin)?.all {
         ensure!(Instant::now() < end, "{left} upstream connections are left of those whose clients went");
