@@ -199,15 +199,21 @@ pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side
     Fate::Goes
 }
 
-/// One side finished sending: the other is told once it has every byte.
+/// One side finished sending: the other is told once it has every byte. Unless it did not finish: a reset is reported to
+/// one operation alone, and where a send was told of it, the receive beside it meets an end like any other. But then the
+/// socket has no peer any more (getpeername(2): ENOTCONN), as it has after a FIN until we sent ours too.
 pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> Fate {
     let now = core.now();
-    with_half(core, id, from, |pool, _, mut half| {
+    let whole = with_half(core, id, from, |pool, _, mut half| {
+        let whole = half.source.is_finished() || io.peer_address(half.source.fd).is_ok();
         half.source.on_eof();
-        half.sink.finish();
-        half.flush(io, pool, now);
+        if whole {
+            half.sink.finish();
+            half.flush(io, pool, now);
+        }
+        whole
     });
-    ended(core, id)
+    if whole == Some(false) { Fate::Ends(CloseReason::TunnelReset) } else { ended(core, id) }
 }
 
 /// The sink of a direction took bytes: `to` is that side.
