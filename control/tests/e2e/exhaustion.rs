@@ -41,6 +41,8 @@ fn cost_of_each(proxy: &Proxy, path: &str, told: (u16, &str)) -> Duration {
 /// costs little more than any other refusal. A connection that ends makes room for one.
 #[test]
 fn local_ports_run_out_and_come_back() {
+    // More than there are ports; some of those may be another socket's that is bound to all addresses.
+    const ASKED: usize = 120;
     let held = Arc::new(AtomicBool::new(true));
     let hold = Arc::clone(&held);
     let origin = Origin::scripted(move |connection| {
@@ -54,15 +56,19 @@ fn local_ports_run_out_and_come_back() {
     let cluster = "source_addresses = [\"127.0.66.1-127.0.66.2\"]\nsource_ports = \"40000-40049\"";
     let tables = "[[route]]\nmatch = { path_prefix = \"/none\" }\nrespond = { status = 404 }\n";
     let proxy = Setup { endpoints: &[origin.address], cluster, tables, ..Setup::default() }.start();
-    let mut all: Vec<_> = (0..100).map(|_| Client::connect(proxy.edge())).collect();
+    let mut all: Vec<_> = (0..ASKED).map(|_| Client::connect(proxy.edge())).collect();
     for client in &mut all {
         client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    eventually("all ports to be used", || origin.head_count() == 100);
+    let refusals = || proxy.log_lines().iter().filter(|line| line["reason"] == "ports_exhausted").count();
+    eventually("all ports to be used", || origin.head_count() + refusals() == ASKED);
+    let held_by_us = origin.head_count();
+    assert!((85..=100).contains(&held_by_us), "{held_by_us} of 100 ports");
     let began = Instant::now();
     let refused = cost_of_each(&proxy, "/", (503, "ports_exhausted"));
     assert!(began.elapsed() < Duration::from_secs(20));
     let plain = cost_of_each(&proxy, "/none", (404, ""));
+    println!("CPU of a refusal without ports {refused:?}, of an answer of our own {plain:?}");
     assert!(
         refused < plain * 3 + Duration::from_micros(50),
         "{refused:?} for a refusal, {plain:?} for an answer"
@@ -73,9 +79,8 @@ fn local_ports_run_out_and_come_back() {
         "a warning names what is used and what there is"
     );
     held.store(false, SeqCst);
-    for client in &mut all {
-        assert_eq!(client.response("GET").status, 200);
-    }
+    let served = all.iter_mut().map(|client| client.response("GET")).filter(|r| r.status == 200).count();
+    assert_eq!(served, held_by_us, "established flows end well");
     eventually("a port to be free", || Client::get(proxy.edge(), "/").status == 200);
     assert!(proxy.stderr.wait_for(|line| line.contains("no longer run short")).is_some());
 }
@@ -111,6 +116,7 @@ fn descriptors_taken_by_an_attacker() {
         pause(Duration::from_millis(50));
     }
     let (used, took) = (cpu(&proxy) - before, began.elapsed());
+    println!("{used:?} of CPU in {took:?} without descriptors");
     assert!(used * 4 < took, "{used:?} of CPU in {took:?}: it spins");
     drop(attack);
     eventually("everything to be as before", || {

@@ -72,6 +72,7 @@ fn two_hundred_clients_and_three_connections() {
     }
     assert_eq!(most.load(SeqCst), 3, "the limit is reached and not exceeded");
     let connects = accepted.load(SeqCst);
+    println!("{connects} connections for {} requests", 200 * rounds);
     assert!(connects < 200 * rounds / 2, "{connects} connections for {} requests", 200 * rounds);
     let waited = proxy.log_line(|line| line["queue_us"].as_u64() > Some(0));
     assert_eq!(waited["status"], 200);

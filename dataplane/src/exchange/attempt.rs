@@ -87,9 +87,9 @@ pub fn wait(core: &mut Core, id: Id<Exchange>) -> Result<(), Refusal> {
 /// No longer waits for a place, if it did.
 pub fn end_wait(core: &mut Core, id: Id<Exchange>) {
     let Some(waiter) = core.exchanges.get_mut(id).and_then(|x| x.waiter.take()) else { return };
-    let waited = link::queue::leave(core, waiter);
+    let waited = u32::try_from(link::queue::leave(core, waiter)).unwrap_or(u32::MAX);
     if let Some(x) = core.exchanges.get_mut(id) {
-        x.queued_ns = Some(x.queued_ns.unwrap_or(0).saturating_add(waited));
+        x.queue_us = Some(x.queue_us.unwrap_or(0).saturating_add(waited));
     }
 }
 

@@ -212,8 +212,8 @@ pub struct Exchange {
     pub attempt_since: Mono,
     pub connected: Option<Mono>,
     pub first_byte: Option<Mono>,
-    /// How long it waited for a place, nanoseconds, if it did.
-    pub queued_ns: Option<u64>,
+    /// How long it waited for a place, microseconds, if it did.
+    pub queue_us: Option<u32>,
     /// Local address of the last link that the request was sent on.
     pub upstream_local: Option<SocketAddress>,
     /// Bytes up and down through the tunnel that this exchange became.
@@ -277,7 +277,7 @@ impl Exchange {
             attempt_since: Mono(0),
             connected: None,
             first_byte: None,
-            queued_ns: None,
+            queue_us: None,
             upstream_local: None,
             tunnel_bytes: (0, 0),
             close_after: false,

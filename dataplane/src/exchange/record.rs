@@ -42,7 +42,7 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
         response_body_bytes: x.down_bytes,
         duration_us: now.since(x.started) / 1000,
         connect_us: if x.pooled { None } else { us(x.connected, x.attempt_since) },
-        queue_us: x.queued_ns.map(|ns| ns / 1000),
+        queue_us: x.queue_us.map(u64::from),
         first_byte_us: us(x.first_byte, x.started),
         attempts: x.attempts,
         link_reused: x.pooled,

@@ -98,7 +98,7 @@ pub fn join(
     Ok(id)
 }
 
-/// Ends a wait, for whatever reason; how long it was, nanoseconds.
+/// Ends a wait, for whatever reason; how long it was, microseconds.
 pub fn leave(core: &mut Core, id: Id<Waiter>) -> u64 {
     let Some(waiter) = core.waiters.remove(id) else { return 0 };
     if let Some(timer) = waiter.timer {
@@ -122,10 +122,10 @@ pub fn leave(core: &mut Core, id: Id<Waiter>) -> u64 {
         let last = list.oldest.is_none();
         runtime.state.shared().end_wait(shard, waiter.eager, last);
     }
-    let waited = core.now().since(waiter.since);
+    let waited = core.now().since(waiter.since) / 1000;
     core.stats.queued.set(u64::from(core.waiters.len()));
     core.stats.queue_waits.add(1);
-    core.stats.queue_us.add(waited / 1000);
+    core.stats.queue_us.add(waited);
     waited
 }
 

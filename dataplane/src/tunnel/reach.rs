@@ -120,7 +120,7 @@ pub fn end_wait(core: &mut Core, id: Id<Tunnel>) {
     let Some(reach) = reach_mut(core, id) else { return };
     let Progress::Waiting(waiter) = reach.progress else { return };
     reach.progress = Progress::None;
-    let waited = link::queue::leave(core, waiter) / 1000;
+    let waited = link::queue::leave(core, waiter);
     if let Some(reach) = reach_mut(core, id) {
         let before = reach.queue_us.map_or(0, |us| u64::from(us.get()));
         let us = u32::try_from(before + waited).unwrap_or(u32::MAX);

@@ -30,7 +30,7 @@ fn connections_wait_for_one_another() {
         bed.run_until("its link", |b| b.accepted(0).len() == n + 1);
         bed.run_for(millis(10));
         let link = bed.accepted(0)[n];
-        assert_eq!((bed.told(link), waiting(&bed)), (format!("hello {n}"), 3 - n as u32));
+        assert_eq!((bed.told(link), waiting(&bed)), (format!("hello {n}"), u32::try_from(3 - n).unwrap()));
         assert_eq!(bed.counts(0), (1, 1));
         bed.tell(client, [Act::Close]);
     }
