@@ -1,6 +1,6 @@
 //! HTTP/1 on a conn: heads in, exchanges one after another, bodies to the exchange, what is sent ahead held back.
 
-use super::{Conn, Phase, close, deadline, relay, reply, serve};
+use super::{Conn, Phase, bulk::up, close, deadline, relay, reply, serve};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{self, QUEUE_HIGH};
@@ -167,6 +167,11 @@ pub fn feed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, 
 
 /// Arms the recv for more of the body while the origin keeps up; after the body, for what comes next.
 pub fn continue_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    if let Some(xid) = core.conns.get(id).and_then(|c| c.exchange)
+        && up::is_wanted(core, id, xid)
+    {
+        return up::drive(core, io, id, xid);
+    }
     let Core { conns, exchanges, links, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };
     let Some(x) = conn.exchange.and_then(|x| exchanges.get(x)) else { return };
