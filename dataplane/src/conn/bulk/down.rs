@@ -14,16 +14,17 @@ use crate::table::Id;
 
 /// Whether the rest of a response's body goes by splice.
 pub fn is_wanted(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> bool {
-    let (Some(conn), Some(x)) = (core.conns.get(id), core.exchanges.get(xid)) else { return false };
+    let Some(x) = core.exchanges.get(xid) else { return false };
     if x.down_bulk.is_holding() {
         return true;
     }
-    x.down() == Down::Body
-        && x.response.framing == x.down_framing
-        && is_worth_it(&x.down_bulk, x.down_framing, &x.down_decoder)
-        && x.link
-            .and_then(|l| core.links.get(l))
-            .is_some_and(|l| x.down_bulk.may_splice(&l.stream, &conn.stream, x.link_rx.is_some()))
+    if x.down() != Down::Body || !is_worth_it(&x.down_bulk, x.down_framing, &x.down_decoder) {
+        return false;
+    }
+    let ends = (core.conns.get(id), x.link.and_then(|l| core.links.get(l)));
+    let (Some(conn), Some(link)) = ends else { return false };
+    x.response.framing == x.down_framing
+        && x.down_bulk.may_splice(&link.stream, &conn.stream, x.link_rx.is_some())
 }
 
 /// A head was passed on. Where its body is long, the next on this link may be too: then only a head is to be copied.

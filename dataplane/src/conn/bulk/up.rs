@@ -1,7 +1,7 @@
 //! Bulk request bodies, from conn to link.
 //!
-//! The request half stays in `Body` while bytes are in a pipe: whatever ends the attempt before that finds
-//! the body incomplete, and the link is not used again. Once a byte was taken from the client the request is not repeated.
+//! The request half stays in `Body` while bytes are in a pipe: whatever ends the attempt finds the body incomplete then,
+//! and the link is not used again. Once a byte was taken from the client the request is not repeated.
 
 use super::{GONE, is_worth_it};
 use crate::bulk::{Filled, Poured};
@@ -14,12 +14,15 @@ use crate::table::Id;
 
 /// Whether the rest of a request's body goes by splice.
 pub fn is_wanted(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> bool {
-    let (Some(conn), Some(x)) = (core.conns.get(id), core.exchanges.get(xid)) else { return false };
-    let Some(link) = x.link.and_then(|l| core.links.get(l)) else { return false };
-    x.up() == Up::Body
-        && (x.up_bulk.is_holding()
-            || is_worth_it(&x.up_bulk, x.up_framing, &x.up_decoder)
-                && x.up_bulk.may_splice(&conn.stream, &link.stream, conn.rx.is_some()))
+    let Some(x) = core.exchanges.get(xid) else { return false };
+    if x.up() != Up::Body {
+        return false;
+    }
+    let ends = (core.conns.get(id), x.link.and_then(|l| core.links.get(l)));
+    let (Some(conn), Some(link)) = ends else { return false };
+    x.up_bulk.is_holding()
+        || is_worth_it(&x.up_bulk, x.up_framing, &x.up_decoder)
+            && x.up_bulk.may_splice(&conn.stream, &link.stream, conn.rx.is_some())
 }
 
 /// The client has bytes, or its end.
