@@ -163,6 +163,17 @@ impl Half<'_> {
             self.source.arm_recv(io, expect, self.recv);
         }
     }
+    /// The source ended: so does the sink, behind every byte. Unless the source did not finish: a reset is reported to one
+    /// operation alone, and where a send was told of it, what reads beside it meets an end like any other. But then the
+    /// socket has no peer any more (getpeername(2): ENOTCONN), as it has after a FIN until we sent ours too.
+    fn finish(&mut self, io: &mut impl Io, pool: &Pool, now: Mono) -> Fate {
+        if !self.source.is_finished() && io.peer_address(self.source.fd).is_err() {
+            return Fate::Ends(CloseReason::TunnelReset);
+        }
+        self.sink.finish();
+        self.flush(io, pool, now);
+        Fate::Goes
+    }
     /// Lets the direction go on, by splice or by the next recv, as far as its sink keeps up.
     fn go_on(&mut self, io: &mut impl Io, pool: &mut Pool, tunnel: &mut Tunnel, now: Mono) -> Fate {
         let bulk = &mut tunnel.bulk[self.from as usize];
@@ -246,21 +257,14 @@ pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side
     fate.unwrap_or(Fate::Goes)
 }
 
-/// One side finished sending: the other is told once it has every byte. Unless it did not finish: a reset is reported to
-/// one operation alone, and where a send was told of it, the receive beside it meets an end like any other. But then the
-/// socket has no peer any more (getpeername(2): ENOTCONN), as it has after a FIN until we sent ours too.
+/// One side finished sending: the other is told once it has every byte.
 pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> Fate {
     let now = core.now();
-    let whole = with_half(core, id, from, |pool, _, mut half| {
-        let whole = half.source.is_finished() || io.peer_address(half.source.fd).is_ok();
+    let fate = with_half(core, id, from, |pool, _, mut half| {
         half.source.on_eof();
-        if whole {
-            half.sink.finish();
-            half.flush(io, pool, now);
-        }
-        whole
+        half.finish(io, pool, now)
     });
-    if whole == Some(false) { Fate::Ends(CloseReason::TunnelReset) } else { ended(core, id) }
+    unless_ended(core, id, fate)
 }
 
 /// The sink of a direction took bytes: `to` is that side.

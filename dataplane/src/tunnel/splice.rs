@@ -32,11 +32,7 @@ pub(super) fn drive(
                 }
             }
             Filled::Again => {}
-            Filled::Eof => {
-                half.sink.finish();
-                half.flush(io, pool, now);
-                return Fate::Goes;
-            }
+            Filled::Eof => return half.finish(io, pool, now),
             // It goes on by copying, and is tried again once it proves to be bulk again.
             Filled::Refused => bulk.demote(),
             Filled::Failed(errno) => return Fate::Ends(lost(&Outcome::Failed(errno))),

@@ -78,7 +78,7 @@ fn pour(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> P
     let poured = x.down_bulk.pour(io, pool, &mut conn.stream, id.token(Kind::ConnSend));
     match poured {
         Poured::All(0) => {}
-        Poured::All(_) => conn.progress = now.into(),
+        Poured::All(_) => conn.deadlines.progress = now.into(),
         Poured::Waits(_) => flush(core, io, id), // the send deadline runs
         Poured::Failed(errno) => close::begin(core, io, id, lost(&Outcome::Failed(errno))),
     }
