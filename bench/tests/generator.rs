@@ -55,7 +55,8 @@ fn requests(report: &Value) -> u64 {
     report["requests"].as_u64().expect("a count")
 }
 
-const RELAYS: [&[&str]; 4] = [&["epoll"], &["uring"], &["uring", "--recv", "multishot"], &["splice"]];
+const RELAYS: [&[&str]; 5] =
+    [&["epoll"], &["uring"], &["uring", "--recv", "multishot"], &["splice"], &["splice", "--by", "ring"]];
 
 fn floor(kind: &[&str], origin: &Server) -> Server {
     serve(&[&["floor"], kind, &["--origin", &origin.address]].concat())

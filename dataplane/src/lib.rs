@@ -5,6 +5,7 @@
 //! `exchange` · `conn` · `listener` · `shard sim` · `plane`.
 
 pub mod buf;
+pub mod bulk;
 pub mod cluster;
 pub mod conn;
 pub mod core;

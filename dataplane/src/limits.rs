@@ -55,15 +55,25 @@ pub const RING_LARGE_BUFFERS: u16 = 64;
 /// Buffers of a size that the kernel is lent first; doubled each time it ran out, up to the bounds above.
 pub const RING_BUFFERS_FIRST: u16 = 8;
 
-// --- splice (conn/bulk.rs, sys/pipe.rs) ------------------------------------------------------------------------
+// --- splice (bulk.rs, sys/pipe.rs) -------------------------------------------------------------------------------
 
-/// Bytes of a body still to come from which on they are spliced rather than copied; docs/performance.md has the figures.
+/// Bytes of a body still to come from which on they are spliced rather than copied; docs/performance-notes.md has the
+/// figures of this and of what follows.
 pub const SPLICE_MIN: u64 = 20 * KIB;
-/// Size asked for a pipe, and the most that one splice moves, so that a bulk flow cannot hold a turn up.
+/// Bytes that one flow moves by splice in one turn at most, so that bulk flows leave turns short for everyone else. What
+/// is in a pipe must fit the leases of a chain.
+pub const SPLICE_STEP: usize = 128 << 10;
+/// A tunnel's direction is bulk after so many receives in a row of at least so many bytes.
+pub const PROMOTE_RECEIVES: u8 = 2;
+pub const PROMOTE_BYTES: usize = 32 << 10;
+/// And no longer after so many splices in a row of fewer bytes.
+pub const DEMOTE_SPLICES: u8 = 4;
+pub const DEMOTE_BYTES: usize = 8 << 10;
+/// Size asked for a pipe. It may come out smaller, and hold more.
 pub const PIPE_BYTES: usize = 1 << 20;
-/// Pipes of one shard, two descriptors each; bodies beyond them are copied. One is held only while a client is slower
-/// than its origin.
-pub const PIPES: u32 = 64;
+/// Pipes of one shard, two descriptors each. One is held only while a flow's sink is slower than its source, the last one
+/// never beyond a step.
+pub const PIPES: u16 = 64;
 
 // --- the ring (sys/) ------------------------------------------------------------------------------------------
 
@@ -276,4 +286,6 @@ const _: () = assert!(
 );
 const _: () = assert!(EXHAUSTED_PAIRS.is_power_of_two());
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
+const _: () = assert!(SPLICE_STEP <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));
+const _: () = assert!(PIPES >= 2, "one to hold, and the last one");
 const _: () = assert!(RING_SUBMISSION_ENTRIES <= RING_COMPLETION_ENTRIES);

@@ -112,9 +112,10 @@ impl Stream {
             io.poll(self.fd, Interest::Readable, token);
         }
     }
-    /// The wait of [`Stream::await_readable`] is over.
+    /// A poll in the place of a recv is over: that of [`Stream::await_readable`], or of a parked stream.
     pub fn on_readable(&mut self) {
         self.end(RECV);
+        self.bits &= !PARKED;
     }
     /// Waits until there is room to send, in place of a send. Nothing is queued or being sent.
     pub fn await_writable(&mut self, io: &mut impl Io, token: Token) {
@@ -165,11 +166,6 @@ impl Stream {
             io.poll(self.fd, Interest::Readable, token);
         }
         parking
-    }
-    /// The poll of a parked stream ended because there is something to receive.
-    pub fn unpark(&mut self) {
-        self.end(RECV);
-        self.bits &= !PARKED;
     }
 
     /// Queues a lease behind what is there. The caller checked [`Stream::room`].

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["limits", "fault", "sync"],
     &["spec", "io", "buf"],
     &["sys", "stats", "proto"],
-    &["route", "cluster", "table", "stream", "deadlines"],
+    &["route", "cluster", "table", "stream", "bulk", "deadlines"],
     &["link", "post"],
     &["tunnel"],
     &["exchange"],

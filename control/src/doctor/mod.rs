@@ -201,7 +201,7 @@ mod tests {
         for profile in Profile::ALL {
             assert_eq!(i32::try_from(wanted("net.core.somaxconn", profile)), Ok(limits::LISTEN_BACKLOG));
         }
-        let pages_of_a_shard = usize::try_from(limits::PIPES).unwrap() * limits::PIPE_BYTES / 4096;
+        let pages_of_a_shard = usize::from(limits::PIPES) * limits::PIPE_BYTES / 4096;
         assert_eq!(wanted("fs.pipe-user-pages-soft", Profile::Bulk), 16 * pages_of_a_shard);
         assert_eq!(wanted("fs.pipe-max-size", Profile::Bulk), limits::PIPE_BYTES);
         assert_eq!(RING_BYTES, 1156 * 1024);

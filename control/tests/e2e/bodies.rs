@@ -49,6 +49,31 @@ fn a_mebibyte_up_and_down_however_it_is_framed() {
     }
 }
 
+/// Threat F11: the body is spliced, and a splice that took one byte too many would swallow the next request's first.
+#[test]
+fn what_follows_a_long_upload_is_the_next_request() {
+    let origin = Origin::answering(|request| sized(200, &request.body));
+    let proxy = Setup { endpoints: &[origin.address], ..Setup::default() }.start();
+    let mut client = Client::connect(proxy.edge());
+    for len in [24_577, 65_536, 300_001, 3 * MIB] {
+        let body = pattern(len, 3);
+        let head = format!("PUT /up HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n");
+        let next = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+        let bytes = [head.as_bytes(), &body, next, head.as_bytes(), &body].concat();
+        let mut upload = client.stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            use std::io::Write as _;
+            upload.write_all(&bytes)
+        });
+        assert_same(&client.response("PUT").body, &body, "the first");
+        assert!(client.response("GET").body.is_empty());
+        assert_same(&client.response("PUT").body, &body, "the last");
+        sender.join().unwrap().unwrap();
+    }
+    let targets: Vec<_> = origin.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/up", "/next", "/up"].repeat(4));
+}
+
 #[test]
 fn a_slow_reader_holds_the_origin_back_and_loses_nothing() {
     let body = pattern(8 * MIB, 5);

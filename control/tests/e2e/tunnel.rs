@@ -48,7 +48,8 @@ fn an_upgrade_becomes_a_tunnel_with_half_close() {
     assert_eq!((response.status, response.field("upgrade")), (101, Some("websocket")));
     assert!(response.field("sec-websocket-accept").is_some());
     assert_eq!(client.raw(10), b"helloearly");
-    let data = pattern(1 << 20, 11);
+    // Enough to be spliced both ways.
+    let data = pattern(8 << 20, 11);
     let mut sender = client.stream.try_clone().unwrap();
     let sent = data.clone();
     let sending = std::thread::spawn(move || {

@@ -85,9 +85,8 @@ pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Opt
         x.link.is_none() && x.waiter.is_none(),
         "an exchange ended with its link or its place in a queue"
     );
-    if let Some(pipe) = x.bulk.pipe.take() {
-        io.give_pipe(pipe);
-    }
+    x.down_bulk.drop_pipe(io);
+    x.up_bulk.drop_pipe(io);
     for lease in [x.head_bytes.take(), x.link_rx.take()].into_iter().flatten() {
         core.pool.give_back(lease);
     }

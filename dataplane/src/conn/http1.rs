@@ -1,6 +1,6 @@
 //! HTTP/1 on a conn: heads in, exchanges one after another, bodies to the exchange, what is sent ahead held back.
 
-use super::{Conn, Phase, close, deadline, relay, reply, serve};
+use super::{Conn, Phase, bulk::up, close, deadline, relay, reply, serve};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{self, QUEUE_HIGH};
@@ -167,31 +167,38 @@ pub fn feed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, 
 
 /// Arms the recv for more of the body while the origin keeps up; after the body, for what comes next.
 pub fn continue_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
-    let Core { conns, exchanges, links, .. } = core;
+    let Core { conns, exchanges, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };
-    let Some(x) = conn.exchange.and_then(|x| exchanges.get(x)) else { return };
-    match x.up() {
-        // The held bytes were not all of the body, and no more will come (threat F21).
-        Up::Body | Up::Drain if conn.stream.is_eof() && conn.rx.is_none() => {
-            on_truncated(core, id);
-            close::begin(core, io, id, CloseReason::ClientAborted);
-        }
-        Up::Body | Up::Drain => {
-            let queued = x.link.and_then(|l| links.get(l)).map_or(0, |l| l.stream.queued());
-            if queued < QUEUE_HIGH {
-                conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));
-                deadline::on_body_awaited(core, id);
-            } else {
-                deadline::on_body_paused(core, id);
-            }
-        }
-        Up::Done => {
+    let Some(xid) = conn.exchange else { return };
+    match exchanges.get(xid).map(Exchange::up) {
+        Some(Up::Body | Up::Drain) => await_body(core, io, id, xid),
+        Some(Up::Done) => {
             if !conn.stream.is_eof() {
                 conn.deadlines.read_by = Mono::MAX;
             }
             read_ahead(core, io, id);
         }
-        Up::Head | Up::Aborted => {}
+        Some(Up::Head | Up::Aborted) | None => {}
+    }
+}
+
+fn await_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
+    if up::is_wanted(core, id, xid) {
+        return up::drive(core, io, id, xid);
+    }
+    let Core { conns, exchanges, links, .. } = core;
+    let (Some(conn), Some(x)) = (conns.get_mut(id), exchanges.get(xid)) else { return };
+    if conn.stream.is_eof() && conn.rx.is_none() {
+        // The held bytes were not all of the body, and no more will come (threat F21).
+        on_truncated(core, id);
+        return close::begin(core, io, id, CloseReason::ClientAborted);
+    }
+    let queued = x.link.and_then(|l| links.get(l)).map_or(0, |l| l.stream.queued());
+    if queued < QUEUE_HIGH {
+        conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));
+        deadline::on_body_awaited(core, id);
+    } else {
+        deadline::on_body_paused(core, id);
     }
 }
 

@@ -152,6 +152,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
         let fate = match outcome {
             Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Conn, lease),
             Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Conn),
+            Outcome::Ready => tunnel::on_readable(core, io, tunnel, Side::Conn),
             outcome => {
                 conn.stream.on_recv_failed();
                 Fate::Ends(tunnel::lost(&outcome))
@@ -184,15 +185,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
                 Phase::Tunnel | Phase::Closing => close::when_quiet(core, io, id),
             }
         }
-        Outcome::Ready => {
-            conn.stream.unpark();
-            core.stats.unparks.add(1);
-            if phase == Phase::Closing {
-                close::when_quiet(core, io, id);
-            } else {
-                conn.stream.arm_recv_of(io, Class::Small, Expect::Now, id.token(Kind::ConnRecv));
-            }
-        }
+        Outcome::Ready => on_ready(core, io, id),
         Outcome::Failed(Errno(libc::ECANCELED))
             if phase != Phase::Closing && conn.stream.park_poll(io, id.token(Kind::ConnRecv)) => {}
         outcome => {
@@ -211,6 +204,25 @@ fn lost(outcome: &Outcome) -> CloseReason {
     match outcome {
         Outcome::Failed(errno) if errno.is_dead_peer() => CloseReason::DeadPeer,
         _ => CloseReason::ClientReset,
+    }
+}
+
+/// A poll in the place of a recv ended: of a parked conn, or of one whose body goes by splice.
+fn on_ready(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Some(conn) = core.conns.get_mut(id) else { return };
+    core.stats.unparks.add(u64::from(conn.stream.is_parked()));
+    conn.stream.on_readable();
+    if conn.phase == Phase::Closing {
+        return close::when_quiet(core, io, id);
+    }
+    let exchange = conn.exchange;
+    match exchange {
+        Some(xid) if bulk::up::is_wanted(core, id, xid) => bulk::up::on_readable(core, io, id, xid),
+        _ => {
+            if let Some(conn) = core.conns.get_mut(id) {
+                conn.stream.arm_recv_of(io, Class::Small, Expect::Now, id.token(Kind::ConnRecv));
+            }
+        }
     }
 }
 
@@ -236,9 +248,13 @@ fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.deadlines.progress = now.into();
+    let phase = conn.phase;
+    if let (Phase::Tunnel, Some(tunnel)) = (phase, conn.tunnel) {
+        let fate = tunnel::on_writable(core, io, tunnel, Side::Conn);
+        return on_tunnel_fate(core, io, id, fate);
+    }
     conn.stream.on_writable();
     conn.deadlines.end_write();
-    let phase = conn.phase;
     on_took(core, io, id, phase);
 }
 

@@ -1,6 +1,6 @@
 //! The response, piece by piece, onto the conn: encoded as HTTP/1 for this client. An HTTP/2 conn will have its own.
 
-use super::{Conn, Phase, bulk, close, flush, http1, upstream};
+use super::{Conn, Phase, bulk::down, close, flush, http1, upstream};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{QUEUE_HIGH, push_last_chunk};
@@ -48,10 +48,10 @@ pub fn pump(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) 
 /// Arms the link's recv for more of the response while the client keeps up.
 fn resume(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     let now = core.now();
-    let (Some(conn), Some(x)) = (core.conns.get(id), core.exchanges.get(xid)) else { return };
-    if bulk::is_wanted(x) {
-        return bulk::drive(core, io, id, xid);
+    if down::is_wanted(core, id, xid) {
+        return down::drive(core, io, id, xid);
     }
+    let (Some(conn), Some(x)) = (core.conns.get(id), core.exchanges.get(xid)) else { return };
     let (Some(link), false) = (x.link, x.down().is_over()) else { return };
     let Some(timeouts) = x.timeouts else { return };
     let in_body = x.down() == Down::Body;
@@ -226,7 +226,7 @@ fn write_head(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>) -> Result<(), Re
     x.enter_down(Down::Body);
     response::head_taken(pool, x);
     conn.stream.push(lease);
-    bulk::on_head(core, xid);
+    down::on_head(core, xid);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What the link of a conn's exchange or tunnel says, and what the exchange does about it.
 
-use super::{Conn, bulk, close, http1, on_tunnel_fate, relay, reply, tcp};
+use super::{Conn, bulk::down, close, http1, on_tunnel_fate, relay, reply, tcp};
 use crate::core::Core;
 use crate::exchange::attempt::{self, Loss, Step};
 use crate::exchange::{Attempt, Down, Exchange, Up, request, response};
@@ -18,6 +18,7 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Link>, completion
         (Kind::LinkConnect, outcome) => on_connect(core, io, id, outcome),
         (Kind::LinkRecv, outcome) => on_recv(core, io, id, phase, outcome),
         (Kind::LinkSend, Outcome::Sent(n)) => on_sent(core, io, id, phase, n),
+        (Kind::LinkSend, Outcome::Ready) => on_writable(core, io, id, phase),
         (Kind::LinkSend, outcome) => on_send_failed(core, io, id, &outcome),
         (Kind::LinkClose, _) => link::on_closed(core, id),
         (kind, outcome) => debug_assert!(false, "{kind:?} {outcome:?} came to a link"),
@@ -125,7 +126,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, ou
                 Err(refusal) => on_response_failed(core, io, conn, x, refusal),
             }
         }
-        (LinkPhase::Leased, Some((conn, x)), Outcome::Ready) => bulk::on_readable(core, io, conn, x),
+        (LinkPhase::Leased, Some((conn, x)), Outcome::Ready) => down::on_readable(core, io, conn, x),
         (LinkPhase::Leased, Some((conn, x)), Outcome::Eof) => {
             on_ended(core, io, conn, x, Refusal::OriginClosed)
         }
@@ -200,10 +201,35 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, n:
     }
 }
 
-/// The origin takes no more. What it answered may still be on its way: the recv in flight tells.
-fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: &Outcome) {
+/// The origin made room for what is to be spliced.
+fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase) {
+    if let Some((conn, tunnel)) = tunnel_of(core, id) {
+        let fate = tunnel::on_writable(core, io, tunnel, Side::Link);
+        return on_tunnel_fate(core, io, conn, fate);
+    }
     let Some(link) = core.links.get_mut(id) else { return };
-    link.stream.on_send_failed(&mut core.pool);
+    link.stream.on_writable();
+    link.deadlines.end_write();
+    if phase == LinkPhase::Closing {
+        return link::close_when_quiet(core, io, id);
+    }
+    if let Some((conn, x)) = leased_to(core, id)
+        && core.exchanges.get(x).is_some_and(|x| x.up() == Up::Body)
+    {
+        http1::continue_body(core, io, conn);
+    }
+}
+
+fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: &Outcome) {
+    if let Some(link) = core.links.get_mut(id) {
+        link.stream.on_send_failed(&mut core.pool);
+        on_link_takes_no_more(core, io, id, outcome);
+    }
+}
+
+/// The origin takes no more. What it answered may still be on its way: the recv in flight tells.
+pub(super) fn on_link_takes_no_more(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: &Outcome) {
+    let Some(link) = core.links.get_mut(id) else { return };
     link.deadlines.end_write();
     if let Some((conn, _)) = tunnel_of(core, id) {
         return on_tunnel_fate(core, io, conn, Fate::Ends(tunnel::lost(outcome)));
@@ -227,6 +253,7 @@ fn on_tunnel_recv(
     let fate = match outcome {
         Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Link, lease),
         Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Link),
+        Outcome::Ready => tunnel::on_readable(core, io, tunnel, Side::Link),
         outcome => {
             if let Some(link) = core.links.get_mut(id) {
                 link.stream.on_recv_failed();

@@ -247,6 +247,8 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
     if loss.failure != Failure::Connect {
         x.repeated = true;
         x.enter_up(Up::Head);
+        // While the next link is reached, the client may be received from.
+        x.up_bulk.forget_readable();
     }
     x.enter_attempt(Attempt::Queued);
     core.stats.retries.add(1);
@@ -257,7 +259,15 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
 pub fn release(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     end_wait(core, id);
     if let Some(link) = detach(core, id) {
+        drop_upload(core, io, id);
         link::close(core, io, link);
+    }
+}
+
+/// Bytes of the request that are still in a pipe were for the link that is no longer the exchange's.
+fn drop_upload(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+    if let Some(x) = core.exchanges.get_mut(id) {
+        x.up_bulk.drop_pipe(io);
     }
 }
 
@@ -266,6 +276,7 @@ pub fn give_back(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let reusable = x.link_clean && x.response.keep_alive && x.up() == Up::Done;
     let Some(link) = detach(core, id) else { return };
+    drop_upload(core, io, id);
     let sent = core.links.get(link).is_some_and(|l| l.stream.is_drained() && !l.stream.is_eof());
     if reusable && sent {
         link::pool::put(core, io, link);

@@ -9,10 +9,11 @@ pub mod request;
 pub mod response;
 
 use crate::buf::Lease;
+use crate::bulk::Bulk;
 use crate::cluster::Tried;
 use crate::conn::Conn;
 use crate::fault::Refusal;
-use crate::io::{Mono, Pipe, SocketAddress};
+use crate::io::{Mono, SocketAddress};
 use crate::link::Link;
 use crate::link::queue::Waiter;
 use crate::proto::http1::{BodyDecoder, Scan};
@@ -125,19 +126,6 @@ impl Attempt {
     }
 }
 
-/// How far splicing the response's body has come; everything off where it is copied.
-#[derive(Debug, Default)]
-pub struct Bulk {
-    /// Bytes were spliced.
-    pub begun: bool,
-    /// The link has bytes, which wait for the client to take earlier ones.
-    pub readable: bool,
-    /// It was tried and cannot be: the rest is copied.
-    pub refused: bool,
-    /// What was taken from the link and not by the client.
-    pub pipe: Option<Pipe>,
-}
-
 /// One request and its response. Its tables keep their memory from one life of the slot to the next.
 #[derive(Debug)]
 pub struct Exchange {
@@ -160,6 +148,7 @@ pub struct Exchange {
     /// Framing towards the origin.
     pub up_framing: Framing,
     pub up_bytes: u64,
+    pub up_bulk: Bulk,
     /// When the body began, and how long we were not reading it, for the rate floor.
     pub body_since: Mono,
     pub paused_since: Option<Mono>,
@@ -174,7 +163,7 @@ pub struct Exchange {
     /// Framing towards the client.
     pub down_framing: Framing,
     pub down_bytes: u64,
-    pub bulk: Bulk,
+    pub down_bulk: Bulk,
     /// Most bytes this request's body may have.
     pub body_limit: u64,
     pub interim_count: u32,
@@ -242,6 +231,7 @@ impl Exchange {
             up_decoder: BodyDecoder::new(Framing::None),
             up_framing: Framing::None,
             up_bytes: 0,
+            up_bulk: Bulk::default(),
             body_since: Mono(0),
             paused_since: None,
             down: Down::Waiting,
@@ -252,7 +242,7 @@ impl Exchange {
             down_decoder: BodyDecoder::new(Framing::None),
             down_framing: Framing::None,
             down_bytes: 0,
-            bulk: Bulk::default(),
+            down_bulk: Bulk::default(),
             body_limit: crate::limits::REQUEST_BODY.default,
             interim_count: 0,
             interim_bytes: 0,

@@ -234,16 +234,21 @@ pub trait Io {
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno>;
     /// Bytes that have arrived on a socket and were not received yet (SIOCINQ).
     fn unread(&mut self, fd: Fd) -> Result<u32, Errno>;
-    /// An empty pipe, or none: then bytes are copied.
+    /// An empty pipe, or none: then bytes are copied. The last one there is is lent for one step only ([`Pipe::is_last`]).
     fn take_pipe(&mut self) -> Option<Pipe>;
-    /// Takes a pipe back; one that still holds bytes is not used again.
+    /// Takes a pipe back; what it still holds is lost, and nobody meets it.
     fn give_pipe(&mut self, pipe: Pipe);
-    /// Moves up to `most` bytes that have arrived on a socket into an empty pipe; 0 is its FIN. To be called only once a
-    /// poll said that the socket is readable, and with nothing receiving on it: else it may block (splice(2)).
-    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno>;
+    /// Bytes in a pipe.
+    fn held(&self, pipe: &Pipe) -> usize;
+    /// Moves up to `most` bytes, at least 1, that have arrived on a socket into an empty pipe; 0 is its FIN. To be called
+    /// only once a poll said that the socket is readable, and with nothing receiving on it: else it may block (splice(2)).
+    fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno>;
     /// Moves what a pipe holds to a socket that is [`SocketOption::NonBlocking`], perhaps in part; EAGAIN where the socket
     /// has no room at all. Nothing may be sending on it.
-    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno>;
+    fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno>;
+    /// Copies what a pipe holds, as much as fits into `to`, which is not empty: a pipe that is wanted elsewhere gives up
+    /// the bytes of a flow that stalls.
+    fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno>;
     /// Closes at once a descriptor on which nothing was ever submitted.
     fn discard(&mut self, fd: Fd);
     /// Empties an eventfd after its poll said [`Outcome::Ready`].

@@ -1,34 +1,99 @@
-//! A pipe as a shard holds it: where bytes stay on their way from socket to socket when user space never sees them.
+//! A pipe as a shard holds it: where bytes stay on their way from socket to socket when user space never sees them. And
+//! the rule by which every backend lends pipes.
 
-use super::Fd;
+use crate::limits::PIPES;
+use std::num::NonZeroU16;
 
-/// A pipe out on loan from the backend, to be given back through [`super::Io::give_pipe`].
+/// A pipe out on loan from the backend, to be given back through [`super::Io::give_pipe`]. Two bytes, for every tunnel has
+/// room for two of them; what a pipe holds its backend knows ([`super::Io::held`]).
 ///
 /// It may hold more bytes than its nominal size: what it counts are references to the network's own buffers.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Pipe {
-    pub(crate) reader: Fd,
-    pub(crate) writer: Fd,
-    held: usize,
-}
+pub struct Pipe(NonZeroU16);
 
 impl Pipe {
-    /// An empty one.
-    pub(crate) fn new(reader: Fd, writer: Fd) -> Self {
-        Self { reader, writer, held: 0 }
+    /// Pipe number `at` of its shard, from 0.
+    pub(crate) fn number(at: u16) -> Self {
+        Self(NonZeroU16::MIN.saturating_add(at))
     }
-    /// Bytes in it.
-    pub fn held(&self) -> usize {
-        self.held
+    /// Its number.
+    pub(crate) fn at(&self) -> usize {
+        usize::from(self.0.get() - 1)
     }
-    /// The backend moved bytes in.
-    pub(crate) fn filled(&mut self, n: usize) {
-        self.held += n;
+    /// No other pipe is left: it is to be given back in the step that took it, empty ([`super::Io::unload`]), so that
+    /// flows which stall never keep all pipes from those that move.
+    pub fn is_last(&self) -> bool {
+        self.at() == 0
     }
-    /// The backend moved bytes out.
-    pub(crate) fn drained(&mut self, n: usize) {
-        assert!(n <= self.held, "more bytes left a pipe than it held");
-        self.held -= n;
+}
+
+/// Which pipes of a shard are in: number 0 is lent when no other one can be.
+#[derive(Debug)]
+pub(crate) struct Lending {
+    last: bool,
+    /// Last in, first out, so that the same few pages stay warm.
+    others: Vec<u16>,
+}
+
+impl Lending {
+    /// With `count` pipes, at least 1 and at most [`PIPES`].
+    pub(crate) fn new(count: u16) -> Self {
+        Self { last: true, others: (1..count.clamp(1, PIPES)).rev().collect() }
+    }
+    /// Lends a pipe that `exists`, which makes the numbered pipe if need be. The last one has to exist before any other is
+    /// lent: it is what helps when the others are out.
+    pub(crate) fn take(&mut self, mut exists: impl FnMut(u16) -> bool) -> Option<Pipe> {
+        if self.last && !exists(0) {
+            return None;
+        }
+        if let Some(at) = self.others.pop() {
+            if exists(at) {
+                return Some(Pipe::number(at));
+            }
+            self.others.push(at);
+        }
+        std::mem::take(&mut self.last).then(|| Pipe::number(0))
+    }
+    /// Takes a pipe back.
+    pub(crate) fn give(&mut self, pipe: &Pipe) {
+        match u16::try_from(pipe.at()) {
+            Ok(at @ 1..) => self.others.push(at),
+            _ => self.last = true,
+        }
+    }
+    /// Pipes that are in.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn count(&self) -> usize {
+        self.others.len() + usize::from(self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_one_is_lent_last_and_any_is_lent_again() {
+        let mut lending = Lending::new(3);
+        let taken: Vec<Pipe> = std::iter::from_fn(|| lending.take(|_| true)).collect();
+        assert_eq!(taken.iter().map(Pipe::at).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(taken.iter().map(Pipe::is_last).collect::<Vec<_>>(), [false, false, true]);
+        assert!(lending.take(|_| true).is_none());
+        lending.give(&taken[2]);
+        lending.give(&taken[1]);
+        assert_eq!((lending.count(), lending.take(|_| true)), (2, Some(Pipe::number(2))));
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_not_lent_and_asked_for_again() {
+        let mut lending = Lending::new(PIPES);
+        assert!(lending.take(|_| false).is_none());
+        // Descriptors for one pipe: it is the last one, and serves one step at a time.
+        assert_eq!(lending.take(|at| at == 0), Some(Pipe::number(0)));
+        assert!(lending.take(|at| at == 0).is_none());
+        assert_eq!(lending.take(|_| true), Some(Pipe::number(1)));
+        lending.give(&Pipe::number(0));
+        assert_eq!(lending.count(), usize::from(PIPES) - 1);
     }
 }

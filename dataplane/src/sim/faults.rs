@@ -35,6 +35,8 @@ pub enum Fault {
     NoPipe,
     /// A message to another shard fails.
     PostFails,
+    /// A splice says EAGAIN although a poll said that it could go.
+    SpliceAgain,
     /// A connection is reset between two bytes.
     Reset,
     /// A reset also destroys what was received and not yet read.
@@ -58,7 +60,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ShortRead,
         Self::ShortWrite,
         Self::LateCompletion,
@@ -72,6 +74,7 @@ impl Fault {
         Self::Stall,
         Self::NoPipe,
         Self::PostFails,
+        Self::SpliceAgain,
         Self::Reset,
         Self::ResetDiscards,
         Self::AcceptEmfile,
@@ -96,7 +99,9 @@ impl Fault {
             Self::QueueFull | Self::Latency | Self::CancelLate | Self::ResetDiscards => ALWAYS / 2,
             // Eight source addresses are tried before it counts.
             Self::PortsExhausted => ALWAYS / 2,
-            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe | Self::PostFails => ALWAYS / 4,
+            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe | Self::PostFails | Self::SpliceAgain => {
+                ALWAYS / 4
+            }
             Self::AcceptEmfile | Self::AcceptAborted | Self::SocketEmfile => ALWAYS / 16,
             Self::ConnectRefused | Self::ConnectSilent | Self::ConnectSlow => ALWAYS / 16,
             Self::NoBuffers => ALWAYS / 64,

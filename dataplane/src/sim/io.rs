@@ -384,13 +384,20 @@ impl<W: World> Io for SimIo<W> {
     fn give_pipe(&mut self, pipe: Pipe) {
         self.return_pipe(&pipe);
     }
-    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
+    fn held(&self, pipe: &Pipe) -> usize {
+        self.held_by(pipe)
+    }
+    fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
         let result = self.fill_pipe(from, pipe, most);
         self.did("splice_in", from, result)
     }
-    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
+    fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
         let result = self.drain_pipe(pipe, to);
         self.did("splice_out", to, result)
+    }
+    fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
+        let result = self.empty_pipe(pipe, to);
+        self.did("unload", Fd(-1), result)
     }
     fn discard(&mut self, fd: Fd) {
         self.note("discard", Token::new(Kind::Backend, 0, 0), fd, 0);

@@ -4,48 +4,88 @@ use super::faults::Fault;
 use super::io::{SimIo, World};
 use super::net::Read;
 use super::operations::Verb;
+use crate::io::pipe::Lending;
 use crate::io::{Errno, Fd, Pipe};
+use crate::limits::PIPES;
 use std::collections::VecDeque;
 
-/// Numbers of pipes begin here, far from those of descriptors.
-const FIRST: i32 = 1 << 20;
-
 /// Pipes and what they hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pipes {
-    contents: Vec<VecDeque<u8>>,
-    free: Vec<Fd>,
-    out: usize,
+    lending: Lending,
+    count: usize,
+    /// By number; made when first lent, and gone when given back with bytes inside.
+    contents: Vec<Option<VecDeque<u8>>>,
+    /// How often the last one was lent.
+    last_lent: u64,
+}
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self::of(PIPES)
+    }
+}
+
+impl Pipes {
+    fn of(count: u16) -> Self {
+        let contents: Vec<_> = (0..count.max(1)).map(|_| None).collect();
+        Self { lending: Lending::new(count), count: contents.len(), contents, last_lent: 0 }
+    }
+    fn lent(&mut self, pipe: &Pipe) -> &mut VecDeque<u8> {
+        self.contents[pipe.at()].as_mut().expect("a lent pipe exists")
+    }
 }
 
 impl<W: World> SimIo<W> {
+    /// Before any is lent: the shard has no more than `count` pipes, at least 1.
+    pub fn limit_pipes(&mut self, count: u16) {
+        assert_eq!(self.pipes_out(), 0, "pipes are out");
+        self.pipes = Pipes::of(count);
+    }
     /// Pipes that the shard holds.
     pub fn pipes_out(&self) -> usize {
-        self.pipes.out
+        self.pipes.count - self.pipes.lending.count()
+    }
+    /// How often the last pipe was lent.
+    pub fn last_pipe_lent(&self) -> u64 {
+        self.pipes.last_lent
     }
     pub(super) fn pipe(&mut self) -> Option<Pipe> {
         if self.net.faults.hit(Fault::NoPipe) {
             return None;
         }
-        let fd = self.pipes.free.pop().unwrap_or_else(|| {
-            self.pipes.contents.push(VecDeque::new());
-            Fd(FIRST + self.pipes.contents.len() as i32 - 1)
-        });
-        self.pipes.out += 1;
-        Some(Pipe::new(fd, fd))
+        let may_make = self.open_descriptors() < self.descriptor_limit;
+        let contents = &mut self.pipes.contents;
+        let pipe = self.pipes.lending.take(|at| {
+            let contents = &mut contents[usize::from(at)];
+            if contents.is_none() && may_make {
+                *contents = Some(VecDeque::new());
+            }
+            contents.is_some()
+        })?;
+        assert!(self.held_by(&pipe) == 0, "a pipe was lent with bytes in it");
+        self.pipes.last_lent += u64::from(pipe.is_last());
+        Some(pipe)
     }
     pub(super) fn return_pipe(&mut self, pipe: &Pipe) {
-        self.pipes.out -= 1;
-        let contents = &mut self.pipes.contents[(pipe.reader.0 - FIRST) as usize];
-        assert_eq!(contents.len(), pipe.held(), "a pipe holds what its handle says");
-        contents.clear();
-        self.pipes.free.push(pipe.reader);
+        self.pipes.contents[pipe.at()].take_if(|contents| !contents.is_empty());
+        self.pipes.lending.give(pipe);
     }
-    pub(super) fn fill_pipe(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
-        assert!(pipe.held() == 0, "a pipe is emptied before it is filled: else EAGAIN could mean either end");
+    pub(super) fn held_by(&self, pipe: &Pipe) -> usize {
+        self.pipes.contents[pipe.at()].as_ref().expect("a lent pipe exists").len()
+    }
+    pub(super) fn fill_pipe(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
+        assert!(
+            self.held_by(pipe) == 0,
+            "a pipe is emptied before it is filled: else EAGAIN has two meanings"
+        );
+        assert!(most > 0, "a splice of nothing would look like the end of the stream");
         let id = self.socket_at(from)?;
         assert!(self.net.is_ready(id), "a splice from {from:?} would have blocked the shard");
         assert!(!self.is_receiving(from), "a splice beside a receive on {from:?}");
+        if self.net.faults.hit(Fault::SpliceAgain) {
+            return Err(Errno(libc::EAGAIN));
+        }
         let mut most = most.min(self.net.readable(id));
         if most > 1 && self.net.faults.hit(Fault::ShortRead) {
             most = self.net.faults.random().between(1, most as u64) as usize;
@@ -55,28 +95,36 @@ impl<W: World> SimIo<W> {
             Read::Eof => Ok(0),
             Read::Empty => Err(Errno(libc::EAGAIN)),
             Read::Bytes(n) => {
-                self.pipes.contents[(pipe.reader.0 - FIRST) as usize].extend(&bytes[..n]);
-                pipe.filled(n);
+                self.pipes.lent(pipe).extend(&bytes[..n]);
                 Ok(n)
             }
         }
     }
-    pub(super) fn drain_pipe(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
+    pub(super) fn drain_pipe(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
         let id = self.socket_at(to)?;
         assert!(self.descriptor_mut(to)?.non_blocking, "a splice to {to:?} could block the shard");
         assert!(!self.is_sending(to), "a splice beside a send on {to:?}");
-        let mut most = pipe.held().min(self.net.writable(id)?);
-        if most == 0 {
+        let mut most = self.held_by(pipe).min(self.net.writable(id)?);
+        if most == 0 || self.net.faults.hit(Fault::SpliceAgain) {
             return Err(Errno(libc::EAGAIN));
         }
         if most > 1 && self.net.faults.hit(Fault::ShortWrite) {
             most = self.net.faults.random().between(1, most as u64) as usize;
         }
-        let contents = &mut self.pipes.contents[(pipe.reader.0 - FIRST) as usize];
-        let bytes: Vec<u8> = contents.drain(..most).collect();
+        let bytes: Vec<u8> = self.pipes.lent(pipe).drain(..most).collect();
         let n = self.net.write(id, &bytes)?;
         assert_eq!(n, most, "room was there");
-        pipe.drained(n);
+        Ok(n)
+    }
+    pub(super) fn empty_pipe(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
+        let contents = self.pipes.lent(pipe);
+        let n = contents.len().min(to.len());
+        if n == 0 {
+            return Err(Errno(libc::EAGAIN));
+        }
+        for (byte, taken) in to.iter_mut().zip(contents.drain(..n)) {
+            *byte = taken;
+        }
         Ok(n)
     }
     fn is_receiving(&self, fd: Fd) -> bool {

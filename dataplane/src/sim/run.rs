@@ -99,6 +99,7 @@ impl Run {
         io.sabotage = options.sabotage;
         let listeners =
             [(ListenerId(0), http), (ListenerId(1), tcp)].map(|(id, at)| (id, listen(&mut io, at), at));
+        io.limit_pipes(drawn.pipes);
         let snapshot = Arc::new(drawn.snapshot.clone());
         let (log, reader) = access_log::ring();
         let stats = Arc::new(Stats::default());
@@ -207,6 +208,12 @@ impl Run {
         }
         for (_, exchange) in core.exchanges.iter() {
             self.seen.pairs[exchange.up() as usize] |= 1 << exchange.down() as u32;
+            self.seen.bulk |= u32::from(exchange.up_bulk.has_begun()) << BULK_UP;
+            self.seen.bulk |= u32::from(exchange.down_bulk.has_begun()) << BULK_DOWN;
+        }
+        for bulk in core.tunnels.iter().flat_map(|(_, tunnel)| &tunnel.bulk) {
+            self.seen.bulk |= u32::from(bulk.is_promoted() && bulk.has_begun()) << BULK_TUNNEL;
+            self.seen.bulk |= u32::from(!bulk.is_promoted() && bulk.has_begun()) << BULK_DEMOTED;
         }
         let streams =
             core.conns.iter().map(|(_, c)| &c.stream).chain(core.links.iter().map(|(_, l)| &l.stream));
@@ -286,6 +293,7 @@ impl Run {
         self.tally.insert("unparks".to_owned(), self.stats.unparks.get());
         self.tally.extend(self.seen.words());
         self.tally.insert("spliced bytes".to_owned(), self.stats.spliced_bytes.get());
+        self.tally.insert("last pipe lent".to_owned(), self.io.last_pipe_lent());
         let ledger = &mut self.io.world.ledger;
         for (what, n) in &ledger.tally {
             self.tally.insert(format!("outcome {what}"), *n);
@@ -323,7 +331,15 @@ struct Seen {
     links: u32,
     /// By request half, then response half.
     pairs: [u32; Up::ALL.len()],
+    /// Directions that were spliced.
+    bulk: u32,
 }
+
+const BULK_UP: u32 = 0;
+const BULK_DOWN: u32 = 1;
+const BULK_TUNNEL: u32 = 2;
+/// It was, and is copied again.
+const BULK_DEMOTED: u32 = 3;
 
 impl Seen {
     /// Every phase, and every possible pair of an exchange's halves, with 1 where it was met.
@@ -335,6 +351,13 @@ impl Seen {
         let exchanges = pairs.filter(|(up, down)| is_possible(*up, *down)).map(|(up, down)| {
             (format!("exchange {up:?} {down:?}"), bit(self.pairs[up as usize], down as u32))
         });
-        conns.chain(links).chain(exchanges).collect()
+        let bulk = [
+            ("bulk up", BULK_UP),
+            ("bulk down", BULK_DOWN),
+            ("bulk tunnel", BULK_TUNNEL),
+            ("bulk demoted", BULK_DEMOTED),
+        ];
+        let bulk = bulk.map(|(name, at)| (name.to_owned(), bit(self.bulk, at)));
+        conns.chain(links).chain(exchanges).chain(bulk).collect()
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Drawn {
     pub(super) drain_after: Option<Duration>,
     /// Idle conns are parked after this: in most seeds while their clients think.
     pub(super) park_after: Duration,
+    /// Pipes of the shard: in some seeds so few that flows which stall have to give theirs up.
+    pub(super) pipes: u16,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -84,7 +86,8 @@ pub(super) fn draw(seed: u64) -> Drawn {
         clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows))],
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
-    Drawn { snapshot, pool, scarce, mortal, drain_after, park_after }
+    let pipes = random.pick(&[limits::PIPES, limits::PIPES, 2, 1]);
+    Drawn { snapshot, pool, scarce, mortal, drain_after, park_after, pipes }
 }
 
 fn listener() -> Listener {

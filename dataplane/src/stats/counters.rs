@@ -47,7 +47,7 @@ pub struct Stats {
     pub tunnels_ended: Counter,
     pub tunnel_bytes_up: Counter,
     pub tunnel_bytes_down: Counter,
-    /// Bytes of response bodies that went by splice(2).
+    /// Bytes that went by splice(2): of bodies and tunnels, both ways.
     pub spliced_bytes: Counter,
     /// Completions for an earlier life of a slot.
     pub stale_completions: Counter,

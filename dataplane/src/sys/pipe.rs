@@ -2,51 +2,103 @@
 
 use super::enter::last_errno;
 use super::socket;
+use crate::io::pipe::Lending;
 use crate::io::{Errno, Fd, Pipe};
 use crate::limits::{PIPE_BYTES, PIPES};
 use std::ptr;
 
-/// Pipes kept for their next use; made when first needed, never more than `PIPES`.
-#[derive(Debug, Default)]
+/// One pipe, and the bytes in it: what went in less what came out, which splice(2) and read(2) count exactly.
+#[derive(Debug)]
+struct Ends {
+    reader: Fd,
+    writer: Fd,
+    held: usize,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        socket::close(self.reader);
+        socket::close(self.writer);
+    }
+}
+
+/// Up to `PIPES` pipes; made when first needed, kept for their next use.
+#[derive(Debug)]
 pub(super) struct Pipes {
-    free: Vec<Pipe>,
-    made: u32,
+    lending: Lending,
+    ends: Vec<Option<Ends>>,
+}
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self { lending: Lending::new(PIPES), ends: (0..PIPES).map(|_| None).collect() }
+    }
 }
 
 impl Pipes {
     pub(super) fn take(&mut self) -> Option<Pipe> {
-        if let Some(pipe) = self.free.pop() {
-            return Some(pipe);
-        }
-        if self.made >= PIPES {
-            return None;
-        }
-        let pipe = make()?;
-        self.made += 1;
-        Some(pipe)
+        let ends = &mut self.ends;
+        self.lending.take(|at| {
+            let ends = &mut ends[usize::from(at)];
+            if ends.is_none() {
+                *ends = make();
+            }
+            ends.is_some()
+        })
     }
-    pub(super) fn give(&mut self, pipe: Pipe) {
-        if pipe.held() == 0 {
-            self.free.push(pipe);
-        } else {
-            self.made -= 1;
-            close(&pipe);
+    /// A pipe that still holds bytes is closed, so that nobody meets them: the next one of its number is a new one.
+    pub(super) fn give(&mut self, pipe: &Pipe) {
+        let ends = &mut self.ends[pipe.at()];
+        match ends {
+            Some(Ends { held: 0, reader, .. }) => {
+                debug_assert_eq!(socket::unread(*reader), Ok(0), "a pipe holds what nobody counted");
+            }
+            _ => *ends = None,
         }
+        self.lending.give(pipe);
+    }
+    pub(super) fn held(&self, pipe: &Pipe) -> usize {
+        self.ends[pipe.at()].as_ref().map_or(0, |ends| ends.held)
+    }
+    /// A lent pipe exists: it is closed only in [`Pipes::give`].
+    fn lent(&mut self, pipe: &Pipe) -> Result<&mut Ends, Errno> {
+        self.ends[pipe.at()].as_mut().ok_or(Errno(libc::EBADF))
+    }
+
+    /// From a socket that a poll found readable. In blocking mode the kernel returns what is there and waits only for a
+    /// first byte (net/ipv4/tcp.c, tcp_splice_read), which is there.
+    pub(super) fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
+        let ends = self.lent(pipe)?;
+        let n = splice(from, ends.writer, most)?;
+        ends.held += n;
+        Ok(n)
+    }
+    /// To a socket with O_NONBLOCK, which alone keeps this from waiting for room. A peer that is gone earns EPIPE and
+    /// SIGPIPE; the runtime of Rust ignores that signal.
+    pub(super) fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
+        let ends = self.lent(pipe)?;
+        let n = splice(ends.reader, to, ends.held)?;
+        ends.took(n);
+        Ok(n)
+    }
+    pub(super) fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
+        let ends = self.lent(pipe)?;
+        // SAFETY: the kernel writes at most `to.len()` bytes to `to`, which outlives the call.
+        let n = unsafe { libc::read(ends.reader.0, to.as_mut_ptr().cast(), to.len()) };
+        let n = usize::try_from(n).map_err(|_| last_errno())?;
+        ends.took(n);
+        Ok(n)
     }
 }
 
-impl Drop for Pipes {
-    fn drop(&mut self) {
-        self.free.iter().for_each(close);
+impl Ends {
+    fn took(&mut self, n: usize) {
+        assert!(n <= self.held, "more bytes left a pipe than it held");
+        self.held -= n;
     }
 }
 
-fn close(pipe: &Pipe) {
-    socket::close(pipe.reader);
-    socket::close(pipe.writer);
-}
-
-fn make() -> Option<Pipe> {
+fn make() -> Option<Ends> {
     let mut ends = [-1; 2];
     // SAFETY: the kernel writes two descriptors to an array of two.
     let result = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
@@ -57,7 +109,7 @@ fn make() -> Option<Pipe> {
     // SAFETY: no memory is passed.
     let _ =
         unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, libc::c_int::try_from(PIPE_BYTES).unwrap_or(0)) };
-    Some(Pipe::new(Fd(ends[0]), Fd(ends[1])))
+    Some(Ends { reader: Fd(ends[0]), writer: Fd(ends[1]), held: 0 })
 }
 
 /// splice(2) without waiting on the pipe; a signal only makes it be asked again.
@@ -80,20 +132,4 @@ fn splice(from: Fd, to: Fd, len: usize) -> Result<usize, Errno> {
             Err(_) => return Err(last_errno()),
         }
     }
-}
-
-/// From a socket that a poll found readable. In blocking mode the kernel returns what is there and waits only for a first
-/// byte (net/ipv4/tcp.c, tcp_splice_read), which is there.
-pub(super) fn splice_in(from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
-    let n = splice(from, pipe.writer, most.min(PIPE_BYTES))?;
-    pipe.filled(n);
-    Ok(n)
-}
-
-/// To a socket with O_NONBLOCK, which alone keeps this from waiting for room. A peer that is gone earns EPIPE and SIGPIPE;
-/// the runtime of Rust ignores that signal.
-pub(super) fn splice_out(pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
-    let n = splice(pipe.reader, to, pipe.held())?;
-    pipe.drained(n);
-    Ok(n)
 }

@@ -3,7 +3,7 @@
 use super::buf_ring::BufRing;
 use super::enter::{Entry as RingEntry, Wait};
 use super::operations::{Operation, Operations, Verb};
-use super::pipe::{self, Pipes};
+use super::pipe::Pipes;
 use super::probe::{Features, Unusable, build, refused};
 use super::scratch::Scratch;
 use super::starved::Starved;
@@ -420,13 +420,19 @@ impl Io for Ring {
         self.pipes.take()
     }
     fn give_pipe(&mut self, pipe: Pipe) {
-        self.pipes.give(pipe);
+        self.pipes.give(&pipe);
     }
-    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
-        pipe::splice_in(from, pipe, most)
+    fn held(&self, pipe: &Pipe) -> usize {
+        self.pipes.held(pipe)
     }
-    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
-        pipe::splice_out(pipe, to)
+    fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
+        self.pipes.splice_in(from, pipe, most)
+    }
+    fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
+        self.pipes.splice_out(pipe, to)
+    }
+    fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
+        self.pipes.unload(pipe, to)
     }
     fn discard(&mut self, fd: Fd) {
         socket::close(fd);

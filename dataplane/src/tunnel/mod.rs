@@ -1,11 +1,13 @@
 //! A tunnel: bytes both ways between a conn and a link, unread. Half-close is kept in both directions.
 //!
-//! One that begins with its conn, without an exchange, comes to its link by `reach`. Copies through leases. Where bulk
-//! flows will be spliced, `Half` is what changes: its source and sink stay.
+//! One that begins with its conn, without an exchange, comes to its link by `reach`. Copies through leases; a direction
+//! that proves to be bulk is spliced for as long as it is (`splice`).
 
 pub mod reach;
+mod splice;
 
 use crate::buf::{Lease, Pool};
+use crate::bulk::Bulk;
 use crate::conn::Conn;
 use crate::core::Core;
 use crate::deadlines::Deadlines;
@@ -15,6 +17,7 @@ use crate::io::{Expect, Io, Kind, Mono, Outcome, SocketOption, Token};
 use crate::limits::{self, QUEUE_HIGH};
 use crate::link::{self, Link};
 use crate::spec::Snapshot;
+use crate::stats::Stats;
 use crate::stream::Stream;
 use crate::table::{Id, Slab};
 use reach::Reach;
@@ -31,9 +34,11 @@ pub struct Tunnel {
     pub down_bytes: u64,
     /// How it comes, or came, to its link; none where an exchange became the tunnel.
     pub reach: Option<Reach>,
+    /// By source ([`Side`]): how a direction's bytes go.
+    pub bulk: [Bulk; 2],
 }
 
-const _: () = assert!(size_of::<Tunnel>() <= 96, "an idle tunnel is little more than its conn and its link");
+const _: () = assert!(size_of::<Tunnel>() <= 104, "an idle tunnel is little more than its conn and its link");
 
 impl Tunnel {
     /// Between a conn and a link that are both there. `carried`: bytes up and down that are queued already.
@@ -45,15 +50,31 @@ impl Tunnel {
             up_bytes: carried.0,
             down_bytes: carried.1,
             reach: None,
+            bulk: Default::default(),
         }
     }
     /// Of a conn that goes without an exchange, on its way to a link.
     pub fn reaching(conn: Id<Conn>, reach: Reach) -> Self {
-        Self { conn, link: None, idle_by: Mono::MAX, up_bytes: 0, down_bytes: 0, reach: Some(reach) }
+        Self {
+            conn,
+            link: None,
+            idle_by: Mono::MAX,
+            up_bytes: 0,
+            down_bytes: 0,
+            reach: Some(reach),
+            bulk: Default::default(),
+        }
     }
     /// Its link was connected to: bytes pass, or may.
     pub fn is_open(&self) -> bool {
         self.reach.as_ref().is_none_or(Reach::is_done)
+    }
+    /// `n` bytes came from a side.
+    fn count(&mut self, from: Side, n: usize) {
+        match from {
+            Side::Conn => self.up_bytes += n as u64,
+            Side::Link => self.down_bytes += n as u64,
+        }
     }
 }
 
@@ -62,6 +83,15 @@ impl Tunnel {
 pub enum Side {
     Conn,
     Link,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Conn => Self::Link,
+            Self::Link => Self::Conn,
+        }
+    }
 }
 
 /// Why a tunnel ends when reading from one of its sides failed.
@@ -103,6 +133,8 @@ fn patience(snapshot: &Snapshot, exchanges: &Slab<Exchange>, conn: &Conn, link: 
 
 /// Source and sink of one direction, and the tokens of their operations.
 struct Half<'a> {
+    from: Side,
+    stats: &'a Stats,
     source: &'a mut Stream,
     recv: Token,
     sink: &'a mut Stream,
@@ -117,6 +149,10 @@ impl Half<'_> {
     /// Sends what is queued, and begins the sink's deadline.
     fn flush(&mut self, io: &mut impl Io, pool: &Pool, now: Mono) {
         self.sink.flush(io, pool, self.send);
+        self.time_sink(now);
+    }
+    /// While something is in flight to the sink, its deadline runs.
+    fn time_sink(&mut self, now: Mono) {
         if self.sink.is_sending() {
             self.deadlines.begin_write(now, self.within);
         }
@@ -127,6 +163,27 @@ impl Half<'_> {
             self.source.arm_recv(io, expect, self.recv);
         }
     }
+    /// The source ended: so does the sink, behind every byte. Unless the source did not finish: a reset is reported to one
+    /// operation alone, and where a send was told of it, what reads beside it meets an end like any other. But then the
+    /// socket has no peer any more (getpeername(2): ENOTCONN), as it has after a FIN until we sent ours too.
+    fn finish(&mut self, io: &mut impl Io, pool: &Pool, now: Mono) -> Fate {
+        if !self.source.is_finished() && io.peer_address(self.source.fd).is_err() {
+            return Fate::Ends(CloseReason::TunnelReset);
+        }
+        self.sink.finish();
+        self.flush(io, pool, now);
+        Fate::Goes
+    }
+    /// Lets the direction go on, by splice or by the next recv, as far as its sink keeps up.
+    fn go_on(&mut self, io: &mut impl Io, pool: &mut Pool, tunnel: &mut Tunnel, now: Mono) -> Fate {
+        let bulk = &mut tunnel.bulk[self.from as usize];
+        if bulk.is_promoted() || bulk.is_holding() {
+            return splice::drive(self, io, pool, tunnel, now);
+        }
+        bulk.forget_readable();
+        self.pull(io, Expect::Now);
+        Fate::Goes
+    }
 }
 
 fn with_half<R>(
@@ -135,13 +192,15 @@ fn with_half<R>(
     from: Side,
     f: impl FnOnce(&mut Pool, &mut Tunnel, Half<'_>) -> R,
 ) -> Option<R> {
-    let Core { pool, tunnels, conns, links, exchanges, snapshot, .. } = core;
+    let Core { pool, tunnels, conns, links, exchanges, snapshot, stats, .. } = core;
     let tunnel = tunnels.get_mut(id)?;
     let (conn_id, link_id) = (tunnel.conn, tunnel.link?);
     let (conn, link) = (conns.get_mut(conn_id)?, links.get_mut(link_id)?);
     let Patience { idle, conn_send, link_send } = patience(snapshot, exchanges, conn, link);
     let half = match from {
         Side::Conn => Half {
+            from,
+            stats,
             source: &mut conn.stream,
             recv: conn_id.token(Kind::ConnRecv),
             sink: &mut link.stream,
@@ -151,6 +210,8 @@ fn with_half<R>(
             idle,
         },
         Side::Link => Half {
+            from,
+            stats,
             source: &mut link.stream,
             recv: link_id.token(Kind::LinkRecv),
             sink: &mut conn.stream,
@@ -180,54 +241,74 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) {
 pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side, lease: Lease) -> Fate {
     let now = core.now();
     let mut lease = Some(lease);
-    with_half(core, id, from, |pool, tunnel, mut half| {
-        let Some(lease) = lease.take() else { return };
+    let fate = with_half(core, id, from, |pool, tunnel, mut half| {
+        let Some(lease) = lease.take() else { return Fate::Goes };
         tunnel.idle_by = now.after(half.idle);
-        let n = lease.len() as u64;
-        match from {
-            Side::Conn => tunnel.up_bytes += n,
-            Side::Link => tunnel.down_bytes += n,
-        }
+        tunnel.count(from, lease.len());
+        tunnel.bulk[from as usize].on_copied(lease.len());
         half.source.on_received(&lease);
         half.sink.push(lease);
         half.flush(io, pool, now);
-        half.pull(io, Expect::Now);
+        half.go_on(io, pool, tunnel, now)
     });
     if let Some(lost) = lease {
         core.pool.give_back(lost);
     }
-    Fate::Goes
+    fate.unwrap_or(Fate::Goes)
 }
 
-/// One side finished sending: the other is told once it has every byte. Unless it did not finish: a reset is reported to
-/// one operation alone, and where a send was told of it, the receive beside it meets an end like any other. But then the
-/// socket has no peer any more (getpeername(2): ENOTCONN), as it has after a FIN until we sent ours too.
+/// One side finished sending: the other is told once it has every byte.
 pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> Fate {
     let now = core.now();
-    let whole = with_half(core, id, from, |pool, _, mut half| {
-        let whole = half.source.is_finished() || io.peer_address(half.source.fd).is_ok();
+    let fate = with_half(core, id, from, |pool, _, mut half| {
         half.source.on_eof();
-        if whole {
-            half.sink.finish();
-            half.flush(io, pool, now);
-        }
-        whole
+        half.finish(io, pool, now)
     });
-    if whole == Some(false) { Fate::Ends(CloseReason::TunnelReset) } else { ended(core, id) }
+    unless_ended(core, id, fate)
 }
 
 /// The sink of a direction took bytes: `to` is that side.
 pub fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, to: Side, n: u32) -> Fate {
     let now = core.now();
-    let from = if to == Side::Conn { Side::Link } else { Side::Conn };
-    with_half(core, id, from, |pool, tunnel, mut half| {
+    let fate = with_half(core, id, to.other(), |pool, tunnel, mut half| {
         tunnel.idle_by = now.after(half.idle);
         half.sink.on_sent(n, pool);
         half.deadlines.end_write();
         half.flush(io, pool, now);
-        half.pull(io, Expect::Now);
+        half.go_on(io, pool, tunnel, now)
     });
-    ended(core, id)
+    unless_ended(core, id, fate)
+}
+
+/// A poll in the place of a recv ended: of a direction that is spliced, or of a parked stream.
+pub fn on_readable(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> Fate {
+    let now = core.now();
+    let fate = with_half(core, id, from, |pool, tunnel, mut half| {
+        if !half.source.is_parked() {
+            tunnel.bulk[from as usize].set_readable();
+        }
+        half.source.on_readable();
+        half.go_on(io, pool, tunnel, now)
+    });
+    unless_ended(core, id, fate)
+}
+
+/// The side `to` made room for what is to be spliced.
+pub fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, to: Side) -> Fate {
+    let now = core.now();
+    let fate = with_half(core, id, to.other(), |pool, tunnel, mut half| {
+        half.sink.on_writable();
+        half.deadlines.end_write();
+        half.go_on(io, pool, tunnel, now)
+    });
+    unless_ended(core, id, fate)
+}
+
+fn unless_ended(core: &Core, id: Id<Tunnel>, fate: Option<Fate>) -> Fate {
+    match fate {
+        Some(ends @ Fate::Ends(_)) => ends,
+        Some(Fate::Goes) | None => ended(core, id),
+    }
 }
 
 /// Both directions have ended and nothing is left to send.
@@ -272,7 +353,8 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Fate {
 /// the bytes it carried up and down.
 pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool) -> (u64, u64) {
     reach::end_wait(core, id);
-    let Some(tunnel) = core.tunnels.remove(id) else { return (0, 0) };
+    let Some(mut tunnel) = core.tunnels.remove(id) else { return (0, 0) };
+    tunnel.bulk.iter_mut().for_each(|bulk| bulk.drop_pipe(io));
     if tunnel.is_open() {
         core.stats.tunnels_ended.add(1);
         core.stats.tunnel_bytes_up.add(tunnel.up_bytes);

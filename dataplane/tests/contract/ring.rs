@@ -93,6 +93,7 @@ fn without_descriptors() {
 fn child_without_descriptors() {
     let mut harness = OnRing { alone: true, ..on_ring() };
     scenarios::accept_without_descriptors(&mut harness);
+    scenarios::pipes_without_descriptors(&mut harness);
 }
 
 #[test]

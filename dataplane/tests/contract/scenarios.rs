@@ -6,6 +6,7 @@ use dataplane::io::{
     Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, PortRange, Shutdown, SocketAddress,
     SocketOption, Token,
 };
+use dataplane::limits;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ macro_rules! each_scenario {
         $test!(splice_from_socket_to_socket);
         $test!(splice_to_a_full_socket);
         $test!(splice_and_a_peer_that_left);
+        $test!(splice_of_much);
+        $test!(unload_a_pipe);
+        $test!(pipes_are_lent_to_the_last);
         $test!(poll_sees_the_end);
         $test!(poll_sees_a_reset);
         $test!(poll_sees_a_shutdown);
@@ -47,6 +51,7 @@ macro_rules! each_scenario {
         $test!(what_a_slow_reader_has_not_taken);
         $test!(accept_many);
         $test!(accept_without_descriptors);
+        $test!(pipes_without_descriptors);
     };
 }
 pub(crate) use each_scenario;
@@ -728,24 +733,25 @@ pub fn splice_from_socket_to_socket<H: Harness>(h: &mut H) {
     let pairs = w.pairs(2);
     let ((a, b), (c, d)) = (pairs[0], pairs[1]);
     w.io.set_option(c, SocketOption::NonBlocking).unwrap();
-    let mut pipe = w.io.take_pipe().unwrap();
+    let pipe = w.io.take_pipe().unwrap();
     let mut seen = Vec::new();
     for text in [b"hello".as_slice(), b" again"] {
         w.write(a, text);
         ready(&mut w, b, Interest::Readable);
         // Never more than asked for; the rest stays in the socket.
-        assert_eq!(w.io.splice_in(b, &mut pipe, 3), Ok(3));
+        assert_eq!(w.io.splice_in(b, &pipe, 3), Ok(3));
         assert_eq!(w.io.unread(b), Ok(u32::try_from(text.len()).unwrap() - 3));
-        assert_eq!((pipe.held(), w.io.splice_out(&mut pipe, c)), (3, Ok(3)));
+        assert_eq!(w.io.held(&pipe), 3);
+        assert_eq!(w.io.splice_out(&pipe, c), Ok(3));
         ready(&mut w, b, Interest::Readable);
-        assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(text.len() - 3));
-        assert_eq!(w.io.splice_out(&mut pipe, c), Ok(text.len() - 3));
+        assert_eq!(w.io.splice_in(b, &pipe, 1 << 20), Ok(text.len() - 3));
+        assert_eq!(w.io.splice_out(&pipe, c), Ok(text.len() - 3));
         seen.extend(w.read(d, text.len()));
     }
     assert_eq!(seen, b"hello again");
     w.close(a);
     ready(&mut w, b, Interest::Readable);
-    assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(0), "the end of the stream");
+    assert_eq!(w.io.splice_in(b, &pipe, 1 << 20), Ok(0), "the end of the stream");
     w.io.give_pipe(pipe);
     // The sockets serve submitted operations as before.
     w.write(c, b"copied");
@@ -763,7 +769,7 @@ pub fn splice_to_a_full_socket<H: Harness>(h: &mut H) {
     let ((a, b), (c, d)) = (pairs[0], pairs[1]);
     w.io.set_option(c, SocketOption::NonBlocking).unwrap();
     ready(&mut w, c, Interest::Writable);
-    let mut pipe = w.io.take_pipe().unwrap();
+    let pipe = w.io.take_pipe().unwrap();
     let (mut sent, mut read) = (0, 0);
     // Until the far socket takes no more.
     loop {
@@ -771,8 +777,8 @@ pub fn splice_to_a_full_socket<H: Harness>(h: &mut H) {
         w.write(a, &piece);
         sent += piece.len();
         ready(&mut w, b, Interest::Readable);
-        let taken = w.io.splice_in(b, &mut pipe, 1 << 20).unwrap();
-        match w.io.splice_out(&mut pipe, c) {
+        let taken = w.io.splice_in(b, &pipe, 1 << 20).unwrap();
+        match w.io.splice_out(&pipe, c) {
             Ok(n) if n == taken => {}
             Ok(_) | Err(Errno(libc::EAGAIN)) => break,
             Err(errno) => panic!("{errno}"),
@@ -786,8 +792,8 @@ pub fn splice_to_a_full_socket<H: Harness>(h: &mut H) {
         if waits && w.take(room).is_some() {
             waits = false;
         }
-        if !waits && pipe.held() > 0 {
-            let n = w.io.splice_out(&mut pipe, c).unwrap();
+        if !waits && w.io.held(&pipe) > 0 {
+            let n = w.io.splice_out(&pipe, c).unwrap();
             assert!(n > 0);
         }
         let token = w.recv(d, Class::Large);
@@ -810,25 +816,120 @@ pub fn splice_and_a_peer_that_left<H: Harness>(h: &mut H) {
     w.io.set_option(c, SocketOption::NonBlocking).unwrap();
     w.write(a, b"lost");
     ready(&mut w, b, Interest::Readable);
-    let mut pipe = w.io.take_pipe().unwrap();
-    assert_eq!(w.io.splice_in(b, &mut pipe, 1 << 20), Ok(4));
+    let pipe = w.io.take_pipe().unwrap();
+    assert_eq!(w.io.splice_in(b, &pipe, 1 << 20), Ok(4));
     w.io.set_option(d, SocketOption::ResetOnClose).unwrap();
     w.close(d);
     ready(&mut w, c, Interest::Readable);
-    let Err(Errno(errno)) = w.io.splice_out(&mut pipe, c) else { panic!("bytes for nobody") };
+    let Err(Errno(errno)) = w.io.splice_out(&pipe, c) else { panic!("bytes for nobody") };
     assert!([libc::ECONNRESET, libc::EPIPE].contains(&errno), "{errno}");
     // Bytes are in it: it goes back all the same, and the next one is empty.
     w.io.give_pipe(pipe);
     let pipe = w.io.take_pipe().unwrap();
-    assert_eq!(pipe.held(), 0);
+    assert_eq!(w.io.held(&pipe), 0);
     w.io.give_pipe(pipe);
     w.io.set_option(a, SocketOption::ResetOnClose).unwrap();
     w.close(a);
     ready(&mut w, b, Interest::Readable);
-    let mut pipe = w.io.take_pipe().unwrap();
-    assert_eq!(w.io.splice_in(b, &mut pipe, 10), Err(Errno(libc::ECONNRESET)));
+    let pipe = w.io.take_pipe().unwrap();
+    assert_eq!(w.io.splice_in(b, &pipe, 10), Err(Errno(libc::ECONNRESET)));
     w.io.give_pipe(pipe);
     w.close(b);
     w.close(c);
+    w.finish();
+}
+
+/// A pipe takes what it takes, perhaps more than its size in bytes: what it holds is what was counted.
+pub fn splice_of_much<H: Harness>(h: &mut H) {
+    const MUCH: usize = 3 << 20;
+    let mut w = World::new(h);
+    let pairs = w.pairs(2);
+    let ((a, b), (c, d)) = (pairs[0], pairs[1]);
+    w.io.set_option(c, SocketOption::NonBlocking).unwrap();
+    let (mut sent, mut read) = (0, 0);
+    while read < MUCH {
+        if sent < MUCH {
+            let piece: Vec<u8> = (sent..sent + 60_000).map(canary).collect();
+            w.write(a, &piece);
+            sent += piece.len();
+        }
+        ready(&mut w, b, Interest::Readable);
+        let pipe = w.io.take_pipe().unwrap();
+        let taken = w.io.splice_in(b, &pipe, 1 << 30).unwrap();
+        assert_eq!(w.io.held(&pipe), taken);
+        let mut given = 0;
+        while given < taken {
+            ready(&mut w, c, Interest::Writable);
+            given += w.io.splice_out(&pipe, c).unwrap();
+            assert_eq!(w.io.held(&pipe), taken - given);
+            let token = w.recv(d, Class::Large);
+            let bytes = w.bytes(token);
+            assert!((read..).zip(&bytes).all(|(at, byte)| *byte == canary(at)));
+            read += bytes.len();
+        }
+        w.io.give_pipe(pipe);
+        while read < sent && sent >= MUCH {
+            let token = w.recv(d, Class::Large);
+            read += w.bytes(token).len();
+        }
+    }
+    w.close_both((a, b));
+    w.close_both((c, d));
+    w.finish();
+}
+
+pub fn unload_a_pipe<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    let pairs = w.pairs(2);
+    let ((a, b), (c, d)) = (pairs[0], pairs[1]);
+    w.io.set_option(c, SocketOption::NonBlocking).unwrap();
+    let pipe = w.io.take_pipe().unwrap();
+    assert_eq!(w.io.unload(&pipe, &mut [0; 8]), Err(Errno(libc::EAGAIN)), "an empty pipe");
+    w.write(a, b"copied and passed on");
+    ready(&mut w, b, Interest::Readable);
+    assert_eq!(w.io.splice_in(b, &pipe, 1 << 20), Ok(20));
+    let mut to = [0; 7];
+    assert_eq!((w.io.unload(&pipe, &mut to), &to), (Ok(7), b"copied "));
+    assert_eq!((w.io.held(&pipe), w.io.splice_out(&pipe, c)), (13, Ok(13)));
+    assert_eq!(w.read(d, 13), b"and passed on");
+    w.write(a, b"all");
+    ready(&mut w, b, Interest::Readable);
+    assert_eq!(w.io.splice_in(b, &pipe, 1 << 20), Ok(3));
+    let mut to = [0; 100];
+    assert_eq!((w.io.unload(&pipe, &mut to), &to[..3]), (Ok(3), &b"all"[..]));
+    assert_eq!(w.io.held(&pipe), 0);
+    w.io.give_pipe(pipe);
+    w.close_both((a, b));
+    w.close_both((c, d));
+    w.finish();
+}
+
+pub fn pipes_are_lent_to_the_last<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    for _ in 0..2 {
+        let pipes: Vec<_> = std::iter::from_fn(|| w.io.take_pipe()).collect();
+        assert_eq!(pipes.len(), usize::from(limits::PIPES));
+        assert!(pipes.iter().all(|pipe| w.io.held(pipe) == 0));
+        let last = pipes.iter().position(dataplane::io::Pipe::is_last);
+        assert_eq!(last, Some(pipes.len() - 1), "the last one is lent last");
+        pipes.into_iter().for_each(|pipe| w.io.give_pipe(pipe));
+    }
+    w.finish();
+}
+
+pub fn pipes_without_descriptors<H: Harness>(h: &mut H) {
+    let mut w = World::new(h);
+    if w.exhaust_descriptors() {
+        assert!(w.io.take_pipe().is_none());
+        w.relieve_descriptors();
+        let pipe = w.io.take_pipe().unwrap();
+        assert!(w.exhaust_descriptors());
+        // The last one exists by now, and is lent when no other can be made.
+        let last = w.io.take_pipe().unwrap();
+        assert!(!pipe.is_last() && last.is_last() && w.io.take_pipe().is_none());
+        w.relieve_descriptors();
+        w.io.give_pipe(last);
+        w.io.give_pipe(pipe);
+    }
     w.finish();
 }

@@ -10,7 +10,7 @@ use dataplane::limits;
 use dataplane::link;
 use dataplane::proto::proxy_header::{self, Reading};
 use dataplane::route::RouteTable;
-use dataplane::shard::Shard;
+use dataplane::shard::{Shard, drain};
 use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
@@ -66,6 +66,8 @@ pub(crate) struct End {
     is_client: bool,
     /// Reads nothing.
     deaf: bool,
+    /// Goes on speaking when the other side has finished.
+    stays: bool,
     pub(crate) received: Vec<u8>,
     /// Bytes of requests that were recorded already.
     taken: usize,
@@ -154,6 +156,7 @@ impl Far {
             peer,
             is_client,
             deaf,
+            stays: false,
             received,
             taken: 0,
             announced: false,
@@ -180,6 +183,9 @@ impl Far {
         }
         let end = &mut self.ends[at];
         end.peer.speak(net);
+        if end.stays && end.peer.ended == Some(Ended::Eof) {
+            return;
+        }
         if end.peer.ended.is_some() && end.ended_at.is_none() {
             end.ended_at = Some(net.now);
             end.peer.leave(net, false);
@@ -381,6 +387,19 @@ impl Bed {
     /// More for a client to do, behind what it does already.
     pub(crate) fn tell(&mut self, at: usize, script: impl IntoIterator<Item = Act>) {
         self.io.world.tell(&mut self.io.net, at, script);
+    }
+    /// An end that was deaf reads from now on.
+    pub(crate) fn hear(&mut self, at: usize) {
+        self.io.world.ends[at].deaf = false;
+        self.io.world.act(&mut self.io.net, at);
+    }
+    /// An end that goes on speaking when the other side has finished, until it is told to close.
+    pub(crate) fn stay(&mut self, at: usize) {
+        self.io.world.ends[at].stays = true;
+    }
+    pub(crate) fn drain(&mut self, within: Duration) {
+        let by = self.now().after(within);
+        drain::begin(&mut self.shard, &mut self.io, by);
     }
     pub(crate) fn end(&self, at: usize) -> &End {
         &self.io.world.ends[at]

@@ -15,3 +15,5 @@ mod requests;
 mod responses;
 mod shards;
 mod timeouts;
+mod tunnels;
+mod uploads;

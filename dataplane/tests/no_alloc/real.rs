@@ -114,11 +114,17 @@ impl Io for Counted {
     fn give_pipe(&mut self, pipe: Pipe) {
         self.ring.give_pipe(pipe);
     }
-    fn splice_in(&mut self, from: Fd, pipe: &mut Pipe, most: usize) -> Result<usize, Errno> {
+    fn held(&self, pipe: &Pipe) -> usize {
+        self.ring.held(pipe)
+    }
+    fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
         self.call().splice_in(from, pipe, most)
     }
-    fn splice_out(&mut self, pipe: &mut Pipe, to: Fd) -> Result<usize, Errno> {
+    fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
         self.call().splice_out(pipe, to)
+    }
+    fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
+        self.call().unload(pipe, to)
     }
     fn discard(&mut self, fd: Fd) {
         self.call().discard(fd);

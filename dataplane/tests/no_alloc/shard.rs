@@ -15,10 +15,14 @@ const OK: &[u8] =
 
 /// `MEASURED` exchanges are watched, all on connections that stay: the first that closes makes a table longer.
 fn assert_allocates_nothing(exchange: &Exchange) {
-    with_shard(CLIENTS, (WARM + MEASURED + WARM) / CLIENTS, exchange, |real| {
+    assert_allocates_nothing_in(MEASURED, exchange);
+}
+
+fn assert_allocates_nothing_in(measured: u64, exchange: &Exchange) {
+    with_shard(CLIENTS, (WARM + measured + WARM) / CLIENTS, exchange, |real| {
         real.run_to(WARM);
-        let count = allocations(|| real.run_to(WARM + MEASURED));
-        assert_eq!(count, 0, "allocations in {MEASURED} exchanges");
+        let count = allocations(|| real.run_to(WARM + measured));
+        assert_eq!(count, 0, "allocations in {measured} exchanges");
     });
 }
 
@@ -64,6 +68,17 @@ fn exchanges_with_uploads() {
     });
 }
 
+/// Bodies long enough to be spliced, and some of them with more behind what is copied with the head.
+#[test]
+fn exchanges_with_bulk_uploads() {
+    for len in [24_576, 65_536, 300_000] {
+        let head = format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n");
+        let request = [head.into_bytes(), vec![b'b'; len]].concat();
+        let exchange = Exchange { protocol: Protocol::Http, request, response: OK.to_vec() };
+        assert_allocates_nothing_in(2_000, &exchange);
+    }
+}
+
 #[test]
 fn exchanges_with_uploads_in_chunks() {
     let body = "b".repeat(4096);
@@ -86,6 +101,20 @@ fn tunnels() {
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{body}").into_bytes();
         assert_allocates_nothing(&Exchange { protocol: Protocol::Tcp, request, response });
     }
+}
+
+/// Messages that promote a direction each time, and demote it again.
+#[test]
+fn tunnels_that_pour() {
+    let body = "b".repeat(300_000);
+    let request = format!("POST / HTTP/1.1\r\nContent-Length: 300000\r\n\r\n{body}").into_bytes();
+    let exchange = Exchange { protocol: Protocol::Tcp, request, response: OK.to_vec() };
+    with_shard(CLIENTS, (WARM + 2_000 + WARM) / CLIENTS, &exchange, |real| {
+        real.run_to(WARM);
+        let count = allocations(|| real.run_to(WARM + 2_000));
+        assert_eq!(count, 0);
+        assert!(real.shard.core.stats.spliced_bytes.get() > 100_000 * 2_000, "it was copied");
+    });
 }
 
 /// A busy shard enters the kernel less than once for each request, and makes no other system call for one.

@@ -160,7 +160,8 @@ impl Ledger {
             let near = |times: &[Mono]| {
                 times.iter().any(|at| at.0 <= exchange.ended_at.0 && exchange.ended_at.since(*at) < RACE)
             };
-            let aged = self.mortal && exchange.outcome == Outcome::Unanswered;
+            let aged = self.mortal
+                && matches!(exchange.outcome, Outcome::Unanswered | Outcome::Tunnelled { whole: false });
             let poisoned = exchange.raced || exchange.arrivals == 0 && near(&self.poisons);
             let race = exchange.raced || near(&self.idle_ends) || near(&self.poisons);
             let verdict = judge_always(exchange, poisoned)

@@ -237,6 +237,11 @@ fn size(random: &mut Random) -> u64 {
     }
 }
 
+/// Of one direction of a tunnel: some pour long enough to be spliced.
+fn tunnel_size(random: &mut Random) -> u64 {
+    if random.one_in(3) { random.between(200_000, 600_000) } else { size(random) }
+}
+
 fn draw_answer(random: &mut Random, method: &str, http10: bool) -> Answer {
     let body = match random.below(12) {
         0 => Sending::UntilClose(size(random)),
@@ -311,7 +316,7 @@ pub(super) fn draw_request(random: &mut Random, last: bool) -> Request {
     if last && random.one_in(8) {
         (request.method, request.http10, request.close) = ("GET", false, false);
         (request.body, request.expect) = (Sending::None, false);
-        request.upgrade = Some((size(random), size(random)));
+        request.upgrade = Some((tunnel_size(random), tunnel_size(random)));
         request.answer.status = 101;
         request.answer.misdeed = None;
     } else if last && random.one_in(4) {
