@@ -83,6 +83,8 @@ pub const SHARD_STALL: Duration = secs(2);
 pub const ACCEPT_BACKOFF: Duration = ms(100);
 /// Commands that wait for one shard; control sends a handful in a life, and a full mailbox is a shard that is stuck.
 pub const MAILBOX_COMMANDS: usize = 64;
+/// Connections that a shard may have more than the least loaded one before it hands on what it accepts.
+pub const EVEN_SLACK: u32 = 2;
 /// Messages to other shards that one shard has on their way at once; a connection beyond that is served where it was
 /// accepted. A turn's accepts at most post that many before their completions are seen.
 pub const POSTS: u32 = 1024;

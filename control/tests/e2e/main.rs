@@ -27,6 +27,7 @@ mod proxy_protocol;
 mod queue;
 mod real_origins;
 mod refusals;
+mod shards;
 mod smuggling;
 mod sni;
 mod tcp;

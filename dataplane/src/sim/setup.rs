@@ -31,6 +31,8 @@ pub(super) struct Drawn {
     pub(super) mortal: bool,
     /// Drains in the middle of the run, this long after its begin.
     pub(super) drain_after: Option<Duration>,
+    /// Only the first shard accepts: the others live by what it hands them.
+    pub(super) one_accepts: bool,
     /// Idle conns are parked after this: in most seeds while their clients think.
     pub(super) park_after: Duration,
 }
@@ -77,14 +79,16 @@ pub(super) fn draw(seed: u64) -> Drawn {
     if random.one_in(6) {
         cluster.send_proxy = Some(random.pick(&[SendProxy::V1, SendProxy::V2]));
     }
+    let shards = if random.one_in(4) { random.between(2, 5) as u16 } else { 1 };
+    let one_accepts = random.one_in(2);
     let snapshot = Snapshot {
-        runtime: Runtime { shards: 1, node: "sim".into(), drain_timeout: seconds(5) },
+        runtime: Runtime { shards, node: "sim".into(), drain_timeout: seconds(5) },
         listeners: [listener, tcp].map(|l| Some(Arc::new(l))).into(),
         routes: vec![Arc::new(route())],
         clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows))],
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
-    Drawn { snapshot, pool, scarce, mortal, drain_after, park_after }
+    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after }
 }
 
 fn listener() -> Listener {
