@@ -90,6 +90,10 @@ pub const EVEN_SLACK: u32 = 2;
 pub const POSTS: u32 = 1024;
 /// Listen backlog; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 65535;
+/// Bytes of a unix socket's name: `sun_path` has 108, one of which is a NUL behind a path or in front of an abstract name.
+pub const UNIX_NAME_BYTES: usize = 107;
+/// Permissions of a unix socket's file.
+pub const SOCKET_MODE: Bound<u32> = bound(0, 0o660, 0o777);
 /// Descriptors without which nothing starts.
 pub const DESCRIPTORS_MIN: u64 = 32;
 /// Descriptors the process keeps for itself (logs, listeners, rings, epoll, eventfds), or a quarter of what it has.

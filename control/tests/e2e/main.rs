@@ -30,6 +30,7 @@ mod refusals;
 mod shards;
 mod smuggling;
 mod sni;
+mod sockets;
 mod tcp;
 mod timeouts;
 mod tuning;

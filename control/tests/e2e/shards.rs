@@ -59,3 +59,45 @@ fn a_limit_and_a_drain_hold_while_connections_move() {
     clients.iter_mut().for_each(Client::expect_closed);
     assert_eq!(proxy.exit_code(crate::support::PATIENCE), 0);
 }
+
+/// With `steer = "source"` all connections of one address are on one shard, and those of many are on several.
+#[test]
+fn a_source_address_stays_on_one_shard() {
+    let proxy =
+        Setup { runtime: "shards = 4\n", listener: "steer = \"source\"", tables: REPLY, ..Setup::default() }
+            .start();
+    let mut clients = Vec::new();
+    for n in 0..32 {
+        // Twelve of one address, kept open, so that evening out would have moved some; then one each of twenty others.
+        let source = if n < 12 { 5 } else { n };
+        let mut client = Client::connect_from([127, 0, 0, source].into(), proxy.edge());
+        assert_eq!(client.exchange(&format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).status, 200);
+        clients.push(client);
+    }
+    let one = spread(&proxy, (0..12).map(|n| format!("/{n}")));
+    assert_eq!(one.len(), 1, "{one:?}");
+    let many = spread(&proxy, (12..32).map(|n| format!("/{n}")));
+    assert!(many.len() > 1, "{many:?}");
+}
+
+/// By CPU: loopback handles a packet on the CPU of its sender, so that one pinned client reaches one shard.
+#[test]
+fn a_cpu_has_its_shard() {
+    let proxy =
+        Setup { runtime: "shards = 4\n", listener: "steer = \"cpu\"", tables: REPLY, ..Setup::default() }
+            .start();
+    let mut cpus = rustix::thread::CpuSet::new();
+    let all = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+    cpus.set(cpu);
+    rustix::thread::sched_setaffinity(None, &cpus).unwrap();
+    let mut clients = Vec::new();
+    for n in 0..12 {
+        let mut client = Client::connect(proxy.edge());
+        assert_eq!(client.exchange(&format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).status, 200);
+        clients.push(client);
+    }
+    rustix::thread::sched_setaffinity(None, &all).unwrap();
+    let spread = spread(&proxy, (0..12).map(|n| format!("/{n}")));
+    assert_eq!(spread.keys().copied().collect::<Vec<_>>(), [(cpu % 4) as u16], "{spread:?}");
+}

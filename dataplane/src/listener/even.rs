@@ -3,21 +3,23 @@
 //! The kernel spreads connections by a hash of their addresses, which is uneven where they are few and long; a socket
 //! that only one shard holds is as uneven as can be. So whoever accepts compares its load with those of the others, and
 //! hands the descriptor to the least loaded one if that has `EVEN_SLACK` connections less: moving one then leaves neither
-//! shard ahead of where the other was. A connection is moved at most once.
+//! shard ahead of where the other was. A connection is moved at most once. Where the listener steers them itself, by CPU or
+//! source address, they stay: the operator has said who is to serve them.
 
 use crate::conn;
 use crate::core::Core;
 use crate::io::{Fd, Io, Message};
 use crate::limits;
 use crate::post;
-use crate::spec::ListenerId;
+use crate::spec::{ListenerId, Steer};
 
 /// Races for the least loaded shard that may be lost before a connection stays where it is.
 const LOST_RACES: u32 = 4;
 
 /// A descriptor was accepted here: the least loaded shard gets it.
 pub fn place(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
-    if let Some(shard) = taker(core) {
+    let steered = core.snapshot.listener(listener).is_none_or(|spec| spec.steer != Steer::Hash);
+    if !steered && let Some(shard) = taker(core) {
         if post::begin(core, io, shard, Message::Conn { listener, fd }) {
             core.stats.handed.add(1);
             return;

@@ -370,7 +370,7 @@ fn listen(io: &mut SimIo<Workload>, address: SocketAddress) -> Fd {
     let open = |io: &mut SimIo<Workload>| {
         let fd = io.listener_socket();
         io.set_option(fd, SocketOption::ReusePort)?;
-        io.bind(fd, &address)?;
+        io.bind(fd, &address.into())?;
         io.listen(fd, limits::LISTEN_BACKLOG)?;
         Ok::<Fd, crate::io::Errno>(fd)
     };
