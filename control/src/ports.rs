@@ -78,7 +78,7 @@ impl PortWatch {
                 endpoint: endpoint.id,
                 cluster_name: Arc::clone(&cluster.name),
                 endpoint_name: Arc::clone(&endpoint.name),
-                capacity: of_family[usize::from(endpoint.address.is_v6())]?,
+                capacity: of_family[usize::from(endpoint.address.as_ip()?.is_v6())]?,
                 short: false,
             })
         });

@@ -8,8 +8,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The ready line, without its newline. `listeners` are the name and bound address of each.
 pub(crate) fn line<A: std::fmt::Display>(listeners: &[(&str, A)], shards: usize) -> String {
-    let entry = |(name, address): &(&str, A)| format!(r#"{{"name":"{name}","address":"{address}"}}"#);
-    // Names match [a-z0-9][a-z0-9_.-]* and addresses are numbers: nothing needs escaping.
+    // Names match [a-z0-9][a-z0-9_.-]*; an address may be a path.
+    let entry = |(name, address): &(&str, A)| {
+        format!(r#"{{"name":"{name}","address":{}}}"#, serde_json::Value::from(address.to_string()))
+    };
     let listeners = listeners.iter().map(entry).collect::<Vec<_>>().join(",");
     format!(
         r#"{{"ready":true,"listeners":[{listeners}],"admin":null,"shards":{shards},"backend":"io_uring"}}"#

@@ -4,10 +4,12 @@ use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
 use crate::doctor::{self, Question};
 use crate::exit::Exit;
+use crate::inherited;
 use crate::log::{self, Log};
 use crate::ports::{self, PortWatch};
 use crate::ready;
 use crate::watchdog::{TICK, Watchdog};
+use dataplane::io::Address;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd, StartError};
 use std::hash::{BuildHasher as _, RandomState};
@@ -26,7 +28,7 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// `ringway`: the built-in demo.
 pub fn demo() -> Exit {
-    match config::parse(config::DEMO, "demo", &environment()) {
+    match config::parse(config::DEMO, "demo", &environment(true)) {
         Ok(loaded) => serve(&loaded, true),
         Err(report) => {
             complain(&format!("the built-in demo is wrong:\n{report}"));
@@ -37,7 +39,7 @@ pub fn demo() -> Exit {
 
 /// `ringway run -c FILE`.
 pub fn run(file: &Path) -> Exit {
-    match config::load(file, &environment()) {
+    match config::load(file, &environment(true)) {
         Ok(loaded) => {
             eprint_all(&loaded.warnings.to_string());
             serve(&loaded, false)
@@ -51,7 +53,7 @@ pub fn run(file: &Path) -> Exit {
 
 /// `ringway check -c FILE`.
 pub fn check(file: &Path, json: bool) -> Exit {
-    let (report, exit) = match config::load(file, &environment()) {
+    let (report, exit) = match config::load(file, &environment(false)) {
         Ok(loaded) => (loaded.warnings, Exit::Clean),
         Err(report) => (report, Exit::Configuration),
     };
@@ -65,7 +67,7 @@ pub fn check(file: &Path, json: bool) -> Exit {
 
 /// `ringway doctor`.
 pub fn doctor(question: &Question) -> Exit {
-    doctor::run(question, &environment())
+    doctor::run(question, &environment(false))
 }
 
 fn eprint_all(lines: &str) {
@@ -74,11 +76,12 @@ fn eprint_all(lines: &str) {
 }
 
 /// What a configuration's "auto" values follow. Raises the descriptor limit first, as far as the machine lets us.
-fn environment() -> Environment {
+fn environment(serves: bool) -> Environment {
     let machine = plane::resources();
     Environment {
         cpus: machine.shards,
         descriptors: machine.descriptors,
+        inherited: serves.then(inherited::names),
         random_node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
         local_ports: ports::range_of_machine(),
         is_source: plane::is_source,
@@ -350,6 +353,19 @@ impl Running<'_> {
 /// Why the plane did not start, in one line that says what to change.
 fn explain(error: &StartError) -> String {
     match error {
+        StartError::Bind { listener, address: address @ Address::Unix(_), errno } => {
+            let hint = match errno.0 {
+                libc::EADDRINUSE => "; somebody listens there: end it, or change the path",
+                libc::ENOTSOCK => "; a file is there that is no socket: it is not touched",
+                libc::ENOENT => "; its directory does not exist",
+                libc::EACCES => "; the directory must be writable, and a socket there to be replaced too",
+                _ => "",
+            };
+            format!("cannot listen on {address} (listener {listener}): {errno}{hint}")
+        }
+        StartError::Inherited { listener, fd, why } => {
+            format!("cannot listen on fd:{fd} (listener {listener}): it {why}")
+        }
         StartError::Bind { listener, address, errno } => {
             let hint = match errno.0 {
                 libc::EADDRINUSE => "; something else listens there: end it, or change the address",
@@ -367,7 +383,7 @@ fn explain(error: &StartError) -> String {
 fn announce(plane: &Plane, loaded: &Loaded, demo: bool) {
     let snapshot = &loaded.snapshot;
     let name = |id| snapshot.listener(id).map_or("", |listener| &listener.name);
-    let bound: Vec<_> = plane.bound().iter().map(|bound| (name(bound.listener), bound.address)).collect();
+    let bound: Vec<_> = plane.bound().iter().map(|bound| (name(bound.listener), &bound.address)).collect();
     let shards = usize::from(snapshot.runtime.shards);
     if demo {
         ready::print(&ready::demo_text(&bound, shards));

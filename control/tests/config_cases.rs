@@ -16,6 +16,7 @@ fn environment() -> Environment {
         random_node: "node".to_owned(),
         local_ports: PortRange::new(32_768, 60_999),
         is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
+        inherited: None,
     }
 }
 

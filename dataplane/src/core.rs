@@ -6,7 +6,7 @@
 use crate::buf::{Pool, PoolSize};
 use crate::cluster::ClusterState;
 use crate::cluster::exhausted::Exhausted;
-use crate::cluster::shared::{SharedCluster, SharedListener};
+use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use crate::conn::Conn;
 use crate::exchange::Exchange;
 use crate::io::{Clock, Mono};
@@ -33,6 +33,7 @@ use std::time::Duration;
 pub struct Shared {
     pub listeners: Vec<Option<Arc<SharedListener>>>,
     pub clusters: Vec<Option<Arc<SharedCluster>>>,
+    pub loads: SharedLoads,
 }
 
 impl Shared {
@@ -45,6 +46,7 @@ impl Shared {
         Self {
             listeners: snapshot.listeners.iter().map(listener).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
+            loads: SharedLoads::new(snapshot.runtime.shards),
         }
     }
 }

@@ -93,11 +93,17 @@ pub const SHARD_STALL: Duration = secs(2);
 pub const ACCEPT_BACKOFF: Duration = ms(100);
 /// Commands that wait for one shard; control sends a handful in a life, and a full mailbox is a shard that is stuck.
 pub const MAILBOX_COMMANDS: usize = 64;
+/// Connections that a shard may have more than the least loaded one before it hands on what it accepts.
+pub const EVEN_SLACK: u32 = 2;
 /// Messages to other shards that one shard has on their way at once; a connection beyond that is served where it was
 /// accepted. A turn's accepts at most post that many before their completions are seen.
 pub const POSTS: u32 = 1024;
 /// Listen backlog; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 65535;
+/// Bytes of a unix socket's name: `sun_path` has 108, one of which is a NUL behind a path or in front of an abstract name.
+pub const UNIX_NAME_BYTES: usize = 107;
+/// Permissions of a unix socket's file.
+pub const SOCKET_MODE: Bound<u32> = bound(0, 0o660, 0o777);
 /// Descriptors without which nothing starts.
 pub const DESCRIPTORS_MIN: u64 = 32;
 /// Descriptors the process keeps for itself (logs, listeners, rings, epoll, eventfds), or a quarter of what it has.

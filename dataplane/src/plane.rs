@@ -1,9 +1,11 @@
-//! All shards of a process: binds the listeners, starts a pinned thread for each shard, and speaks to them for control.
+//! All shards of a process: opens the listeners (`listening`), starts a pinned thread for each shard, and speaks to them for control.
+
+mod listening;
 
 use crate::buf::PoolSize;
 use crate::cluster::shared::SharedEndpoint;
 use crate::core::{Setup, Shared};
-use crate::io::{Errno, Fd, Io, Kind, SocketAddress, SocketOption, Token};
+use crate::io::{Address, Errno, Fd, Io, Kind, Token};
 use crate::limits;
 use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
@@ -11,8 +13,11 @@ use crate::shard::{Shard, Turn};
 use crate::spec::{ClusterId, EndpointId, ListenerId, Snapshot};
 use crate::stats::access_log::{self, LogReader};
 use crate::stats::{Stats, request_id};
+use crate::sys::inherited::InheritedError;
+use crate::sys::unix::SocketFile;
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, Unusable};
+use listening::{Listening, Sockets};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -40,17 +45,19 @@ pub enum ShardEnd {
 }
 
 /// One bound address of a listener, with its real port.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bound {
     pub listener: ListenerId,
-    pub address: SocketAddress,
+    pub address: Address,
 }
 
 /// Why the plane did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// A listener's address could not be had.
-    Bind { listener: String, address: SocketAddress, errno: Errno },
+    Bind { listener: String, address: Address, errno: Errno },
+    /// An inherited descriptor is not what it should be.
+    Inherited { listener: String, fd: i32, why: InheritedError },
     /// The machine cannot run it; the text says why and what to change.
     Machine(String),
 }
@@ -96,6 +103,8 @@ pub fn probe() -> Result<Features, Unusable> {
 pub struct Plane {
     shared: Arc<Shared>,
     bound: Vec<Bound>,
+    /// Files of unix sockets, until nothing more is accepted. Control is one thread, as with the mailboxes.
+    files: RefCell<Vec<SocketFile>>,
     shards: Vec<Running>,
     log_readers: Vec<LogReader>,
 }
@@ -112,8 +121,6 @@ struct Running {
     commands: RefCell<Sender<Command>>,
     stats: Arc<Stats>,
 }
-
-type Sockets = Vec<(ListenerId, Fd, SocketAddress)>;
 
 impl Plane {
     /// Binds every listener once per shard, starts the shards, and returns when each accepts. `notify` is called on the
@@ -133,7 +140,7 @@ impl Plane {
             )));
         }
         let count = snapshot.runtime.shards.max(1);
-        let (sockets, bound) = bind(&snapshot, count)?;
+        let Listening { sockets, bound, files } = listening::open(&snapshot, count)?;
         let routes = Arc::new(RouteTable::of(&snapshot));
         let shared = Arc::new(Shared::new(&snapshot));
         let wall = clock::now().wall;
@@ -185,7 +192,7 @@ impl Plane {
             // One that is gone already is reported through `notify`.
             let _ = shard.send(rings.clone());
         }
-        Ok(Self { shared, bound, shards, log_readers })
+        Ok(Self { shared, bound, files: RefCell::new(files), shards, log_readers })
     }
 
     /// One entry for each bound address.
@@ -211,10 +218,12 @@ impl Plane {
     }
     /// Every shard stops accepting, finishes what runs within `within`, and ends.
     pub fn drain(&self, within: Duration) {
+        self.files.borrow_mut().clear();
         self.tell(Command::Drain { within });
     }
     /// Every shard closes what it has and ends.
     pub fn stop(&self) {
+        self.files.borrow_mut().clear();
         self.tell(Command::Stop);
     }
     /// Makes the first shard fail, for the tests of what then happens.
@@ -241,39 +250,6 @@ impl Plane {
             let _ = shard.thread.join();
         }
     }
-}
-
-/// Every listener's sockets, by shard. The first socket of an address chooses the port where it is 0.
-fn bind(snapshot: &Snapshot, shards: u16) -> Result<(Vec<Sockets>, Vec<Bound>), StartError> {
-    let mut sockets: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
-    let mut bound = Vec::new();
-    for listener in snapshot.listeners.iter().flatten() {
-        for address in &listener.addresses {
-            let failed =
-                |errno| StartError::Bind { listener: listener.name.to_string(), address: address.0, errno };
-            is_free(&address.0).map_err(failed)?;
-            let mut real = address.0;
-            for of_shard in &mut sockets {
-                let fd =
-                    socket::listener(&real, limits::LISTEN_BACKLOG).map_err(|error| failed(error.errno))?;
-                // Inherited by what it accepts.
-                let dead_peer = SocketOption::DeadPeer(listener.timeouts.dead_peer);
-                socket::set_option(fd, dead_peer).map_err(failed)?;
-                real = socket::local_address(fd).map_err(failed)?;
-                of_shard.push((listener.id, fd, real));
-            }
-            bound.push(Bound { listener: listener.id, address: real });
-        }
-    }
-    Ok((sockets, bound))
-}
-
-/// SO_REUSEPORT would let us join another process's group of the same user without a word: bind once without it first.
-fn is_free(address: &SocketAddress) -> Result<(), Errno> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    socket::probe_free(address)
 }
 
 /// A shard's ring, or why it has none.

@@ -207,7 +207,7 @@ impl Stream {
         }
     }
 
-    pub fn connect(&mut self, io: &mut impl Io, to: &crate::io::SocketAddress, token: Token) {
+    pub fn connect(&mut self, io: &mut impl Io, to: &crate::io::Address, token: Token) {
         self.begin(CONNECT);
         io.connect(self.fd, to, token);
     }

@@ -60,7 +60,7 @@ fn or_dash(bytes: &[u8]) -> String {
 fn edits(head: &RequestHead) -> RequestEdits<'static> {
     RequestEdits {
         host: None,
-        peer: [192, 0, 2, 1].into(),
+        peer: Some([192, 0, 2, 1].into()),
         forwarded: ForwardedMode::Replace,
         trusted: false,
         scheme: "http",

@@ -4,7 +4,7 @@
 
 #![cfg(loom)]
 
-use dataplane::cluster::shared::{SharedCluster, SharedListener};
+use dataplane::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use dataplane::shard::mailbox::mailbox;
 use dataplane::spec::EndpointId;
 use loom::sync::{Arc, Notify};
@@ -78,6 +78,27 @@ fn a_limit_is_never_exceeded_and_is_reached() {
         assert!(opened[0] != opened[1]);
         listener.close();
         assert!(listener.try_open(2) && !listener.try_open(2));
+    });
+}
+
+/// Two shards hand something to a third, which meanwhile shuts: once it is shut and finds its load at 0, nothing is on its
+/// way to it; and both never count in on the sight of one load.
+#[test]
+fn nothing_is_on_its_way_to_an_empty_shut_shard() {
+    loom::model(|| {
+        let loads = Arc::new(SharedLoads::new(3));
+        let shard = {
+            let loads = loads.clone();
+            thread::spawn(move || {
+                loads.shut(0);
+                loads.get(0)
+            })
+        };
+        let handed = on_two_shards(&loads, |loads| loads.try_hand(0, 0));
+        let at_shut = shard.join().unwrap();
+        assert!(!(handed[0] && handed[1]), "both saw 0");
+        assert_eq!(loads.get(0), at_shut, "counted in after it was shut");
+        assert_eq!(at_shut, u32::from(handed[0] || handed[1]));
     });
 }
 

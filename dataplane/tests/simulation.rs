@@ -66,7 +66,6 @@ fn is_beyond(name: &str) -> bool {
 
 const BEYOND: &[(&str, &str)] = &[
     ("close dead_peer", "nobody vanishes in the simulator: control/tests/e2e/dead_peer.rs"),
-    ("fault PostFails", "one shard alone posts to nobody: tests/contract/post.rs"),
     ("close internal", "a bug of ours; the run fails when it happens"),
     (
         "close proxy_peer_not_allowed",
@@ -181,4 +180,8 @@ fn a_stale_completion_honoured_is_found() {
 #[test]
 fn a_lost_fin_on_an_idle_link_is_found() {
     assert_found(Sabotage::LostIdleFin);
+}
+#[test]
+fn a_lost_message_is_found() {
+    assert_found(Sabotage::LostMessage);
 }

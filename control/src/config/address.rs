@@ -1,18 +1,32 @@
 //! Addresses as the file writes them: to listen on, to connect to, ranges to connect from, networks to believe.
 
 use super::tree::Item;
-use dataplane::io::SocketAddress;
+use dataplane::io::{Address, SocketAddress, UnixName};
+use dataplane::limits;
 use dataplane::spec::{ListenAddress, Network};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 /// Why a text is no address, and what was probably meant.
 type Wrong = (String, Option<String>);
 
-/// `"0.0.0.0:8080"`, `"[::]:443"`.
-pub(super) fn listen(item: &Item<'_>) -> Option<ListenAddress> {
-    let text = item.words()?;
-    if is_later(item, text, &["unix:", "fd:"]) {
-        return None;
+/// What `fd:` addresses are found among: the names of the descriptors from [`FIRST_INHERITED`] on that the process was
+/// started with (sd_listen_fds(3)); `None` where nothing will be started.
+pub(super) type Inherited<'e> = Option<&'e [String]>;
+
+/// SD_LISTEN_FDS_START.
+pub(super) const FIRST_INHERITED: i32 = 3;
+
+/// `"0.0.0.0:8080"`, `"[::]:443"`, `"unix:/run/x.sock"`, `"unix:@x"`, `"fd:3"`, `"fd:NAME"`: several where several
+/// inherited sockets have one name. `mode` is for the files of unix sockets.
+pub(super) fn listen(item: &Item<'_>, mode: u32, inherited: Inherited<'_>) -> Vec<ListenAddress> {
+    let Some(text) = item.words() else { return Vec::new() };
+    if let Some(name) = text.strip_prefix("unix:") {
+        let name = unix(item, name).map(Arc::new);
+        return name.map(|name| ListenAddress::Unix { name, mode }).into_iter().collect();
+    }
+    if let Some(which) = text.strip_prefix("fd:") {
+        return told(item, descriptors(which, inherited)).unwrap_or_default();
     }
     let found = socket(text).map_err(|(what, nearest)| match host_name(text) {
         Some(_) => {
@@ -20,14 +34,56 @@ pub(super) fn listen(item: &Item<'_>) -> Option<ListenAddress> {
         }
         None => (what, nearest),
     });
-    Some(ListenAddress(told(item, found)?))
+    told(item, found).map(ListenAddress::Ip).into_iter().collect()
 }
 
-/// `"127.0.0.1:9000"`, `"[::1]:9000"`: somewhere to connect to.
-pub(super) fn endpoint(item: &Item<'_>) -> Option<SocketAddress> {
+fn unix(item: &Item<'_>, name: &str) -> Option<UnixName> {
+    match UnixName::new(name.as_bytes()) {
+        Ok(unix) => {
+            if !name.starts_with(['/', '@']) {
+                item.warn("is looked for where ringway is started", Some(format!("unix:/run/{name}")));
+            }
+            Some(unix)
+        }
+        Err(wrong) => {
+            item.error(wrong.to_string());
+            None
+        }
+    }
+}
+
+fn descriptors(which: &str, inherited: Inherited<'_>) -> Result<Vec<ListenAddress>, Wrong> {
+    if which.bytes().all(|b| b.is_ascii_digit()) {
+        return match which.parse::<i32>() {
+            Ok(fd) if fd >= FIRST_INHERITED => Ok(vec![ListenAddress::Inherited(fd)]),
+            Ok(_) => Err((format!("{which} is standard input, output or error"), Some("fd:3".to_owned()))),
+            Err(_) => Err((format!("{which:?} is no descriptor"), Some("fd:3".to_owned()))),
+        };
+    }
+    // A check starts nothing: what will be inherited is not known.
+    let Some(names) = inherited else { return Ok(Vec::new()) };
+    let found: Vec<_> = (FIRST_INHERITED..)
+        .zip(names)
+        .filter(|(_, name)| *name == which)
+        .map(|(fd, _)| ListenAddress::Inherited(fd))
+        .collect();
+    if found.is_empty() {
+        let there = if names.is_empty() { "none was passed".to_owned() } else { names.join(", ") };
+        return Err((
+            format!(
+                "no inherited socket is called {which:?} (LISTEN_FDNAMES of systemd's socket unit: {there})"
+            ),
+            None,
+        ));
+    }
+    Ok(found)
+}
+
+/// `"127.0.0.1:9000"`, `"[::1]:9000"`, `"unix:/run/x.sock"`: somewhere to connect to.
+pub(super) fn endpoint(item: &Item<'_>) -> Option<Address> {
     let text = item.words()?;
-    if is_later(item, text, &["unix:"]) {
-        return None;
+    if let Some(name) = text.strip_prefix("unix:") {
+        return unix(item, name).map(Address::from);
     }
     if socket(text).is_err()
         && let Some((host, port)) = host_name(text)
@@ -37,15 +93,32 @@ pub(super) fn endpoint(item: &Item<'_>) -> Option<SocketAddress> {
         return None;
     }
     let address = told(item, socket(text))?;
+    let ip = address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     if address.port() == 0 {
         item.error("port 0 cannot be connected to");
-    } else if address.ip().is_multicast() || address.ip() == IpAddr::from([255, 255, 255, 255]) {
+    } else if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
         item.error("a multicast or broadcast address cannot be connected to");
-    } else if address.ip().is_unspecified() {
+    } else if ip.is_unspecified() {
         let local = if address.is_v6() { "[::1]" } else { "127.0.0.1" };
         item.warn("connects to this machine", Some(format!("{local}:{}", address.port())));
     }
-    Some(address)
+    Some(address.into())
+}
+
+/// `"0660"`: the permissions of a unix socket's file.
+pub(super) fn mode(item: &Item<'_>) -> Option<u32> {
+    let text = item.words()?;
+    let octal = text.bytes().all(|b| (b'0'..=b'7').contains(&b)).then(|| u32::from_str_radix(text, 8).ok());
+    match octal.flatten().filter(|mode| *mode <= limits::SOCKET_MODE.max) {
+        Some(mode) => Some(mode),
+        None => {
+            item.error_near(
+                "is no permissions in octal digits, \"0000\" to \"0777\"",
+                Some("0660".to_owned()),
+            );
+            None
+        }
+    }
 }
 
 /// `"10.0.0.0/8"`, or one address.
@@ -80,14 +153,6 @@ pub(super) fn range_size((from, to): (IpAddr, IpAddr)) -> u128 {
 
 fn told<T>(item: &Item<'_>, found: Result<T, Wrong>) -> Option<T> {
     found.map_err(|(what, nearest)| item.error_near(what, nearest)).ok()
-}
-
-fn is_later(item: &Item<'_>, text: &str, prefixes: &[&str]) -> bool {
-    let found = prefixes.iter().find(|prefix| text.starts_with(**prefix));
-    if let Some(prefix) = found {
-        item.later(&format!("{prefix} addresses"));
-    }
-    found.is_some()
 }
 
 fn socket(text: &str) -> Result<SocketAddress, Wrong> {

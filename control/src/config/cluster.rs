@@ -5,6 +5,7 @@ use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
 use super::{Environment, address, host, later, source};
 use dataplane::cluster::balance::POLICIES;
+use dataplane::io::Address;
 use dataplane::limits;
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SendProxy,
@@ -42,7 +43,7 @@ pub(super) static SECTION: Section = Section {
             "host",
             Shape::Free("\"pass\", \"endpoint\" or a name"),
             NextExchange,
-            "The Host that origins are sent: the client's, the endpoint's address, or this name.",
+            "The Host that origins are sent: the client's, the endpoint's address (`localhost` for a unix socket), or this name.",
         )
         .absent("\"pass\""),
         Key::new(
@@ -65,7 +66,8 @@ pub(super) static SECTION: Section = Section {
             "endpoints",
             Shape::Free("a list of addresses or tables"),
             Drains,
-            "An address `\"127.0.0.1:9000\"`, or a table. Host names and `unix:PATH` are known, not in this version.",
+            "An address `\"127.0.0.1:9000\"`, `\"unix:/run/x.sock\"` or `\"unix:@x\"`, or a table. Host names are known, not in \
+             this version.",
         )
         .absent("required"),
         Key::new(
@@ -315,7 +317,7 @@ fn endpoint(item: &Item<'_>, id: EndpointId) -> Option<Endpoint> {
         }
         let address = address::endpoint(item)?;
         let name: Arc<str> = address.to_string().into();
-        let authority = Arc::clone(&name);
+        let authority = authority_of(&address);
         return Some(Endpoint {
             id,
             name,
@@ -335,8 +337,16 @@ fn endpoint(item: &Item<'_>, id: EndpointId) -> Option<Endpoint> {
         Some(name) => name?,
         None => address.to_string().into(),
     };
-    let authority = address.to_string().into();
+    let authority = authority_of(&address);
     Some(Endpoint { id, name, address, authority, weight, max_connections, max_requests })
+}
+
+/// A Host for an endpoint's address. A path is none (RFC 9110 4.2.1).
+fn authority_of(address: &Address) -> Arc<str> {
+    match address {
+        Address::Ip(address) => address.to_string().into(),
+        Address::Unix(_) => "localhost".into(),
+    }
 }
 
 fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {

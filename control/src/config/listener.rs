@@ -9,7 +9,7 @@ use dataplane::limits;
 use dataplane::route::asks_for_hello;
 use dataplane::spec::{
     ClusterId, Forwarded, ForwardedMode, Limits, ListenAddress, Listener, ListenerId, Protocol,
-    ProxyProtocol, Route, Timeouts,
+    ProxyProtocol, Route, Steer, Timeouts,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,10 +26,27 @@ pub(super) static SECTION: Section = Section {
             "address",
             Shape::Free("an address, or a list of them"),
             Drains,
-            "`\"0.0.0.0:8080\"`, `\"[::]:8080\"` (IPv6 only: list both for both), `\"127.0.0.1:0\"` (any free port). \
-             `unix:PATH` and `fd:N` are known, not in this version.",
+            "`\"0.0.0.0:8080\"`, `\"[::]:8080\"` (IPv6 only: list both for both), `\"127.0.0.1:0\"` (any free port), \
+             `\"unix:/run/x.sock\"` (at most 107 bytes; a file that nobody listens on is replaced, and removed at the \
+             end), `\"unix:@x\"` (an abstract name), `\"fd:3\"` (a listening socket that ringway is started with), \
+             `\"fd:NAME\"` (all that systemd's socket units call so).",
         )
         .absent("required"),
+        Key::new(
+            "socket_mode",
+            Shape::Free("octal digits, as \"0660\""),
+            Drains,
+            "Permissions of the files of unix sockets: who may write to one may connect.",
+        )
+        .absent("\"0660\""),
+        Key::new(
+            "steer",
+            Shape::Word(&["hash", "cpu", "source"], &[]),
+            Drains,
+            "Which shard gets a connection to an IP address: `\"hash\"` as the kernel spreads them, and then evened out; \
+             `\"cpu\"` that of the CPU which handles the packet (its number modulo the shards); `\"source\"` always the \
+             same for one source address. The last two even nothing out.",
+        ),
         Key::new(
             "protocol",
             Shape::Word(&["http", "tcp"], &[]),
@@ -114,6 +131,8 @@ pub(super) static LIMITS: Section = Section {
     ],
 };
 
+/// Peers on unix sockets, in a list of networks.
+const UNIX: &str = "unix:";
 const OFF: (&str, Duration) = ("off", Duration::MAX);
 
 pub(super) static TIMEOUTS: Section = Section {
@@ -178,7 +197,8 @@ pub(super) static TIMEOUTS: Section = Section {
 pub(super) static FORWARDED: Section = Section {
     path: "listener.forwarded",
     shared: false,
-    doc: "X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.",
+    doc: "X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host. A client on a unix socket has no address: none is added to \
+          X-Forwarded-For.",
     keys: &[
         Key::new(
             "mode",
@@ -189,9 +209,9 @@ pub(super) static FORWARDED: Section = Section {
         ),
         Key::new(
             "trusted",
-            Shape::Free("networks, as \"10.0.0.0/8\""),
+            Shape::Free("networks, as \"10.0.0.0/8\", and \"unix:\""),
             NextExchange,
-            "Peers whose forwarding fields are believed.",
+            "Peers whose forwarding fields are believed; `\"unix:\"` stands for those on unix sockets.",
         )
         .absent("none"),
     ],
@@ -215,9 +235,9 @@ pub(super) static PROXY_PROTOCOL: Section = Section {
         ),
         Key::new(
             "from",
-            Shape::Free("networks, as \"10.0.0.0/8\""),
+            Shape::Free("networks, as \"10.0.0.0/8\", and \"unix:\""),
             NewConnections,
-            "The balancers. Whoever may send a header may claim to be any client.",
+            "The balancers; `\"unix:\"` stands for those on unix sockets. Whoever may send a header may claim to be any client.",
         )
         .absent("required"),
     ],
@@ -238,10 +258,12 @@ pub(super) fn read(
         if protocol == Protocol::Tcp {
             check_tcp(table, &timeouts);
         }
+        let addresses = addresses(table, name, environment, &mut bound);
         listeners.push(Listener {
             id: ListenerId(u16::try_from(index).unwrap_or(u16::MAX)),
             name: Arc::clone(name),
-            addresses: addresses(table, name, &mut bound),
+            steer: steer(table, &addresses),
+            addresses,
             protocol,
             max_connections: max_connections(table, environment),
             limits: read_limits(&table.table("limits")),
@@ -284,8 +306,13 @@ pub(super) fn check_openings(tables: &[Table<'_>], listeners: &[Listener], route
 fn addresses(
     table: &Table<'_>,
     name: &Arc<str>,
+    environment: &Environment,
     bound: &mut BTreeMap<String, Arc<str>>,
 ) -> Vec<ListenAddress> {
+    let mode = match table.get("socket_mode") {
+        Some(item) => address::mode(&item).unwrap_or_default(),
+        None => limits::SOCKET_MODE.default,
+    };
     let Some(item) = table.need("address") else { return Vec::new() };
     let items = item.each();
     if items.len() > limits::LISTENER_ADDRESSES_MAX {
@@ -294,17 +321,34 @@ fn addresses(
     }
     let mut addresses = Vec::with_capacity(items.len());
     for item in items {
-        let Some(found) = address::listen(&item) else { continue };
-        let other = match found.0.port() {
-            0 => None,
-            _ => bound.insert(found.0.to_string(), Arc::clone(name)),
-        };
-        if let Some(other) = other {
-            item.error(format!("listener {other:?} is bound to {} already", found.0));
+        for found in address::listen(&item, mode, environment.inherited.as_deref()) {
+            let any_port = matches!(&found, ListenAddress::Ip(address) if address.port() == 0);
+            if !any_port && let Some(other) = bound.insert(found.to_string(), Arc::clone(name)) {
+                item.error(format!("listener {other:?} is bound to {found} already"));
+            }
+            addresses.push(found);
         }
-        addresses.push(found);
+    }
+    let has_unix = addresses.iter().any(|address| matches!(address, ListenAddress::Unix { .. }));
+    if !has_unix && let Some(item) = table.get("socket_mode") {
+        item.error("is for unix sockets, and this listener has none");
     }
     addresses
+}
+
+fn steer(table: &Table<'_>, addresses: &[ListenAddress]) -> Steer {
+    let steer = match table.word("steer") {
+        "cpu" => Steer::Cpu,
+        "source" => Steer::Source,
+        _ => Steer::Hash,
+    };
+    if steer != Steer::Hash
+        && addresses.iter().any(|address| !matches!(address, ListenAddress::Ip(_)))
+        && let Some(item) = table.get("steer")
+    {
+        item.error("steers IP addresses only: give unix and inherited sockets a listener of their own");
+    }
+    steer
 }
 
 /// Descriptors that connections may have.
@@ -369,14 +413,16 @@ fn forwarded(table: &Table<'_>) -> Forwarded {
         "off" => ForwardedMode::Off,
         _ => ForwardedMode::Replace,
     };
-    let trusted: Vec<_> = table.each("trusted").iter().filter_map(address::network).collect();
+    let (unix, networks): (Vec<_>, Vec<_>) =
+        table.each("trusted").into_iter().partition(|item| item.value.as_str() == Some(UNIX));
+    let trusted: Vec<_> = networks.iter().filter_map(address::network).collect();
     if mode == ForwardedMode::Append
         && table.get("trusted").is_none()
         && let Some(item) = table.get("mode")
     {
         item.warn("without `trusted` nobody is believed, and this does what \"replace\" does", None);
     }
-    Forwarded { mode, trusted }
+    Forwarded { mode, trusted, trusts_unix: !unix.is_empty() }
 }
 
 fn proxy_protocol(listener: &Table<'_>) -> Option<ProxyProtocol> {
@@ -385,15 +431,19 @@ fn proxy_protocol(listener: &Table<'_>) -> Option<ProxyProtocol> {
     listener.get("proxy_protocol").filter(|item| item.value.is_table())?;
     let required = table.word("accept") == "required";
     table.need("from");
-    let mut from = Vec::new();
+    let (mut from, mut from_unix) = (Vec::new(), false);
     for item in table.each("from") {
+        if item.value.as_str() == Some(UNIX) {
+            from_unix = true;
+            continue;
+        }
         let Some(network) = address::network(&item) else { continue };
         if network.prefix == 0 {
             item.warn("everybody may send a PROXY header, and so claim to be any client", None);
         }
         from.push(network);
     }
-    Some(ProxyProtocol { required, from })
+    Some(ProxyProtocol { required, from, from_unix })
 }
 
 /// Warns of listeners that take no request at all.

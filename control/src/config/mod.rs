@@ -57,6 +57,8 @@ pub struct Environment {
     pub local_ports: Option<PortRange>,
     /// Whether links can be connected from an address; one that cannot earns a warning.
     pub is_source: fn(IpAddr) -> bool,
+    /// Names of the sockets that the process was started with, from descriptor 3 on; `None` where it will not serve.
+    pub inherited: Option<Vec<String>>,
 }
 
 /// A checked file.

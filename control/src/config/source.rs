@@ -14,7 +14,7 @@ pub(super) fn read(table: &Table<'_>, endpoints: &[Endpoint], environment: &Envi
     for item in &items {
         let Some(range) = address::range(item) else { continue };
         ranges.push(range);
-        if endpoints.iter().all(|endpoint| endpoint.address.is_v6() != range.0.is_ipv6())
+        if endpoints.iter().all(|e| e.address.as_ip().is_none_or(|a| a.is_v6() != range.0.is_ipv6()))
             && !endpoints.is_empty()
         {
             let family = if range.0.is_ipv6() { "IPv6" } else { "IPv4" };

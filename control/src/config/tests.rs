@@ -15,6 +15,7 @@ fn environment() -> Environment {
         random_node: "n0".to_owned(),
         local_ports: PortRange::new(32_768, 60_999),
         is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
+        inherited: None,
     }
 }
 
@@ -35,7 +36,7 @@ fn the_demo_is_sound() {
     assert_eq!(loaded.warnings.to_string(), "");
     let snapshot = &loaded.snapshot;
     let listener = |i: usize| snapshot.listeners[i].as_ref().unwrap();
-    let addresses = |i: usize| listener(i).addresses.iter().map(|a| a.0.to_string()).collect::<Vec<_>>();
+    let addresses = |i: usize| listener(i).addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(addresses(0), ["127.0.0.1:8080"]);
     assert_eq!(addresses(1), ["127.0.0.1:9000", "127.0.0.2:9000", "127.0.0.3:9000"]);
     let cluster = snapshot.clusters[0].as_ref().unwrap();
@@ -204,7 +205,7 @@ const KEYS: &[(&str, &str)] = &[
     ("access_log", "to format listeners sample"),
     (
         "listener",
-        "name address protocol max_connections proxy_protocol cluster limits timeouts forwarded tls versions",
+        "name address protocol max_connections proxy_protocol cluster limits timeouts forwarded tls versions socket_mode steer",
     ),
     ("listener.proxy_protocol", "accept from"),
     (

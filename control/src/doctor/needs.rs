@@ -6,7 +6,7 @@ use crate::config::{self, Environment, Loaded};
 use dataplane::cluster::capacity::{Capacity, LocalPorts};
 use dataplane::limits;
 use dataplane::plane::Resources;
-use dataplane::spec::{Cluster, Endpoint, Listener};
+use dataplane::spec::{Cluster, Endpoint, ListenAddress, Listener};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -85,9 +85,10 @@ impl Counts {
             most => u64::from(most),
         };
         let own: BTreeSet<_> =
-            listeners.iter().flat_map(|listener| &listener.addresses).map(|a| a.0).collect();
+            listeners.iter().flat_map(|listener| &listener.addresses).map(ToString::to_string).collect();
         let links = endpoints().map(limit).sum();
-        let returned = endpoints().filter(|endpoint| own.contains(&endpoint.address)).map(limit).sum();
+        let returned =
+            endpoints().filter(|endpoint| own.contains(&endpoint.address.to_string())).map(limit).sum();
         let sockets = u64::try_from(own.len()).unwrap_or(u64::MAX);
         let pairs = match u64::max(clients, links) {
             0 => u64::from(auto),
@@ -231,7 +232,8 @@ fn privileged_ports(listeners: &[&Arc<Listener>], machine: &Machine) -> Vec<Find
         return Vec::new();
     }
     let low = |port: u16| port > 0 && u64::from(port) < first;
-    let addresses = listeners.iter().flat_map(|l| l.addresses.iter().map(move |address| (l, address.0)));
+    let addresses =
+        listeners.iter().flat_map(|l| l.addresses.iter().filter_map(move |a| Some((l, a.as_ip()?))));
     addresses
         .filter(|(_, address)| low(address.port()))
         .map(|(listener, address)| {
@@ -272,7 +274,9 @@ fn ports(
 fn links(cluster: &Cluster, v6: bool, capacity: Capacity, counts: &Counts) -> Finding {
     let Capacity { addresses, ports, destinations } = capacity;
     let (each, all) = (capacity.per_destination(), capacity.links());
-    let endpoints = || cluster.endpoints.iter().filter(|endpoint| endpoint.address.is_v6() == v6);
+    let endpoints = || {
+        cluster.endpoints.iter().filter(|endpoint| endpoint.address.as_ip().is_some_and(|a| a.is_v6() == v6))
+    };
     let limited: u64 = endpoints().map(|e| u64::from(e.max_connections).min(each)).sum();
     let capped = if limited < all {
         format!("; max_connections makes that {}", grouped(limited))
@@ -330,9 +334,12 @@ fn stolen(
     range: &LocalPorts,
     reserved: &str,
 ) -> Option<Finding> {
-    let own = listeners.iter().flat_map(|listener| &listener.addresses).map(|address| address.0);
-    let endpoints = clusters.iter().flat_map(|cluster| &cluster.endpoints).map(|endpoint| endpoint.address);
-    let ports = own.chain(endpoints.filter(|address| address.ip().is_loopback()));
+    let own = listeners.iter().flat_map(|listener| &listener.addresses).filter_map(ListenAddress::as_ip);
+    let endpoints = clusters
+        .iter()
+        .flat_map(|cluster| &cluster.endpoints)
+        .filter_map(|endpoint| endpoint.address.as_ip());
+    let ports = own.chain(endpoints.filter(|address| address.ip().is_some_and(|ip| ip.is_loopback())));
     let ports: BTreeSet<_> =
         ports.map(|address| address.port()).filter(|port| range.contains(*port)).collect();
     if ports.is_empty() {

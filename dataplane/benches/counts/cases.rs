@@ -84,7 +84,7 @@ pub(crate) fn encode_a_request() {
     let (bytes, head) = request_head(BROWSER);
     let edits = RequestEdits {
         host: None,
-        peer: [192, 0, 2, 7].into(),
+        peer: Some([192, 0, 2, 7].into()),
         forwarded: ForwardedMode::Replace,
         trusted: false,
         scheme: "http",
@@ -147,7 +147,7 @@ pub(crate) fn route_of_1000() {
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();
     let table = RouteTable::build(&routes);
     let (bytes, head) = request_head("GET /p9/x/y/z HTTP/1.1\r\nHost: www.h42.test\r\n\r\n");
-    let source = [127, 0, 0, 1].into();
+    let source = Some([127, 0, 0, 1].into());
     let request = Request { listener: ListenerId(0), head: &head, bytes: &bytes, source };
     count_this(&mut || {
         for _ in 0..ROUNDS {
@@ -162,7 +162,7 @@ fn cluster(balance: &'static str) -> Cluster {
     let endpoint = |id: u16| Endpoint {
         id: EndpointId(id),
         name: format!("e{id}").into(),
-        address: SocketAddress::new([127, 0, 0, 1].into(), 9000),
+        address: SocketAddress::new([127, 0, 0, 1].into(), 9000).into(),
         authority: "127.0.0.1:9000".into(),
         weight: 1 + u32::from(id < 2),
         max_connections: u32::MAX,

@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let edits = RequestEdits {
         host: None,
-        peer: [192, 0, 2, 1].into(),
+        peer: Some([192, 0, 2, 1].into()),
         forwarded: [ForwardedMode::Replace, ForwardedMode::Append, ForwardedMode::Off]
             [usize::from(choice % 3)],
         trusted: choice & 4 != 0,

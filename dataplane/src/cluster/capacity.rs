@@ -79,7 +79,7 @@ impl Capacity {
     /// Of `cluster` in IPv4 or IPv6; `None` if it has no endpoint there. Another cluster with the same source addresses
     /// and destinations shares these ports.
     pub fn of(cluster: &Cluster, v6: bool, ports: &LocalPorts) -> Option<Self> {
-        let there = cluster.endpoints.iter().map(|endpoint| endpoint.address).filter(|a| a.is_v6() == v6);
+        let there = cluster.endpoints.iter().filter_map(|e| e.address.as_ip()).filter(|a| a.is_v6() == v6);
         let destinations = there.map(|address| (address.ip(), address.port())).collect::<BTreeSet<_>>().len();
         let addresses = count_addresses(&cluster.source_addresses, v6).max(1);
         let destinations = u64::try_from(destinations).unwrap_or(u64::MAX);
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(Capacity::of(&pool, true, &ports), None);
         pool.source_addresses.ranges.push((ip("127.0.0.5"), ip("127.0.0.12")));
         assert_eq!(Capacity::of(&pool, false, &ports).unwrap().addresses, 12, "ranges that overlap");
-        pool.endpoints[2].address = pool.endpoints[1].address;
+        pool.endpoints[2].address = pool.endpoints[1].address.clone();
         assert_eq!(Capacity::of(&pool, false, &ports).unwrap().destinations, 2, "one destination twice");
         pool.source_addresses.ports = PortRange::new(40_000, 40_999);
         assert_eq!(Capacity::of(&pool, false, &ports).unwrap().ports, 1000);

@@ -9,7 +9,7 @@ pub(super) fn test_cluster(weights: &[u32]) -> Cluster {
     let endpoint = |(id, &weight): (u16, &u32)| Endpoint {
         id: EndpointId(id),
         name: format!("e{id}").into(),
-        address: crate::io::SocketAddress::new([127, 0, 0, 1].into(), 9000 + id),
+        address: crate::io::SocketAddress::new([127, 0, 0, 1].into(), 9000 + id).into(),
         authority: format!("127.0.0.1:{}", 9000 + id).into(),
         weight,
         max_connections: u32::MAX,

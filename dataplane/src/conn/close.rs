@@ -113,6 +113,7 @@ pub fn on_closed(core: &mut Core, id: Id<Conn>) {
     {
         shared.close();
     }
+    core.shared.loads.close(core.shard);
     core.stats.close(conn.reason.unwrap_or(CloseReason::Internal)).add(1);
     core.stats.conns_open.set(u64::from(core.conns.len()));
 }

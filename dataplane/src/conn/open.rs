@@ -9,7 +9,7 @@ use crate::io::{Expect, Fd, Io, Kind};
 use crate::spec::{ListenerId, Protocol};
 use crate::stream::Stream;
 
-/// A descriptor was accepted.
+/// A descriptor was accepted, and counted into this shard's load.
 pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     let now = core.now();
     let Some(spec) = core.snapshot.listener(listener) else { return discard(core, io, fd) };
@@ -72,5 +72,6 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
 /// Closes a descriptor that gets no conn.
 fn discard(core: &Core, io: &mut impl Io, fd: Fd) {
     core.stats.close(CloseReason::ListenerFull).add(1);
+    core.shared.loads.close(core.shard);
     io.discard(fd);
 }

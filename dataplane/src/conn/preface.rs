@@ -59,7 +59,11 @@ pub(super) enum Entry {
 /// How a conn from `peer` begins.
 pub(super) fn entry(listener: &Listener, routes: &RouteTable, peer: SocketAddress) -> Entry {
     if let Some(expected) = &listener.proxy_protocol {
-        if expected.from.iter().any(|network| network.contains(peer.ip())) {
+        let trusted = match peer.ip() {
+            Some(ip) => expected.from.iter().any(|network| network.contains(ip)),
+            None => expected.from_unix,
+        };
+        if trusted {
             return Entry::Preface(Preface::new(Awaits::ProxyHeader { optional: !expected.required }));
         }
         if expected.required {

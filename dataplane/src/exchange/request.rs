@@ -54,7 +54,10 @@ fn encode(core: &mut Core, id: Id<Exchange>) -> Result<Lease, Refusal> {
         HostPolicy::Name(name) => Some(&**name),
     });
     let peer = conn.peer.ip();
-    let trusted = listener.forwarded.trusted.iter().any(|net| net.contains(peer));
+    let trusted = match peer {
+        Some(peer) => listener.forwarded.trusted.iter().any(|net| net.contains(peer)),
+        None => listener.forwarded.trusts_unix,
+    };
     let edits = RequestEdits {
         host: host.map(str::as_bytes),
         peer,

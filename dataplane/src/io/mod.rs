@@ -11,7 +11,7 @@ pub mod ports;
 pub mod token;
 
 use crate::buf::{Chain, Class, Lease, Pool};
-pub use address::SocketAddress;
+pub use address::{Address, SocketAddress, UnixName};
 pub use message::Message;
 pub use pipe::Pipe;
 pub use ports::PortRange;
@@ -150,10 +150,11 @@ pub enum Interest {
 }
 
 /// Address family of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     V4,
     V6,
+    Unix,
 }
 
 /// Which directions to shut down.
@@ -208,7 +209,7 @@ pub trait Io {
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token);
     /// Connects. EADDRNOTAVAIL says that no local port is free towards `to`: a socket whose port is chosen at connect may
     /// then be bound to another address and connected again.
-    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token);
+    fn connect(&mut self, fd: Fd, to: &Address, token: Token);
     /// Waits once until `fd` is as `interest` says.
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token);
     /// Closes a descriptor with nothing in flight on it.
@@ -221,10 +222,10 @@ pub trait Io {
     /// Asks to end the operation of `target`. Its own completion still comes, with ECANCELED or with what won the race.
     fn cancel(&mut self, target: Token);
 
-    /// A TCP socket: blocking mode, close-on-exec.
+    /// A stream socket, of TCP or the unix domain: blocking mode, close-on-exec.
     fn socket(&mut self, family: Family) -> Result<Fd, Errno>;
     fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno>;
-    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno>;
+    fn bind(&mut self, fd: Fd, to: &Address) -> Result<(), Errno>;
     fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno>;
     /// `Both` ends a recv that waits for bytes, or for a buffer, with [`Outcome::Eof`].
     fn shutdown(&mut self, fd: Fd, how: Shutdown) -> Result<(), Errno>;

@@ -5,7 +5,7 @@ use crate::cluster::exhausted::{Pair, SourceId};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::fault::Refusal;
-use crate::io::{Errno, Family, Fd, Io, Kind, Mono, PortRange, SocketAddress, SocketOption};
+use crate::io::{Address, Errno, Family, Fd, Io, Kind, Mono, PortRange, SocketAddress, SocketOption};
 use crate::limits;
 use crate::spec::{ClusterId, EndpointId};
 use crate::stream::Stream;
@@ -41,17 +41,20 @@ fn open(
 ) -> Result<Id<Link>, Refusal> {
     let now = core.clock.mono;
     let Some(spec) = core.snapshot.cluster(cluster) else { return Err(Refusal::NoEndpoint) };
-    let Some(address) = spec.endpoints.get(usize::from(endpoint.0)).map(|e| e.address) else {
+    let Some(address) = spec.endpoints.get(usize::from(endpoint.0)).map(|e| e.address.clone()) else {
         return Err(Refusal::NoEndpoint);
     };
     let (ports, bound) = (spec.source_addresses.ports, !spec.source_addresses.ranges.is_empty());
     let dead_peer = spec.dead_peer;
     // Before a socket is made: where no port is free, refusing must cost next to nothing.
-    let source = next_source(core, cluster, endpoint, address.is_v6()).ok_or(Refusal::PortsExhausted)?;
-    let fd = socket(io, address, ports, bound)?;
-    // Without it a vanished endpoint is found late, by the deadlines alone.
-    let _ = io.set_option(fd, SocketOption::DeadPeer(dead_peer));
-    let Some(source) = bind(core, io, fd, (cluster, endpoint), address, source) else {
+    let family = address.family();
+    let source = next_source(core, cluster, endpoint, family).ok_or(Refusal::PortsExhausted)?;
+    let fd = socket(io, family, ports, bound)?;
+    if family != Family::Unix {
+        // Without it a vanished endpoint is found late, by the deadlines alone.
+        let _ = io.set_option(fd, SocketOption::DeadPeer(dead_peer));
+    }
+    let Some(source) = bind(core, io, fd, (cluster, endpoint), family, source) else {
         io.discard(fd);
         return Err(Refusal::PortsExhausted);
     };
@@ -83,15 +86,17 @@ fn open(
     Ok(id)
 }
 
-/// A socket towards `to`, from these ports, which will be bound to an address or not.
+/// A socket of a family, from these ports, which will be bound to an address or not.
 fn socket(
     io: &mut impl Io,
-    to: SocketAddress,
+    family: Family,
     ports: Option<PortRange>,
     will_be_bound: bool,
 ) -> Result<Fd, Refusal> {
-    let family = if to.is_v6() { Family::V6 } else { Family::V4 };
     let fd = io.socket(family).map_err(refusal_of)?;
+    if family == Family::Unix {
+        return Ok(fd);
+    }
     // A missing NODELAY costs latency, not correctness.
     let _ = io.set_option(fd, SocketOption::NoDelay);
     if let Some(ports) = ports {
@@ -105,14 +110,18 @@ fn socket(
     Ok(fd)
 }
 
-/// A source that is not known to have no port left towards the endpoint.
+/// A source that is not known to have no port left towards the endpoint. To a unix socket links come from nowhere.
 fn next_source(
     core: &mut Core,
     cluster: ClusterId,
     endpoint: EndpointId,
-    v6: bool,
+    family: Family,
 ) -> Option<(SourceId, Option<IpAddr>)> {
     let now = core.now();
+    if family == Family::Unix {
+        return Some((SourceId::KERNEL, None));
+    }
+    let v6 = family == Family::V6;
     let Core { clusters, exhausted, .. } = core;
     let state = &clusters.get(usize::from(cluster.0))?.as_ref()?.state;
     state.next_source(v6, |source| exhausted.may_try(Pair { cluster, endpoint, source }, now))
@@ -124,13 +133,13 @@ fn bind(
     io: &mut impl Io,
     fd: Fd,
     (cluster, endpoint): (ClusterId, EndpointId),
-    to: SocketAddress,
+    family: Family,
     mut source: (SourceId, Option<IpAddr>),
 ) -> Option<SourceId> {
     let now = core.now();
     for _ in 0..limits::SOURCE_TRIES {
         let pair = Pair { cluster, endpoint, source: source.0 };
-        match source.1.map_or(Ok(()), |ip| io.bind(fd, &SocketAddress::new(ip, 0))) {
+        match source.1.map_or(Ok(()), |ip| io.bind(fd, &Address::Ip(SocketAddress::new(ip, 0)))) {
             Ok(()) => {
                 core.exhausted.begin(pair, now);
                 return Some(source.0);
@@ -138,7 +147,7 @@ fn bind(
             Err(Errno(libc::EADDRINUSE | libc::EADDRNOTAVAIL)) => core.exhausted.add(pair, now),
             Err(_) => return None,
         }
-        source = next_source(core, cluster, endpoint, to.is_v6())?;
+        source = next_source(core, cluster, endpoint, family)?;
     }
     None
 }
@@ -155,13 +164,16 @@ pub fn try_next_source(core: &mut Core, io: &mut impl Io, id: Id<Link>) -> bool 
         return false;
     }
     let at = (pair.cluster, pair.endpoint);
-    let Some(address) =
-        core.snapshot.cluster(at.0).and_then(|c| c.endpoints.get(usize::from(at.1.0))).map(|e| e.address)
+    let Some(address) = core
+        .snapshot
+        .cluster(at.0)
+        .and_then(|c| c.endpoints.get(usize::from(at.1.0)))
+        .map(|e| e.address.clone())
     else {
         return false;
     };
-    let Some(source) = next_source(core, at.0, at.1, address.is_v6()) else { return false };
-    let Some(source) = bind(core, io, fd, at, address, source) else { return false };
+    let Some(source) = next_source(core, at.0, at.1, address.family()) else { return false };
+    let Some(source) = bind(core, io, fd, at, address.family(), source) else { return false };
     let Some(link) = core.links.get_mut(id) else { return false };
     link.source = source;
     link.stream.connect(io, &address, id.token(Kind::LinkConnect));

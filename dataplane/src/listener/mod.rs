@@ -1,5 +1,7 @@
 //! A listener on one shard: its sockets, and who may come in.
 
+pub mod even;
+
 use crate::conn;
 use crate::core::Core;
 use crate::io::{Errno, Fd, Io, Kind, SocketAddress, Token};
@@ -62,7 +64,7 @@ pub fn on_accept(core: &mut Core, io: &mut impl Io, index: usize, result: Result
     match result {
         Ok(fd) => {
             core.stats.accepted.add(1);
-            conn::open::accept(core, io, id, fd);
+            even::place(core, io, id, fd);
         }
         Err(_) if stopping => {}
         Err(errno) => {

@@ -25,7 +25,7 @@ fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
     };
     any_of(&matcher.sni, |name| is_named(opening.name(), name))
         && any_of(&matcher.alpn, offers)
-        && any_of(&matcher.source, |network| network.contains(opening.source))
+        && any_of(&matcher.source, |network| opening.source.is_some_and(|ip| network.contains(ip)))
         && matcher.not.as_ref().is_none_or(|not| !opening_holds(not, opening))
 }
 
@@ -34,7 +34,7 @@ fn holds(matcher: &Match, request: &Request<'_>) -> bool {
     host_holds(matcher, request.head.host.of(request.bytes))
         && path_holds(matcher, request.head.path.of(request.bytes))
         && any_of(&matcher.method, |method| method.as_bytes() == request.head.method_text.of(request.bytes))
-        && any_of(&matcher.source, |network| network.contains(request.source))
+        && any_of(&matcher.source, |network| request.source.is_some_and(|ip| network.contains(ip)))
         && matcher.header.iter().all(|field| header_holds(field, request))
         && matcher.cookie.iter().all(|field| text_holds(field, cookies(request)))
         && matcher.query.iter().all(|field| text_holds(field, query(request)))

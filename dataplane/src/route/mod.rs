@@ -21,16 +21,16 @@ pub struct Request<'a> {
     pub head: &'a RequestHead,
     /// What `head` was parsed from.
     pub bytes: &'a [u8],
-    /// The client's address.
-    pub source: IpAddr,
+    /// The client's address; none of one on a unix socket, which no network holds.
+    pub source: Option<IpAddr>,
 }
 
 /// What of a conn of a tcp listener a route can match.
 #[derive(Debug, Clone, Copy)]
 pub struct Opening<'a> {
     pub listener: ListenerId,
-    /// The client's address.
-    pub source: IpAddr,
+    /// The client's address, as of a request.
+    pub source: Option<IpAddr>,
     /// Its ClientHello, where one was read, and the message that it is of.
     pub hello: Option<(&'a Hello, &'a [u8])>,
 }

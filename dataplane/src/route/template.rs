@@ -99,10 +99,10 @@ impl Cursor<'_> {
 
     fn put_variable(&mut self, variable: Variable, of: &Variables<'_>) -> Result<(), TooLong> {
         match variable {
-            Variable::RemoteAddr => self.put_display(of.remote.ip()),
-            Variable::RemotePort => self.put_display(of.remote.port()),
-            Variable::ServerAddr => self.put_display(of.server.ip()),
-            Variable::ServerPort => self.put_display(of.server.port()),
+            Variable::RemoteAddr => self.put_ip(of.remote),
+            Variable::RemotePort => self.put_port(of.remote),
+            Variable::ServerAddr => self.put_ip(of.server),
+            Variable::ServerPort => self.put_port(of.server),
             Variable::Host => self.put_value(of.host),
             Variable::Method => self.put_value(of.method),
             Variable::Path => self.put_value(of.path),
@@ -119,6 +119,17 @@ impl Cursor<'_> {
             Variable::Listener => self.put(of.listener.as_bytes()),
             Variable::Route => self.put(of.route.as_bytes()),
         }
+    }
+
+    /// `unix:` of a unix socket, which has no port either.
+    fn put_ip(&mut self, address: SocketAddress) -> Result<(), TooLong> {
+        match address.ip() {
+            Some(ip) => self.put_display(ip),
+            None => self.put_display(address),
+        }
+    }
+    fn put_port(&mut self, address: SocketAddress) -> Result<(), TooLong> {
+        if address.is_unix() { Ok(()) } else { self.put_display(address.port()) }
     }
 
     /// Writes a number or an address.

@@ -39,7 +39,7 @@ impl Built {
         Self { head, bytes }
     }
     fn request(&self) -> Request<'_> {
-        let source = [10, 1, 2, 3].into();
+        let source = Some([10, 1, 2, 3].into());
         Request { listener: ListenerId(0), head: &self.head, bytes: &self.bytes, source }
     }
 }
@@ -314,7 +314,7 @@ fn table_with_tcp(routes: Vec<Arc<Route>>) -> RouteTable {
 }
 
 fn opened(table: &RouteTable, listener: u16, hello: Option<(&Hello, &[u8])>) -> Option<u32> {
-    let opening = Opening { listener: ListenerId(listener), source: [10, 1, 2, 3].into(), hello };
+    let opening = Opening { listener: ListenerId(listener), source: Some([10, 1, 2, 3].into()), hello };
     table.find_opening(&opening).map(|route| route.id.0)
 }
 
@@ -406,7 +406,7 @@ proptest! {
         }));
         let (hello, message) = hello(name, &protocols);
         let opening =
-            Opening { listener: ListenerId(1), source: [10, 1, 2, 3].into(), hello: Some((&hello, &message)) };
+            Opening { listener: ListenerId(1), source: Some([10, 1, 2, 3].into()), hello: Some((&hello, &message)) };
         let scanned = table.openings.routes.iter().find(|route| matching::takes_opening(route, &opening));
         prop_assert_eq!(table.find_opening(&opening).map(|r| r.id), scanned.map(|r| r.id));
     }

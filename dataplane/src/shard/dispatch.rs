@@ -44,8 +44,9 @@ pub fn completion(core: &mut Core, io: &mut impl Io, completion: Completion) {
                 (Id::<Post>::of(token).and_then(|id| post::on_ended(core, id)), completion.outcome)
             {
                 match post.message {
-                    // The other never saw it.
-                    Message::Conn { listener, fd } => conn::open::accept(core, io, listener, fd),
+                    Message::Conn { listener, fd } => {
+                        listener::even::on_failed(core, io, post.shard, (listener, fd));
+                    }
                     message @ (Message::Place { .. } | Message::Wanted { .. }) => {
                         conn::queue::on_untold(core, message);
                     }
@@ -55,7 +56,7 @@ pub fn completion(core: &mut Core, io: &mut impl Io, completion: Completion) {
         Kind::Message => {
             let Outcome::Message(message) = completion.outcome else { return };
             match message {
-                Message::Conn { listener, fd } => conn::open::accept(core, io, listener, fd),
+                Message::Conn { listener, fd } => listener::even::on_handed(core, io, listener, fd),
                 Message::Place { cluster, hops } => conn::queue::on_place(core, io, cluster, hops),
                 Message::Wanted { cluster } => link::queue::stir(core, cluster),
             }

@@ -26,6 +26,8 @@ pub struct Shard {
     late: Vec<Completion>,
     timers: Vec<u64>,
     drain_by: Mono,
+    /// A drain waits for nothing that was handed over and did not come beyond this.
+    drain_ends: Mono,
     /// Control's commands, and the eventfd that wakes this shard for them.
     commands: Option<(Receiver<Command>, Fd)>,
     stopped: bool,
@@ -53,6 +55,7 @@ impl Shard {
             late: Vec::with_capacity(1024),
             timers: Vec::with_capacity(TIMERS_PER_TURN),
             drain_by: Mono::MAX,
+            drain_ends: Mono::MAX,
             commands: None,
             stopped: false,
             evicted_at: Mono(0),

@@ -16,7 +16,7 @@ use super::shards::Side;
 use super::trace::{Event, Trace};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Pipe, Shutdown,
+    Address, Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Pipe, Shutdown,
     SocketAddress, SocketOption, Token,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,18 @@ impl World for () {
     fn on_socket(&mut self, _: &mut Net, _: u32, _: SocketId) {}
     fn on_listener(&mut self, _: &mut Net, _: u32, _: ListenerId) {}
     fn on_timer(&mut self, _: &mut Net, _: u32, _: u64) {}
+}
+
+/// Where the simulated network keeps an address: unix sockets by a hash (FNV-1a) of their names.
+pub fn key(address: &Address) -> SocketAddress {
+    match address {
+        Address::Ip(address) => *address,
+        Address::Unix(name) => {
+            let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            let seed = 0xcbf2_9ce4_8422_2325 ^ u64::from(name.is_abstract());
+            SocketAddress::unix_key(name.bytes().iter().fold(seed, fold))
+        }
+    }
 }
 
 /// Descriptors begin here, as in a process with stdin, stdout and stderr.
@@ -293,8 +305,8 @@ impl<W: World> Io for SimIo<W> {
         assert!(sights.iter().any(|s| !s.is_empty()), "a send of nothing");
         self.submissions.push(Submission::Send(fd, sights, token));
     }
-    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
-        self.submissions.push(Submission::Connect(fd, *to, token));
+    fn connect(&mut self, fd: Fd, to: &Address, token: Token) {
+        self.submissions.push(Submission::Connect(fd, key(to), token));
     }
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token) {
         self.submissions.push(Submission::Poll(fd, interest, token));
@@ -327,6 +339,8 @@ impl<W: World> Io for SimIo<W> {
             SocketOption::ReusePort => self.descriptor_mut(fd)?.reuse_port = true,
             SocketOption::BindAddressNoPort => self.net.set_late_port(id),
             SocketOption::LocalPorts(ports) => self.net.set_ports(id, ports),
+            // The unix domain knows no RST: the option has no effect there.
+            SocketOption::ResetOnClose if self.net.local_address(id).is_unix() => {}
             SocketOption::ResetOnClose => self.net.set_reset_on_close(id),
             SocketOption::NonBlocking => self.descriptor_mut(fd)?.non_blocking = true,
             // Nobody vanishes here: who is gone has sent FIN or RST.
@@ -334,9 +348,9 @@ impl<W: World> Io for SimIo<W> {
         }
         Ok(())
     }
-    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
-        let id = self.socket_at(fd)?;
-        let bound = if self.descriptor_mut(fd)?.reuse_port {
+    fn bind(&mut self, fd: Fd, to: &Address) -> Result<(), Errno> {
+        let (id, to) = (self.socket_at(fd)?, &key(to));
+        let bound = if self.descriptor_mut(fd)?.reuse_port || (to.is_unix() && !self.net.is_listening(*to)) {
             self.net.bind_to_listen(id, *to);
             Ok(())
         } else if self.net.is_listening(*to) {
@@ -361,14 +375,14 @@ impl<W: World> Io for SimIo<W> {
     }
     fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
         match self.descriptor_mut(fd)?.thing {
-            Thing::Socket(id) => Ok(self.net.local_address(id)),
-            Thing::Listener(id) => Ok(self.net.listener_address(id)),
+            Thing::Socket(id) => Ok(self.net.local_address(id).without_key()),
+            Thing::Listener(id) => Ok(self.net.listener_address(id).without_key()),
             Thing::Event(_) => Err(Errno(libc::ENOTSOCK)),
         }
     }
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
         let id = self.socket_at(fd)?;
-        self.net.peer_address(id)
+        self.net.peer_address(id).map(SocketAddress::without_key)
     }
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         let id = self.socket_at(fd)?;

@@ -29,7 +29,7 @@ pub mod trace;
 pub mod workload;
 
 pub use faults::{Fault, FaultPlan};
-pub use io::{SimIo, World};
+pub use io::{SimIo, World, key};
 pub use net::{ListenerId, Net, Notice, Owner, Read, SocketId};
 pub use random::Random;
 pub use run::{Options, Report, run};

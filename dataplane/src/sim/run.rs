@@ -1,4 +1,4 @@
-//! One seed: a whole shard between the peers of a workload, from its first accept to nothing left.
+//! One seed: one or more whole shards between the peers of a workload, from its first accept to nothing left.
 
 use super::faults::{Fault, FaultPlan};
 use super::io::SimIo;
@@ -10,14 +10,14 @@ use crate::conn;
 use crate::core::{Setup, Shared};
 use crate::exchange::{Down, Up, is_possible};
 use crate::fault::{CLOSE_REASONS, CloseReason, REFUSALS};
-use crate::io::{Fd, Io, Kind, Mono, SocketAddress, SocketOption};
+use crate::io::{Completion, Fd, Io, Kind, Message, Mono, Outcome, SocketAddress, SocketOption};
 use crate::limits;
 use crate::link;
 use crate::route::RouteTable;
 use crate::shard::{Shard, Turn, drain};
 use crate::spec::ListenerId;
-use crate::stats::Stats;
 use crate::stats::access_log;
+use crate::stats::{Counter, Stats};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -58,15 +58,31 @@ pub struct Report {
 
 struct Run {
     io: SimIo<Workload>,
-    shard: Shard,
-    stats: Arc<Stats>,
+    members: Vec<Member>,
+    shared: Arc<Shared>,
     drawn: Drawn,
     tally: BTreeMap<String, u64>,
     seen: Seen,
     violations: Vec<String>,
+}
+
+/// One of the shards.
+struct Member {
+    shard: Shard,
+    stats: Arc<Stats>,
     // Kept so that the shard's log has a reader.
     _log: access_log::LogReader,
-    ended: bool,
+    drain_at: Mono,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Its turns are over; the kernel still holds something of it.
+    Ended,
+    /// Its ring is closed.
+    Gone,
 }
 
 /// The faults of a seed: some are calm, some cost time only, most may break anything.
@@ -93,39 +109,45 @@ pub fn run(seed: u64, options: Options) -> Report {
 impl Run {
     fn new(seed: u64, options: Options) -> Self {
         let drawn = setup::draw(seed);
-        let [http, tcp] = setup::listen_addresses();
-        let mut io = SimIo::with_world(plan(seed), Workload::new(seed, http, tcp));
+        let addresses @ [http, tcp] = setup::listen_addresses();
+        let mut io = SimIo::with_world(plan(seed), Workload::new(seed, http, tcp))
+            .with_shards(drawn.snapshot.runtime.shards);
         io.trace.live = options.live;
         io.sabotage = options.sabotage;
-        let listeners =
-            [(ListenerId(0), http), (ListenerId(1), tcp)].map(|(id, at)| (id, listen(&mut io, at), at));
         io.limit_pipes(drawn.pipes);
         let snapshot = Arc::new(drawn.snapshot.clone());
-        let (log, reader) = access_log::ring();
-        let stats = Arc::new(Stats::default());
-        let setup = Setup {
-            shard: 0,
-            routes: Arc::new(RouteTable::of(&snapshot)),
-            shared: Arc::new(Shared::new(&snapshot)),
-            snapshot,
-            stats: stats.clone(),
-            log,
-            pool: drawn.pool,
-            seed,
-            process_tag: 7,
+        let shared = Arc::new(Shared::new(&snapshot));
+        let routes = Arc::new(RouteTable::of(&snapshot));
+        let member = |shard: u16| {
+            let (log, reader) = access_log::ring();
+            let stats = Arc::new(Stats::default());
+            let setup = Setup {
+                shard,
+                routes: routes.clone(),
+                shared: shared.clone(),
+                snapshot: snapshot.clone(),
+                stats: stats.clone(),
+                log,
+                pool: drawn.pool,
+                seed: seed ^ u64::from(shard) << 48,
+                process_tag: 7,
+            };
+            let accepts = shard == 0 || !drawn.one_accepts;
+            let numbered = (0..).map(ListenerId).zip(addresses).filter(|_| accepts);
+            let sockets: Vec<_> = numbered.map(|(id, at)| (id, listen(&mut io, at), at)).collect();
+            let mut shard = Shard::new(setup, &sockets, io.clock());
+            shard.core.park_after = drawn.park_after;
+            Member { shard, stats, _log: reader, drain_at: Mono::MAX, phase: Phase::Serving }
         };
-        let mut shard = Shard::new(setup, &listeners, io.clock());
-        shard.core.park_after = drawn.park_after;
+        let members = (0..snapshot.runtime.shards).map(member).collect();
         Self {
             io,
-            shard,
-            stats,
+            members,
+            shared,
             drawn,
             tally: BTreeMap::new(),
             seen: Seen::default(),
             violations: Vec::new(),
-            _log: reader,
-            ended: false,
         }
     }
     fn play(&mut self) {
@@ -135,71 +157,88 @@ impl Run {
         let cluster = self.drawn.snapshot.clusters[0].as_ref();
         self.io.world.ledger.announced = cluster.is_some_and(|c| c.send_proxy.is_some());
         self.io.world.begin(&mut self.io.net);
-        self.shard.start(&mut self.io);
+        for (member, at) in self.members.iter_mut().zip(0..) {
+            self.io.select(at);
+            member.shard.start(&mut self.io);
+        }
         let begin = self.io.clock().mono;
-        let mut drain_at = self.drawn.drain_after.map_or(Mono::MAX, |after| begin.after(after));
+        if let Some(after) = self.drawn.drain_after {
+            self.drain_from(begin.after(after));
+        }
+        let last_call = begin.after(LAST_CALL);
         let strict = !self.io.net.faults.disrupts() && !self.drawn.scarce;
-        while !self.io.world.is_over() && self.io.clock().mono < begin.after(LAST_CALL) && !self.ended {
-            if self.io.clock().mono >= drain_at {
-                drain_at = Mono::MAX;
-                self.drain();
-            }
-            self.turn();
+        while !self.io.world.is_over() && self.io.clock().mono < last_call && !self.is_over() {
+            self.turn(last_call);
         }
         self.io.net.faults.calm_down();
-        if self.ended {
+        while self.is_over() && !self.io.world.is_over() && self.io.clock().mono < last_call {
             // Nobody listens any more; the peers find out by themselves.
-            self.let_peers_finish(begin.after(LAST_CALL));
+            self.io.pass(self.io.clock().mono.after(Duration::from_secs(1)));
         }
         let now = self.io.clock().mono;
         self.io.world.ledger.mortal = self.drawn.mortal;
         self.io.world.judge(strict, now);
         let last = now.after(AFTERMATH);
-        while !self.is_empty() && self.io.clock().mono < last && !self.ended {
-            self.turn();
+        while !self.is_empty() && self.io.clock().mono < last && !self.is_over() {
+            self.turn(last);
         }
         self.check_quiesced();
-        self.drain();
+        self.drain_from(self.io.clock().mono);
         let last = self.io.clock().mono.after(AFTERMATH);
-        while !self.ended && self.io.clock().mono < last {
-            self.turn();
+        while !self.is_over() && self.io.clock().mono < last {
+            self.turn(last);
         }
-        self.let_kernel_finish();
         self.check_ended();
     }
-    /// As the plane does when a shard has ended: turns until the kernel holds nothing.
-    fn let_kernel_finish(&mut self) {
-        let mut out = Vec::new();
-        for _ in 0..100 {
-            let until = self.io.clock().mono.after(Duration::from_millis(10));
-            self.io.turn(&mut self.shard.core.pool, until, &mut out).expect("the simulator turns");
+    /// Tells every shard to drain, the first now, the others when they look into their mailboxes.
+    fn drain_from(&mut self, at: Mono) {
+        for (n, member) in self.members.iter_mut().enumerate() {
+            let later = if n == 0 { 0 } else { self.io.net.faults.random().below(20_000_000) };
+            member.drain_at = member.drain_at.min(Mono(at.0 + later));
         }
-        let expected = out.iter().all(|c| c.token.kind() == Kind::ListenerClose);
-        assert!(expected, "completions after the shard ended: {out:?}");
     }
-    fn let_peers_finish(&mut self, until: Mono) {
-        while !self.io.world.is_over() && self.io.clock().mono < until {
-            let next = self.io.clock().mono.after(Duration::from_secs(1));
-            let mut out = Vec::new();
-            self.io.turn(&mut self.shard.core.pool, next, &mut out).expect("the simulator turns");
-            let expected = out.iter().all(|c| c.token.kind() == Kind::ListenerClose);
+    /// All shards' rings are closed.
+    fn is_over(&self) -> bool {
+        self.members.iter().all(|m| m.phase == Phase::Gone)
+    }
+    /// One turn of one shard.
+    fn turn(&mut self, until: Mono) {
+        assert!(self.io.turns < MOST_TURNS, "{MOST_TURNS} turns: the shards do not wait");
+        let alone = self.members.len() == 1;
+        let Some(at) = (if alone { Some(0) } else { self.io.next_shard(until) }) else { return };
+        let member = &mut self.members[usize::from(at)];
+        let now = self.io.clock().mono;
+        if member.phase == Phase::Ended {
+            // As the plane does when a shard has ended: turns until the kernel holds nothing.
+            let (pool, mut out) = (&mut member.shard.core.pool, Vec::new());
+            self.io.turn(pool, now.after(Duration::from_millis(10)), &mut out).expect("the simulator turns");
+            // Nobody waits here any more, of whom another shard may yet tell.
+            let is_late_word = |c: &Completion| {
+                matches!(c.outcome, Outcome::Message(Message::Place { .. } | Message::Wanted { .. }))
+            };
+            let expected = out.iter().all(|c| c.token.kind() == Kind::ListenerClose || is_late_word(c));
             assert!(expected, "completions after the shard ended: {out:?}");
+            if self.io.in_flight() == 0 && self.io.unseen() == 0 {
+                self.io.leave();
+                member.phase = Phase::Gone;
+            }
+            return;
         }
-    }
-    fn drain(&mut self) {
-        let by = self.io.clock().mono.after(self.drawn.snapshot.runtime.drain_timeout);
-        drain::begin(&mut self.shard, &mut self.io, by);
-    }
-    fn turn(&mut self) {
-        assert!(self.io.turns < MOST_TURNS, "{MOST_TURNS} turns: the shard does not wait");
-        self.ended = self.shard.turn(&mut self.io).expect("the simulator turns") == Turn::Ended;
+        if now >= member.drain_at {
+            member.drain_at = Mono::MAX;
+            let by = now.after(self.drawn.snapshot.runtime.drain_timeout);
+            drain::begin(&mut member.shard, &mut self.io, by);
+        }
+        if member.shard.turn(&mut self.io).expect("the simulator turns") == Turn::Ended {
+            member.phase = Phase::Ended;
+        }
         if self.io.turns.is_multiple_of(LOOK_EVERY) {
-            self.look();
+            self.look(usize::from(at));
         }
     }
     /// The invariants that hold between any two turns, and which phases were met.
-    fn look(&mut self) {
-        let core = &self.shard.core;
+    fn look(&mut self, at: usize) {
+        let core = &self.members[at].shard.core;
         for (_, conn) in core.conns.iter() {
             self.seen.conns |= 1 << conn.phase() as u32;
         }
@@ -232,29 +271,42 @@ impl Run {
         );
     }
     fn is_empty(&self) -> bool {
-        let core = &self.shard.core;
-        core.conns.is_empty() && core.links.is_empty()
+        self.members.iter().all(|m| m.shard.core.conns.is_empty() && m.shard.core.links.is_empty())
+            && (0..self.drawn.snapshot.runtime.shards).all(|shard| self.shared.loads.get(shard) == 0)
+    }
+    /// What all shards counted together.
+    fn count(&self, counter: impl Fn(&Stats) -> &Counter) -> u64 {
+        self.members.iter().map(|m| counter(&m.stats).get()).sum()
     }
     /// Everyone has left: every buffer, slot and count is where it was at the start.
     fn check_quiesced(&mut self) {
-        let core = &self.shard.core;
         let mut wrong = Vec::new();
-        for class in Class::ALL {
-            let pool = &core.pool;
-            let (leased, lent) = (pool.leased(class), pool.lent(class));
-            if (leased, lent, pool.free(class)) != (0, 0, pool.total(class)) {
+        for (at, member) in (0u16..).zip(&self.members) {
+            let core = &member.shard.core;
+            for class in Class::ALL {
+                let pool = &core.pool;
+                let (leased, lent) = (pool.leased(class), pool.lent(class));
+                if (leased, lent, pool.free(class)) != (0, 0, pool.total(class)) {
+                    wrong.push(format!(
+                        "{leased} {class:?} buffers are leased and {lent} lent, and nobody is there"
+                    ));
+                }
+            }
+            let left = [core.conns.len(), core.links.len(), core.exchanges.len(), core.tunnels.len()];
+            if left != [0; 4] {
+                self.io.select(at);
+                let tokens = self.io.in_flight_tokens();
                 wrong.push(format!(
-                    "{leased} {class:?} buffers are leased and {lent} lent, and nobody is there"
+                    "{left:?} conns, links, exchanges, tunnels are left; in flight: {tokens:?}"
                 ));
             }
+            let (posts, load) = (core.posts.len(), self.shared.loads.get(at));
+            if (posts, load) != (0, 0) {
+                wrong.push(format!("{posts} posts are left, and a load of {load}, and nobody is there"));
+            }
         }
-        let left = [core.conns.len(), core.links.len(), core.exchanges.len(), core.tunnels.len()];
-        if left != [0; 4] {
-            let tokens = self.io.in_flight_tokens();
-            wrong.push(format!("{left:?} conns, links, exchanges, tunnels are left; in flight: {tokens:?}"));
-        }
-        let closes: u64 = CLOSE_REASONS.iter().map(|row| self.stats.close(row.0).get()).sum();
-        let accepted = self.stats.accepted.get();
+        let closes: u64 = CLOSE_REASONS.iter().map(|row| self.count(|s| s.close(row.0))).sum();
+        let accepted = self.count(|s| &s.accepted);
         if closes != accepted {
             wrong.push(format!("{accepted} connections were accepted and {closes} ended with a reason"));
         }
@@ -262,8 +314,8 @@ impl Run {
             wrong.push(format!("{} pipes are out, and nobody is there", self.io.pipes_out()));
         }
         for (what, n) in [
-            ("internal close reasons", self.stats.close(CloseReason::Internal).get()),
-            ("stale completions", self.stats.stale_completions.get()),
+            ("internal close reasons", self.count(|s| s.close(CloseReason::Internal))),
+            ("stale completions", self.count(|s| &s.stale_completions)),
         ] {
             if n != 0 {
                 wrong.push(format!("{n} {what}"));
@@ -272,27 +324,36 @@ impl Run {
         self.violations.extend(wrong);
     }
     fn check_ended(&mut self) {
-        let (flying, open) = (self.io.in_flight(), self.io.open_descriptors());
-        if !self.ended || flying != 0 || open != 0 {
-            let tokens = self.io.in_flight_tokens();
-            let ended = self.ended;
-            self.violations
-                .push(format!("drained: {ended}, with {open} descriptors and {tokens:?} in flight"));
+        let open = self.io.open_descriptors();
+        for at in 0..self.drawn.snapshot.runtime.shards {
+            let phase = self.members[usize::from(at)].phase;
+            if phase != Phase::Gone || open != 0 {
+                self.io.select(at);
+                let tokens = self.io.in_flight_tokens();
+                self.violations
+                    .push(format!("shard {at}: {phase:?}, with {open} descriptors and {tokens:?} in flight"));
+            }
         }
     }
     fn report(mut self, seed: u64) -> Report {
         let faults = Fault::ALL.into_iter().map(|f| (format!("fault {f:?}"), self.io.net.faults.count(f)));
         self.tally.extend(faults);
         for row in REFUSALS {
-            self.tally.insert(format!("refusal {}", row.name), self.stats.refusal(row.refusal).get());
+            self.tally.insert(format!("refusal {}", row.name), self.count(|s| s.refusal(row.refusal)));
         }
         for row in CLOSE_REASONS {
-            self.tally.insert(format!("close {}", row.1), self.stats.close(row.0).get());
+            self.tally.insert(format!("close {}", row.1), self.count(|s| s.close(row.0)));
         }
-        self.tally.insert("parks".to_owned(), self.stats.parks.get());
-        self.tally.insert("unparks".to_owned(), self.stats.unparks.get());
+        for (what, n) in [
+            ("parks", self.count(|s| &s.parks)),
+            ("unparks", self.count(|s| &s.unparks)),
+            ("spliced bytes", self.count(|s| &s.spliced_bytes)),
+            ("handed to another shard", self.count(|s| &s.handed)),
+            ("handed in vain", self.count(|s| &s.hand_failures)),
+        ] {
+            self.tally.insert(what.to_owned(), n);
+        }
         self.tally.extend(self.seen.words());
-        self.tally.insert("spliced bytes".to_owned(), self.stats.spliced_bytes.get());
         self.tally.insert("last pipe lent".to_owned(), self.io.last_pipe_lent());
         let ledger = &mut self.io.world.ledger;
         for (what, n) in &ledger.tally {
@@ -317,7 +378,7 @@ fn listen(io: &mut SimIo<Workload>, address: SocketAddress) -> Fd {
     let open = |io: &mut SimIo<Workload>| {
         let fd = io.listener_socket();
         io.set_option(fd, SocketOption::ReusePort)?;
-        io.bind(fd, &address)?;
+        io.bind(fd, &address.into())?;
         io.listen(fd, limits::LISTEN_BACKLOG)?;
         Ok::<Fd, crate::io::Errno>(fd)
     };

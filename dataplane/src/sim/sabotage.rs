@@ -17,6 +17,8 @@ pub enum Sabotage {
     StaleCompletion,
     /// The FIN of an idle link is never reported.
     LostIdleFin,
+    /// A message to another shard is reported as posted and never arrives.
+    LostMessage,
 }
 
 impl<W: World> SimIo<W> {
@@ -24,6 +26,9 @@ impl<W: World> SimIo<W> {
         let strikes = self.sabotage == Some(which) && self.net.faults.random().one_in(64);
         self.sabotaged += u64::from(strikes);
         strikes
+    }
+    pub(super) fn swallows_message(&mut self) -> bool {
+        self.strikes(Sabotage::LostMessage)
     }
     pub(super) fn swallows_fin(&mut self, token: Token) -> bool {
         token.kind() == Kind::LinkRecv && self.strikes(Sabotage::LostIdleFin)

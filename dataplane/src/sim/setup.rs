@@ -5,12 +5,12 @@ use super::random::Random;
 use super::workload::{FLOW_ORIGIN_COUNT, ORIGIN_COUNT, Workload};
 use crate::buf::PoolSize;
 use crate::cluster::balance;
-use crate::io::SocketAddress;
+use crate::io::{Address, SocketAddress};
 use crate::limits;
 use crate::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
     Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route,
-    RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Timeouts,
+    RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Steer, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Drawn {
     pub(super) mortal: bool,
     /// Drains in the middle of the run, this long after its begin.
     pub(super) drain_after: Option<Duration>,
+    /// Only the first shard accepts: the others live by what it hands them.
+    pub(super) one_accepts: bool,
     /// Idle conns are parked after this: in most seeds while their clients think.
     pub(super) park_after: Duration,
     /// Pipes of the shard: in some seeds so few that flows which stall have to give theirs up.
@@ -73,28 +75,31 @@ pub(super) fn draw(seed: u64) -> Drawn {
     }
     let tcp = flow_listener(&listener);
     if random.one_in(5) {
-        let from = vec![Network { address: listen_addresses()[0].ip(), prefix: 0 }];
-        listener.proxy_protocol = Some(ProxyProtocol { required: random.one_in(2), from });
+        let from = vec![Network { address: [127, 0, 0, 1].into(), prefix: 0 }];
+        listener.proxy_protocol = Some(ProxyProtocol { required: random.one_in(2), from, from_unix: false });
     }
     if random.one_in(6) {
         cluster.send_proxy = Some(random.pick(&[SendProxy::V1, SendProxy::V2]));
     }
+    let shards = if random.one_in(4) { random.between(2, 5) as u16 } else { 1 };
+    let one_accepts = random.one_in(2);
     let snapshot = Snapshot {
-        runtime: Runtime { shards: 1, node: "sim".into(), drain_timeout: seconds(5) },
+        runtime: Runtime { shards, node: "sim".into(), drain_timeout: seconds(5) },
         listeners: [listener, tcp].map(|l| Some(Arc::new(l))).into(),
         routes: vec![Arc::new(route())],
         clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows))],
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
     let pipes = random.pick(&[limits::PIPES, limits::PIPES, 2, 1]);
-    Drawn { snapshot, pool, scarce, mortal, drain_after, park_after, pipes }
+    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after, pipes }
 }
 
 fn listener() -> Listener {
     Listener {
         id: ListenerId(0),
         name: "edge".into(),
-        addresses: vec![ListenAddress(listen_addresses()[0])],
+        addresses: vec![ListenAddress::Ip(listen_addresses()[0])],
+        steer: Steer::Hash,
         protocol: Protocol::Http,
         max_connections: 10_000,
         limits: Limits {
@@ -115,7 +120,7 @@ fn listener() -> Listener {
             max_lifetime: Duration::MAX,
             dead_peer: Duration::MAX,
         },
-        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new(), trusts_unix: false },
         proxy_protocol: None,
         cluster: None,
         access_log: true,
@@ -127,7 +132,7 @@ fn flow_listener(http: &Listener) -> Listener {
     Listener {
         id: ListenerId(1),
         name: "flows".into(),
-        addresses: vec![ListenAddress(listen_addresses()[1])],
+        addresses: vec![ListenAddress::Ip(listen_addresses()[1])],
         protocol: Protocol::Tcp,
         cluster: Some(ClusterId(1)),
         ..http.clone()
@@ -136,7 +141,7 @@ fn flow_listener(http: &Listener) -> Listener {
 
 /// As the cluster of requests, with origins of its own.
 fn flow_cluster(http: &Cluster) -> Cluster {
-    let origins = (0..FLOW_ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_address(ORIGIN_COUNT + n)));
+    let origins = (0..FLOW_ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(ORIGIN_COUNT + n)));
     Cluster { id: ClusterId(1), name: "flows".into(), endpoints: origins.collect(), ..http.clone() }
 }
 
@@ -144,12 +149,12 @@ fn endpoints<'a>(one: &'a mut Cluster, other: &'a mut Cluster) -> impl Iterator<
     one.endpoints.iter_mut().chain(&mut other.endpoints)
 }
 
-fn endpoint(n: u16, address: SocketAddress) -> Endpoint {
+fn endpoint(n: u16, address: Address) -> Endpoint {
     Endpoint {
         id: EndpointId(n),
         name: format!("origin-{n}").into(),
-        address,
         authority: address.to_string().into(),
+        address,
         weight: u32::from(n) + 1,
         max_connections: u32::MAX,
         max_requests: u32::MAX,
@@ -166,7 +171,7 @@ fn cluster(random: &mut Random) -> Cluster {
         balance: random.pick(&policies),
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses { ranges: sources, ports: None },
-        endpoints: (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_address(n))).collect(),
+        endpoints: (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(n))).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(2),

@@ -45,6 +45,10 @@ impl<W: World> SimIo<W> {
     pub fn selected(&self) -> u16 {
         self.shard
     }
+    /// Completions of the shard that has its turn which it was not handed yet.
+    pub fn unseen(&self) -> usize {
+        self.ready.len()
+    }
     /// The ring of the shard that has its turn is closed, with nothing in flight.
     pub fn leave(&mut self) {
         assert!(
@@ -53,6 +57,17 @@ impl<W: World> SimIo<W> {
         );
         assert!(self.ready.is_empty(), "a ring was closed over a message: {:?}", self.ready);
         self.sides[usize::from(self.shard)].gone = true;
+    }
+    /// Lets the network and the peers go on until then, once no shard is left.
+    pub fn pass(&mut self, until: Mono) {
+        loop {
+            self.cover();
+            match self.net.next_at() {
+                Some(next) if next <= until => self.net.now = self.net.now.max(next),
+                _ => break,
+            }
+        }
+        self.net.now = self.net.now.max(until);
     }
     fn exchange(&mut self) {
         let side = &mut self.sides[usize::from(self.shard)];
@@ -135,6 +150,9 @@ impl<W: World> SimIo<W> {
             return self.complete(NOBODY, Verb::Post, token, Outcome::Failed(Errno(errno)));
         }
         self.complete(NOBODY, Verb::Post, token, Outcome::Posted);
+        if self.swallows_message() {
+            return;
+        }
         let at = self.seen_at();
         let arrival =
             Completion { token: message.encode().0, outcome: Outcome::Message(message), more: false };

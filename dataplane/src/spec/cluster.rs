@@ -1,7 +1,7 @@
 //! A cluster: endpoints with one policy.
 
 use super::{ClusterId, EndpointId, SourceAddresses};
-use crate::io::SocketAddress;
+use crate::io::Address;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub struct Cluster {
 pub struct Endpoint {
     pub id: EndpointId,
     pub name: Arc<str>,
-    pub address: SocketAddress,
-    /// `address` as a Host, for `HostPolicy::Endpoint`.
+    pub address: Address,
+    /// `address` as a Host, for `HostPolicy::Endpoint`; "localhost" of a unix socket.
     pub authority: Arc<str>,
     /// 0 takes nothing.
     pub weight: u32,

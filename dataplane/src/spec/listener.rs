@@ -1,7 +1,8 @@
 //! A listener: bound addresses, limits, timeouts, and whose forwarding fields it believes.
 
 use super::{ClusterId, ListenerId};
-use crate::io::SocketAddress;
+use crate::io::{SocketAddress, UnixName};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ pub struct Listener {
     pub id: ListenerId,
     pub name: Arc<str>,
     pub addresses: Vec<ListenAddress>,
+    pub steer: Steer,
     pub protocol: Protocol,
     /// Connections open at once, over all shards.
     pub max_connections: u32,
@@ -34,9 +36,45 @@ pub enum Protocol {
     Tcp,
 }
 
-/// One address to bind. IPv6 is bound IPv6-only.
+/// Where a listener's connections come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// Bound once by each shard; IPv6 is bound IPv6-only.
+    Ip(SocketAddress),
+    /// A path with these permissions, or an abstract name.
+    Unix { name: Arc<UnixName>, mode: u32 },
+    /// A listening socket that the process was started with.
+    Inherited(i32),
+}
+
+impl ListenAddress {
+    /// The IP address and port that are bound.
+    pub fn as_ip(&self) -> Option<SocketAddress> {
+        if let Self::Ip(address) = self { Some(*address) } else { None }
+    }
+}
+
+/// As the configuration writes it.
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix { name, .. } => name.fmt(f),
+            Self::Inherited(fd) => write!(f, "fd:{fd}"),
+        }
+    }
+}
+
+/// Who of those that listen on one address gets a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenAddress(pub SocketAddress);
+pub enum Steer {
+    /// As the kernel hashes the four-tuple; then evened out.
+    Hash,
+    /// The shard of the CPU that handles the packet.
+    Cpu,
+    /// One shard for each source address.
+    Source,
+}
 
 /// `[listener.limits]`; units in docs/config.md. `u64::MAX` is "unlimited" where that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +108,8 @@ pub struct Timeouts {
 pub struct Forwarded {
     pub mode: ForwardedMode,
     pub trusted: Vec<Network>,
+    /// Peers on unix sockets are trusted.
+    pub trusts_unix: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +129,8 @@ pub struct ProxyProtocol {
     pub required: bool,
     /// Who may send one: anybody else could claim to be any client.
     pub from: Vec<Network>,
+    /// So may peers on unix sockets.
+    pub from_unix: bool,
 }
 
 /// An address range, "10.0.0.0/8".

@@ -10,7 +10,8 @@ pub mod source;
 
 pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SendProxy};
 pub use listener::{
-    Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Timeouts,
+    Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Steer,
+    Timeouts,
 };
 pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,

@@ -309,15 +309,16 @@ fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     out.extend_from_slice(bytes.unwrap_or_default());
 }
 
-/// One byte of family (0 is none), then the address and the port.
+/// One byte of family (0 is none, 1 the unix domain, which ends there), then the address and the port.
 fn put_address(out: &mut Vec<u8>, address: Option<SocketAddress>) {
     match address.map(|address| address.ip()) {
         None => return out.push(0),
-        Some(IpAddr::V4(ip)) => {
+        Some(None) => return out.push(1),
+        Some(Some(IpAddr::V4(ip))) => {
             out.push(4);
             out.extend_from_slice(&ip.octets());
         }
-        Some(IpAddr::V6(ip)) => {
+        Some(Some(IpAddr::V6(ip))) => {
             out.push(6);
             out.extend_from_slice(&ip.octets());
         }
@@ -356,6 +357,7 @@ impl<'a> Cursor<'a> {
     fn address(&mut self) -> Option<Option<SocketAddress>> {
         let ip = match self.array()? {
             [0] => return Some(None),
+            [1] => return Some(Some(SocketAddress::UNIX)),
             [4] => IpAddr::from(self.array::<4>()?),
             [6] => IpAddr::from(self.array::<16>()?),
             _ => return None,

@@ -27,6 +27,9 @@ pub struct Stats {
     pub turns: Counter,
     pub accepted: Counter,
     pub accept_errors: Counter,
+    /// Accepted here and handed to a less loaded shard; those that did not get there are served here.
+    pub handed: Counter,
+    pub hand_failures: Counter,
     pub requests: Counter,
     pub responses: Counter,
     pub connects: Counter,
@@ -68,6 +71,8 @@ impl Default for Stats {
             turns: Counter::default(),
             accepted: Counter::default(),
             accept_errors: Counter::default(),
+            handed: Counter::default(),
+            hand_failures: Counter::default(),
             requests: Counter::default(),
             responses: Counter::default(),
             connects: Counter::default(),

@@ -17,6 +17,7 @@ pub mod clock;
 mod complete;
 mod enter;
 mod feed;
+pub mod inherited;
 mod operations;
 mod pipe;
 pub mod probe;
@@ -26,6 +27,8 @@ mod scratch;
 pub mod socket;
 mod sqe;
 mod starved;
+pub mod steer;
+pub mod unix;
 
 pub use probe::{Features, Unusable, probe};
 pub use ring::{Ring, RingOptions};

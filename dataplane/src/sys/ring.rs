@@ -10,8 +10,8 @@ use super::starved::Starved;
 use super::{clock, socket, sqe};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Outcome, Pipe, Shutdown,
-    SocketAddress, SocketOption, Token,
+    Address, Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Outcome, Pipe,
+    Shutdown, SocketAddress, SocketOption, Token,
 };
 use crate::limits::{RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_SUBMISSION_ENTRIES};
 use io_uring::{IoUring, cqueue, squeue, types};
@@ -339,7 +339,7 @@ impl Io for Ring {
             None => sqe::send(fd.0, operation.first, operation.first_len, token),
         });
     }
-    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
+    fn connect(&mut self, fd: Fd, to: &Address, token: Token) {
         if self.scratch.is_full() {
             self.flush();
         }
@@ -392,7 +392,7 @@ impl Io for Ring {
     fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno> {
         socket::set_option(fd, option)
     }
-    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
+    fn bind(&mut self, fd: Fd, to: &Address) -> Result<(), Errno> {
         socket::bind(fd, to)
     }
     fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno> {

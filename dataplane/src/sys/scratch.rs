@@ -3,7 +3,7 @@
 
 use super::socket::RawAddress;
 use crate::buf::{Chain, Pool};
-use crate::io::SocketAddress;
+use crate::io::{Address, SocketAddress};
 use crate::limits::{CHAIN_LEASES, RING_SCRATCH_SLOTS};
 use std::ptr;
 
@@ -31,7 +31,7 @@ impl Scratch {
             // SAFETY: a msghdr is integers and pointers; all zeroes is an empty one.
             header: unsafe { std::mem::zeroed() },
             iovecs: [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; CHAIN_LEASES],
-            address: RawAddress::from(SocketAddress::UNSPECIFIED),
+            address: RawAddress::from(&SocketAddress::UNSPECIFIED.into()),
         };
         Self { slots: (0..RING_SCRATCH_SLOTS).map(|_| slot()).collect(), used: 0 }
     }
@@ -66,9 +66,9 @@ impl Scratch {
     }
 
     /// A socket address, valid until [`Scratch::reset`]; `None` when all slots are used.
-    pub(super) fn address(&mut self, to: &SocketAddress) -> Option<(*const libc::sockaddr, libc::socklen_t)> {
+    pub(super) fn address(&mut self, to: &Address) -> Option<(*const libc::sockaddr, libc::socklen_t)> {
         let slot = self.slot()?;
-        slot.address = RawAddress::from(*to);
+        slot.address = RawAddress::from(to);
         Some((slot.address.as_ptr(), slot.address.len()))
     }
 }

@@ -1,7 +1,7 @@
 //! Sockets and eventfds by plain system calls: what a shard's ring and the main thread (which binds listeners) both use.
 
 use super::enter::last_errno;
-use crate::io::{Errno, Family, Fd, PortRange, Shutdown, SocketAddress, SocketOption};
+use crate::io::{Address, Errno, Family, Fd, PortRange, Shutdown, SocketAddress, SocketOption, UnixName};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
@@ -15,11 +15,12 @@ fn length<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)
 }
 
-/// A socket address as the kernel reads it: sockaddr_in or sockaddr_in6.
+/// A socket address as the kernel reads it: sockaddr_in, sockaddr_in6, or sockaddr_un with the bytes of it that count.
 #[derive(Clone, Copy)]
 pub(super) enum RawAddress {
     V4(libc::sockaddr_in),
     V6(libc::sockaddr_in6),
+    Unix(libc::sockaddr_un, libc::socklen_t),
 }
 
 impl RawAddress {
@@ -27,13 +28,28 @@ impl RawAddress {
         match self {
             Self::V4(address) => ptr::from_ref(address).cast(),
             Self::V6(address) => ptr::from_ref(address).cast(),
+            Self::Unix(address, _) => ptr::from_ref(address).cast(),
         }
     }
     pub(super) fn len(&self) -> libc::socklen_t {
         match self {
             Self::V4(_) => length::<libc::sockaddr_in>(),
             Self::V6(_) => length::<libc::sockaddr_in6>(),
+            Self::Unix(_, len) => *len,
         }
+    }
+    /// One of the unix domain, without a name.
+    pub(super) fn empty_unix() -> Self {
+        let address = libc::sockaddr_un { sun_family: family_number(libc::AF_UNIX), sun_path: [0; 108] };
+        Self::Unix(address, length::<libc::sockaddr_un>())
+    }
+    /// Takes the name that a unix socket is bound to, and says how many bytes of a sockaddr_un it fills.
+    pub(super) fn fill_by_name_of(&mut self, fd: Fd) -> Result<libc::socklen_t, Errno> {
+        let Self::Unix(address, _) = self else { return Err(Errno(libc::EAFNOSUPPORT)) };
+        let mut len = length::<libc::sockaddr_un>();
+        // SAFETY: `address` and `len` are valid for writing during the call, and `len` says how large `address` is.
+        done(unsafe { libc::getsockname(fd.0, ptr::from_mut(address).cast(), &raw mut len) })?;
+        Ok(len)
     }
 }
 
@@ -41,23 +57,43 @@ fn family_number(family: libc::c_int) -> libc::sa_family_t {
     libc::sa_family_t::try_from(family).unwrap_or(0)
 }
 
-impl From<SocketAddress> for RawAddress {
-    fn from(address: SocketAddress) -> Self {
-        match address.ip() {
-            IpAddr::V4(ip) => Self::V4(libc::sockaddr_in {
-                sin_family: family_number(libc::AF_INET),
-                sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
-                sin_zero: [0; 8],
-            }),
-            IpAddr::V6(ip) => Self::V6(libc::sockaddr_in6 {
-                sin6_family: family_number(libc::AF_INET6),
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: ip.octets() },
-                sin6_scope_id: 0,
-            }),
+impl From<&Address> for RawAddress {
+    fn from(address: &Address) -> Self {
+        match address {
+            Address::Unix(name) => Self::unix(name),
+            Address::Ip(address) => match address.ip() {
+                Some(IpAddr::V4(ip)) => Self::V4(libc::sockaddr_in {
+                    sin_family: family_number(libc::AF_INET),
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
+                    sin_zero: [0; 8],
+                }),
+                Some(IpAddr::V6(ip)) => Self::V6(libc::sockaddr_in6 {
+                    sin6_family: family_number(libc::AF_INET6),
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: 0,
+                    sin6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                    sin6_scope_id: 0,
+                }),
+                None => Self::empty_unix(),
+            },
         }
+    }
+}
+
+impl RawAddress {
+    fn unix(name: &UnixName) -> Self {
+        let mut raw = Self::empty_unix();
+        if let Self::Unix(address, len) = &mut raw {
+            // An abstract name has a NUL in front and counts its bytes; a path has one behind it, which counts too.
+            let room = &mut address.sun_path[usize::from(name.is_abstract())..];
+            for (to, from) in room.iter_mut().zip(name.bytes()) {
+                *to = from.cast_signed();
+            }
+            let used = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.bytes().len();
+            *len = libc::socklen_t::try_from(used).unwrap_or(*len);
+        }
+        raw
     }
 }
 
@@ -83,18 +119,20 @@ fn name(fd: Fd, call: NameCall) -> Result<SocketAddress, Errno> {
             let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
             Ok(SocketAddress::new(IpAddr::V6(ip), u16::from_be(raw.sin6_port)))
         }
+        libc::AF_UNIX => Ok(SocketAddress::UNIX),
         _ => Err(Errno(libc::EAFNOSUPPORT)),
     }
 }
 
-/// A TCP socket: blocking mode, close-on-exec.
+/// A stream socket, of TCP or the unix domain: blocking mode, close-on-exec.
 pub fn socket(family: Family) -> Result<Fd, Errno> {
-    let domain = match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
+    let (domain, protocol) = match family {
+        Family::V4 => (libc::AF_INET, libc::IPPROTO_TCP),
+        Family::V6 => (libc::AF_INET6, libc::IPPROTO_TCP),
+        Family::Unix => (libc::AF_UNIX, 0),
     };
     // SAFETY: no memory is passed.
-    let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_TCP) };
+    let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol) };
     done(fd).map(|()| Fd(fd))
 }
 
@@ -183,15 +221,15 @@ pub fn has_local_ports() -> bool {
 pub fn is_bindable(ip: IpAddr) -> bool {
     let Ok(fd) = socket(if ip.is_ipv6() { Family::V6 } else { Family::V4 }) else { return false };
     let found = set_option(fd, SocketOption::BindAddressNoPort)
-        .and_then(|()| bind(fd, &SocketAddress::new(ip, 0)))
+        .and_then(|()| bind(fd, &Address::Ip(SocketAddress::new(ip, 0))))
         .is_ok();
     close(fd);
     found
 }
 
 /// Binds to an address; port 0 lets the kernel choose.
-pub fn bind(fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
-    let raw = RawAddress::from(*to);
+pub fn bind(fd: Fd, to: &Address) -> Result<(), Errno> {
+    let raw = RawAddress::from(to);
     // SAFETY: `raw` outlives the call, and its length is the one passed.
     done(unsafe { libc::bind(fd.0, raw.as_ptr(), raw.len()) })
 }
@@ -268,15 +306,14 @@ impl std::error::Error for ListenError {}
 /// it accepts. Port 0 lets the kernel choose: see [`local_address`].
 pub fn listener(to: &SocketAddress, backlog: i32) -> Result<Fd, ListenError> {
     let failed = |call| move |errno| ListenError { call, errno };
-    let family = if to.is_v6() { Family::V6 } else { Family::V4 };
-    let fd = socket(family).map_err(failed("socket"))?;
+    let fd = socket(to.family()).map_err(failed("socket"))?;
     let ready = || {
         set_option(fd, SocketOption::ReusePort).map_err(failed("setsockopt(SO_REUSEPORT)"))?;
         if to.is_v6() {
             set_option(fd, SocketOption::V6Only).map_err(failed("setsockopt(IPV6_V6ONLY)"))?;
         }
         set_option(fd, SocketOption::NoDelay).map_err(failed("setsockopt(TCP_NODELAY)"))?;
-        bind(fd, to).map_err(failed("bind"))?;
+        bind(fd, &Address::Ip(*to)).map_err(failed("bind"))?;
         listen(fd, backlog).map_err(failed("listen"))
     };
     match ready() {
@@ -290,11 +327,11 @@ pub fn listener(to: &SocketAddress, backlog: i32) -> Result<Fd, ListenError> {
 
 /// Whether an address could be bound by somebody who shares it with nobody: EADDRINUSE if any socket listens there.
 pub fn probe_free(to: &SocketAddress) -> Result<(), Errno> {
-    let fd = socket(if to.is_v6() { Family::V6 } else { Family::V4 })?;
+    let fd = socket(to.family())?;
     let on: libc::c_int = 1;
     let free = set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)
         .and_then(|()| if to.is_v6() { set_option(fd, SocketOption::V6Only) } else { Ok(()) })
-        .and_then(|()| bind(fd, to));
+        .and_then(|()| bind(fd, &Address::Ip(*to)));
     close(fd);
     free
 }
@@ -337,7 +374,7 @@ mod tests {
                 Err(error) => panic!("{error}"),
             };
             let local = local_address(fd).unwrap();
-            assert_eq!((local.ip(), local.port() != 0), (ip, true));
+            assert_eq!((local.ip(), local.port() != 0), (Some(ip), true));
             assert_eq!(peer_address(fd), Err(Errno(libc::ENOTCONN)));
             let twin = listener(&local, 8).unwrap();
             assert_eq!(local_address(twin), Ok(local), "a second socket joins the group");
@@ -387,7 +424,7 @@ mod tests {
         let fd = listener(&SocketAddress::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), 8).unwrap();
         set_option(fd, SocketOption::DeadPeer(Duration::from_secs(120))).unwrap();
         let to = local_address(fd).unwrap();
-        let client = std::net::TcpStream::connect((to.ip(), to.port())).unwrap();
+        let client = std::net::TcpStream::connect(std::net::SocketAddr::from(to)).unwrap();
         // SAFETY: no memory is passed.
         let accepted = unsafe { libc::accept(fd.0, ptr::null_mut(), ptr::null_mut()) };
         assert!(accepted >= 0, "{}", last_errno());

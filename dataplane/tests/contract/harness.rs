@@ -147,7 +147,7 @@ impl<'h, H: Harness> World<'h, H> {
 
     pub fn listener(&mut self, backlog: i32) -> (Fd, SocketAddress) {
         let fd = self.io.socket(Family::V4).unwrap();
-        self.io.bind(fd, &loopback()).unwrap();
+        self.io.bind(fd, &loopback().into()).unwrap();
         self.io.listen(fd, backlog).unwrap();
         let address = self.io.local_address(fd).unwrap();
         assert!(address.port() != 0 && address.ip() == loopback().ip());
@@ -170,7 +170,7 @@ impl<'h, H: Harness> World<'h, H> {
     pub fn connect(&mut self, to: &SocketAddress) -> (Fd, Token) {
         let fd = self.io.socket(Family::V4).unwrap();
         let token = self.token(Kind::LinkConnect);
-        self.io.connect(fd, to, token);
+        self.io.connect(fd, &(*to).into(), token);
         (fd, token)
     }
 

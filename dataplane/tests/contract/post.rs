@@ -246,7 +246,7 @@ impl Pair for Simulated {
     fn accepted(&mut self) -> Fd {
         self.io.select(0);
         let listener = self.io.listener_socket();
-        self.io.bind(listener, &loopback().with_port(8080)).unwrap();
+        self.io.bind(listener, &loopback().with_port(8080).into()).unwrap();
         self.io.listen(listener, 8).unwrap();
         let accept = token(Kind::Accept, 0);
         self.io.accept(listener, accept);

@@ -3,17 +3,19 @@
 use crate::harness::{A_WHILE, Harness, World, assert_failed};
 use dataplane::buf::{Class, PoolSize};
 use dataplane::io::{
-    Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, PortRange, Shutdown, SocketAddress,
-    SocketOption, Token,
+    Address, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, PortRange, Shutdown,
+    SocketAddress, SocketOption, Token, UnixName,
 };
 use dataplane::limits;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Calls `$test!(name)` for every scenario, so that no backend leaves one out.
 macro_rules! each_scenario {
     ($test:ident) => {
         $test!(connect_and_accept);
+        $test!(unix_sockets);
         $test!(turn_keeps_time);
         $test!(bytes_then_eof);
         $test!(chains_arrive_in_order);
@@ -66,6 +68,53 @@ pub fn connect_and_accept<H: Harness>(h: &mut H) {
     w.finish();
 }
 
+/// As with TCP, but that neither end has an address.
+pub fn unix_sockets<H: Harness>(h: &mut H) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("@ringway-contract-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+    let address = Address::from(UnixName::new(name.as_bytes()).unwrap());
+    let mut w = World::new(h);
+    let nobody = w.io.socket(Family::Unix).unwrap();
+    let connect = w.token(Kind::LinkConnect);
+    w.io.connect(nobody, &address, connect);
+    assert_failed(&w.outcome(connect), &[libc::ECONNREFUSED]);
+    w.close(nobody);
+    let listener = w.io.socket(Family::Unix).unwrap();
+    w.io.bind(listener, &address).unwrap();
+    w.io.listen(listener, 16).unwrap();
+    let accept = w.accept(listener);
+    let client = w.io.socket(Family::Unix).unwrap();
+    let connect = w.token(Kind::LinkConnect);
+    w.io.connect(client, &address, connect);
+    assert!(matches!(w.outcome(connect), Outcome::Connected));
+    let accepted = w.accepted(accept);
+    for fd in [client, accepted] {
+        assert_eq!(
+            (w.io.local_address(fd), w.io.peer_address(fd)),
+            (Ok(SocketAddress::UNIX), Ok(SocketAddress::UNIX))
+        );
+    }
+    w.write(client, b"hello");
+    assert_eq!(w.read(accepted, 5), b"hello");
+    // Through a pipe to the client again.
+    w.write(client, b"there and back");
+    ready(&mut w, accepted, Interest::Readable);
+    let mut pipe = w.io.take_pipe().unwrap();
+    w.io.set_option(accepted, SocketOption::NonBlocking).unwrap();
+    assert_eq!(w.io.splice_in(accepted, &mut pipe, 1 << 16), Ok(14));
+    assert_eq!(w.io.splice_out(&mut pipe, accepted), Ok(14));
+    w.io.give_pipe(pipe);
+    assert_eq!(w.read(client, 14), b"there and back");
+    w.io.shutdown(client, Shutdown::Write).unwrap();
+    let end = w.recv(accepted, Class::Small);
+    assert!(matches!(w.outcome(end), Outcome::Eof));
+    w.io.cancel(accept);
+    assert_failed(&w.outcome(accept), &[libc::ECANCELED]);
+    w.close_both((client, accepted));
+    w.close(listener);
+    w.finish();
+}
+
 /// Descriptors that never got an owner, many of them within one turn.
 pub fn discard_many<H: Harness>(h: &mut H) {
     let mut w = World::new(h);
@@ -114,10 +163,10 @@ pub fn connect_without_a_port<H: Harness>(h: &mut H) {
         let fd = w.io.socket(Family::V4).unwrap();
         w.io.set_option(fd, SocketOption::LocalPorts(ports)).unwrap();
         w.io.set_option(fd, SocketOption::BindAddressNoPort).unwrap();
-        w.io.bind(fd, &source).unwrap();
+        w.io.bind(fd, &source.into()).unwrap();
         open.push(fd);
         let token = w.token(Kind::LinkConnect);
-        w.io.connect(fd, &to, token);
+        w.io.connect(fd, &to.into(), token);
         match w.outcome(token) {
             Outcome::Connected => {
                 let local = w.io.local_address(fd).unwrap();
@@ -129,9 +178,9 @@ pub fn connect_without_a_port<H: Harness>(h: &mut H) {
     }
     assert!(open.len() > 1, "no port of four was free");
     let last = open[open.len() - 1];
-    w.io.bind(last, &other).unwrap();
+    w.io.bind(last, &other.into()).unwrap();
     let token = w.token(Kind::LinkConnect);
-    w.io.connect(last, &to, token);
+    w.io.connect(last, &to.into(), token);
     assert!(matches!(w.outcome(token), Outcome::Connected));
     assert_eq!(w.io.local_address(last).unwrap().ip(), other.ip());
     open.into_iter().for_each(|fd| w.close(fd));
@@ -702,7 +751,7 @@ pub fn accept_without_descriptors<H: Harness>(h: &mut H) {
     let fd = w.io.socket(Family::V4).unwrap();
     if w.exhaust_descriptors() {
         let connect = w.token(Kind::LinkConnect);
-        w.io.connect(fd, &address, connect);
+        w.io.connect(fd, &address.into(), connect);
         assert!(matches!(w.outcome(connect), Outcome::Connected));
         assert_failed(&w.outcome(accept), &[libc::EMFILE]);
         w.relieve_descriptors();

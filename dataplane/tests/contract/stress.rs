@@ -72,14 +72,14 @@ impl Race {
     fn connect(&mut self) {
         let Some(slot) = self.free_slot() else { return };
         let fd = self.io.socket(Family::V4).unwrap();
-        self.io.bind(fd, &loopback()).unwrap();
+        self.io.bind(fd, &loopback().into()).unwrap();
         // No TIME_WAIT, or the ports of the machine run out before the test does.
         self.io.set_option(fd, SocketOption::ResetOnClose).unwrap();
         let port = self.io.local_address(fd).unwrap().port();
         self.occupy(slot, fd, port, true);
         self.slots[slot as usize].connecting = true;
         let to = self.io.local_address(self.listener).unwrap();
-        self.io.connect(fd, &to, self.token(Kind::LinkConnect, slot));
+        self.io.connect(fd, &to.into(), self.token(Kind::LinkConnect, slot));
     }
 
     /// Does one thing at random to one slot.

@@ -15,7 +15,7 @@ use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, SourceAddresses, Timeouts,
+    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, SourceAddresses, Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use std::collections::BTreeSet;
@@ -258,7 +258,8 @@ pub(crate) fn listener() -> Listener {
     Listener {
         id: ListenerId(0),
         name: "edge".into(),
-        addresses: vec![ListenAddress(listen_address())],
+        addresses: vec![ListenAddress::Ip(listen_address())],
+        steer: Steer::Hash,
         protocol: Protocol::Http,
         max_connections: 1000,
         limits: Limits {
@@ -279,7 +280,7 @@ pub(crate) fn listener() -> Listener {
             max_lifetime: Duration::MAX,
             dead_peer: Duration::MAX,
         },
-        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new(), trusts_unix: false },
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
@@ -296,7 +297,7 @@ pub(crate) fn cluster() -> Cluster {
         endpoints: vec![Endpoint {
             id: EndpointId(0),
             name: "origin".into(),
-            address: origin_address(),
+            address: origin_address().into(),
             authority: origin_address().to_string().into(),
             weight: 1,
             max_connections: u32::MAX,
@@ -335,7 +336,7 @@ impl Bed {
         let mut io = SimIo::with_world(FaultPlan::calm(1), Far::new());
         let fd = io.listener_socket();
         io.set_option(fd, SocketOption::ReusePort).expect("a socket");
-        io.bind(fd, &listen_address()).expect("a free address");
+        io.bind(fd, &listen_address().into()).expect("a free address");
         io.listen(fd, 1024).expect("a bound socket");
         io.net.listen(origin_address(), 1024, sim::Owner::Actor(0));
         let (log, reader) = access_log::ring();

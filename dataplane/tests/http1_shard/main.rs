@@ -6,6 +6,7 @@ mod bed;
 mod bulk;
 #[path = "../cases/mod.rs"]
 mod cases;
+mod even;
 mod limits;
 mod message;
 mod ports;

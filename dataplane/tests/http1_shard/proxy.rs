@@ -18,7 +18,8 @@ fn network(address: &str, prefix: u8) -> Network {
 
 fn accept(required: bool) -> impl Fn(&mut Listener, &mut Cluster) {
     move |listener, _| {
-        listener.proxy_protocol = Some(ProxyProtocol { required, from: vec![network(CLIENTS, 24)] });
+        listener.proxy_protocol =
+            Some(ProxyProtocol { required, from: vec![network(CLIENTS, 24)], from_unix: false });
     }
 }
 
@@ -156,7 +157,7 @@ fn only_from_its_networks() {
     let elsewhere = |required| {
         move |listener: &mut Listener, _: &mut Cluster| {
             let from = vec![network("10.0.0.0", 8), network("192.0.2.2", 32)];
-            listener.proxy_protocol = Some(ProxyProtocol { required, from });
+            listener.proxy_protocol = Some(ProxyProtocol { required, from, from_unix: false });
         }
     };
     for sent in [[V1, GET].concat(), GET.to_owned()] {
@@ -301,7 +302,7 @@ fn each_link_begins_with_who_its_client_is() {
         ] {
             let got = announced(version, required, script);
             assert_eq!(got.len(), 1);
-            assert_eq!(got[0].0.source.ip().to_string(), "192.0.2.1");
+            assert_eq!(got[0].0.source.ip().unwrap().to_string(), "192.0.2.1");
             assert_eq!(got[0].0.destination, crate::bed::listen_address());
         }
     }

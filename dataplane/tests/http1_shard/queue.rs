@@ -1,6 +1,6 @@
 //! The queue in front of full endpoints: who waits, for how long, in which order, and how each way out of it ends.
 
-use crate::bed::{Answer, Bed, OK, millis, say, seconds, wait};
+use crate::bed::{Answer, Bed, OK, millis, origin_address, say, seconds, wait};
 use dataplane::fault::Refusal;
 use dataplane::shard::drain;
 use dataplane::sim::peers::Act;
@@ -174,7 +174,7 @@ fn a_second_attempt_waits_too() {
         let mut dead = c.endpoints[0].clone();
         dead.id = dataplane::spec::EndpointId(1);
         dead.name = "dead".into();
-        dead.address = dead.address.with_port(9);
+        dead.address = origin_address().with_port(9).into();
         dead.max_requests = u32::MAX;
         c.endpoints.push(dead);
     });

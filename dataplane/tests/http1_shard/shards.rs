@@ -48,7 +48,7 @@ impl Crowd {
             io.select(shard);
             let fd = io.listener_socket();
             io.set_option(fd, SocketOption::ReusePort).expect("a socket");
-            io.bind(fd, &listen_address()).expect("a free address");
+            io.bind(fd, &listen_address().into()).expect("a free address");
             io.listen(fd, 1024).expect("a bound socket");
             let (log, reader) = access_log::ring();
             let counters = Arc::new(Stats::default());

@@ -44,7 +44,7 @@ fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
     let endpoint = |id: u16| Endpoint {
         id: EndpointId(id),
         name: format!("e{id}").into(),
-        address: SocketAddress::new([127, 0, 0, 1].into(), 9000),
+        address: SocketAddress::new([127, 0, 0, 1].into(), 9000).into(),
         authority: "127.0.0.1:9000".into(),
         weight: u32::from(id % 3),
         max_connections: 10,
@@ -135,7 +135,7 @@ fn finding_a_route() {
         ..RequestHead::default()
     };
     let count = allocations(|| {
-        let source = [127, 0, 0, 1].into();
+        let source = Some([127, 0, 0, 1].into());
         let request = Request { listener: ListenerId(0), head: &head, bytes, source };
         for _ in 0..1000 {
             assert_eq!(table.find(&request).map(|route| route.id), Some(RouteId(427)));

@@ -3,15 +3,15 @@
 use dataplane::buf::{Chain, Class, Pool, PoolSize};
 use dataplane::core::{Setup, Shared};
 use dataplane::io::{
-    Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Message, Mono, Pipe, Shutdown, SocketAddress,
-    SocketOption, Token,
+    Address, Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Message, Mono, Pipe, Shutdown,
+    SocketAddress, SocketOption, Token,
 };
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
     ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, SourceAddresses,
-    Timeouts,
+    Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use dataplane::sys::{self, Ring, RingOptions, clock, socket};
@@ -66,7 +66,7 @@ impl Io for Counted {
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token) {
         self.ring.send(fd, chain, pool, token);
     }
-    fn connect(&mut self, fd: Fd, to: &SocketAddress, token: Token) {
+    fn connect(&mut self, fd: Fd, to: &Address, token: Token) {
         self.ring.connect(fd, to, token);
     }
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token) {
@@ -87,7 +87,7 @@ impl Io for Counted {
     fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno> {
         self.call().set_option(fd, option)
     }
-    fn bind(&mut self, fd: Fd, to: &SocketAddress) -> Result<(), Errno> {
+    fn bind(&mut self, fd: Fd, to: &Address) -> Result<(), Errno> {
         self.call().bind(fd, to)
     }
     fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno> {
@@ -166,7 +166,8 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
     let listener = Listener {
         id: ListenerId(0),
         name: "edge".into(),
-        addresses: vec![ListenAddress(listen)],
+        addresses: vec![ListenAddress::Ip(listen)],
+        steer: Steer::Hash,
         protocol,
         max_connections: 1000,
         limits: Limits {
@@ -187,7 +188,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
             max_lifetime: Duration::MAX,
             dead_peer: 120 * SECOND,
         },
-        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new() },
+        forwarded: Forwarded { mode: ForwardedMode::Replace, trusted: Vec::new(), trusts_unix: false },
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
@@ -201,7 +202,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         endpoints: vec![Endpoint {
             id: EndpointId(0),
             name: "origin".into(),
-            address: origin,
+            address: origin.into(),
             authority: origin.to_string().into(),
             weight: 1,
             max_connections: u32::MAX,
@@ -280,7 +281,7 @@ fn serve(listener: &TcpListener, response: &[u8]) {
 
 /// Makes `count` exchanges, and keeps its connection until the other clients have made theirs.
 fn ask(to: SocketAddress, request: &[u8], count: u64, done: &AtomicU64, all: &Barrier) {
-    let mut stream = TcpStream::connect((to.ip(), to.port())).unwrap();
+    let mut stream = TcpStream::connect(SocketAddr::from(to)).unwrap();
     stream.set_read_timeout(Some(LONGEST)).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut held = Vec::new();

@@ -11,7 +11,7 @@ use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
     Limits, ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot,
-    SourceAddresses, Timeouts,
+    SourceAddresses, Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use std::net::IpAddr;
@@ -135,7 +135,8 @@ fn listener() -> Listener {
     Listener {
         id: ListenerId(0),
         name: "db".into(),
-        addresses: vec![ListenAddress(listen_address())],
+        addresses: vec![ListenAddress::Ip(listen_address())],
+        steer: Steer::Hash,
         protocol: Protocol::Tcp,
         max_connections: 1000,
         limits: Limits {
@@ -156,7 +157,7 @@ fn listener() -> Listener {
             max_lifetime: Duration::MAX,
             dead_peer: Duration::MAX,
         },
-        forwarded: Forwarded { mode: ForwardedMode::Off, trusted: Vec::new() },
+        forwarded: Forwarded { mode: ForwardedMode::Off, trusted: Vec::new(), trusts_unix: false },
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
@@ -168,7 +169,7 @@ fn endpoint(n: u8) -> Endpoint {
     Endpoint {
         id: EndpointId(u16::from(n)),
         name: format!("origin-{n}").into(),
-        address,
+        address: address.into(),
         authority: address.to_string().into(),
         weight: 1,
         max_connections: u32::MAX,
@@ -257,7 +258,7 @@ impl Bed {
         let mut io = SimIo::with_world(FaultPlan::calm(1), Far::default());
         let fd = io.listener_socket();
         io.set_option(fd, SocketOption::ReusePort).unwrap();
-        io.bind(fd, &listen_address()).unwrap();
+        io.bind(fd, &listen_address().into()).unwrap();
         io.listen(fd, 1024).unwrap();
         for n in open {
             io.net.listen(origin_address(*n), 1024, sim::Owner::Actor(u32::from(*n)));
@@ -374,7 +375,7 @@ impl Bed {
         let mut all = Vec::new();
         self.log.drain(usize::MAX, |r| {
             assert_eq!(r.protocol, Protocol::Tcp);
-            assert_eq!((r.listener, r.peer.ip()), (ListenerId(0), self.client));
+            assert_eq!((r.listener, r.peer.ip()), (ListenerId(0), Some(self.client)));
             let endpoint = r.endpoint.map_or_else(|| "-".to_owned(), |e| e.0.to_string());
             let reason = r.refusal.map_or("-", |refusal| refusal.name());
             let close = r.close.map_or("-", |close| close.name());

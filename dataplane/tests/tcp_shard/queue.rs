@@ -26,11 +26,11 @@ fn connections_wait_for_one_another() {
             client
         })
         .collect();
-    for (n, client) in clients.into_iter().enumerate() {
+    for ((n, client), behind) in clients.into_iter().enumerate().zip([3, 2, 1, 0]) {
         bed.run_until("its link", |b| b.accepted(0).len() == n + 1);
         bed.run_for(millis(10));
         let link = bed.accepted(0)[n];
-        assert_eq!((bed.told(link), waiting(&bed)), (format!("hello {n}"), u32::try_from(3 - n).unwrap()));
+        assert_eq!((bed.told(link), waiting(&bed)), (format!("hello {n}"), behind));
         assert_eq!(bed.counts(0), (1, 1));
         bed.tell(client, [Act::Close]);
     }

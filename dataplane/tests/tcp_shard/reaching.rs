@@ -157,7 +157,7 @@ fn attempts_are_bounded() {
             let id = dataplane::spec::EndpointId(n);
             c.endpoints.push(dataplane::spec::Endpoint {
                 id,
-                address: listen_address().with_port(n),
+                address: listen_address().with_port(n).into(),
                 ..first.clone()
             });
         }

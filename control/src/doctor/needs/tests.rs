@@ -29,6 +29,7 @@ fn environment(descriptors: u64) -> Environment {
         random_node: "node".to_owned(),
         local_ports: None,
         is_source: |_| true,
+        inherited: None,
     }
 }
 

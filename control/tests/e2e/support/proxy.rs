@@ -109,8 +109,10 @@ impl Proxy {
         };
         proxy.ready = serde_json::from_str(&line).expect("a ready line in JSON");
         for listener in proxy.ready["listeners"].as_array().expect("listeners") {
-            let address = listener["address"].as_str().and_then(|a| a.parse().ok()).expect("an address");
-            proxy.addresses.insert(listener["name"].as_str().unwrap().to_owned(), address);
+            // A unix socket's is a path.
+            if let Ok(address) = listener["address"].as_str().expect("an address").parse() {
+                proxy.addresses.insert(listener["name"].as_str().unwrap().to_owned(), address);
+            }
         }
         proxy
     }

@@ -23,7 +23,7 @@ pub struct RequestEdits<'a> {
     /// The Host to send; `None` is the client's authority.
     pub host: Option<&'a [u8]>,
     /// The client, as X-Forwarded-For names it.
-    pub peer: IpAddr,
+    pub peer: Option<IpAddr>,
     pub forwarded: ForwardedMode,
     /// The peer may speak for others (`listener.forwarded.trusted`).
     pub trusted: bool,
@@ -156,12 +156,14 @@ fn forwarded(
         let fields: &[Field] = if believed && head.names.has(kind) { &head.fields } else { &[] };
         fields.iter().filter(move |f| f.kind == kind && !f.hop)
     };
-    if own || said(FieldName::XForwardedFor).next().is_some() {
+    // A peer on a unix socket has no address to tell.
+    let peer = edits.peer.filter(|_| own);
+    if peer.is_some() || said(FieldName::XForwardedFor).next().is_some() {
         to.text(b"x-forwarded-for: ");
         let some = joined(to, said(FieldName::XForwardedFor), bytes);
-        if own {
+        if let Some(peer) = peer {
             to.text(if some { b", " } else { b"" });
-            to.address(edits.peer);
+            to.address(peer);
         }
         to.text(b"\r\n");
     }

@@ -31,18 +31,19 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Both addresses in one family: an IPv4 address beside an IPv6 one is written as `::ffff:a.b.c.d`.
-    fn in_one_family(self) -> (IpAddr, IpAddr) {
+    /// Both addresses in one family: an IPv4 address beside an IPv6 one is written as `::ffff:a.b.c.d`. None where an end is
+    /// on a unix socket.
+    fn in_one_family(self) -> Option<(IpAddr, IpAddr)> {
         let mapped = |ip| match ip {
             IpAddr::V4(v4) => IpAddr::V6(Ipv4Addr::to_ipv6_mapped(&v4)),
             v6 @ IpAddr::V6(_) => v6,
         };
-        let (source, destination) = (self.source.ip(), self.destination.ip());
-        if source.is_ipv4() == destination.is_ipv4() {
+        let (source, destination) = (self.source.ip()?, self.destination.ip()?);
+        Some(if source.is_ipv4() == destination.is_ipv4() {
             (source, destination)
         } else {
             (mapped(source), mapped(destination))
-        }
+        })
     }
 }
 
@@ -88,8 +89,8 @@ pub fn read(bytes: &[u8]) -> Result<Reading, CloseReason> {
     }
 }
 
-/// Writes a header of `version` for a connection between `ends`; with none, the one that leaves the socket's own
-/// addresses in force (LOCAL, `PROXY UNKNOWN`). `tlvs` are whole ones, for version 2 with ends only. Returns the bytes
+/// Writes a header of `version` for a connection between `ends`; with none, or where an end
+/// is on a unix socket, the one that leaves the socket's own addresses in force (LOCAL, `PROXY UNKNOWN`). `tlvs` are whole ones, for version 2 with ends only. Returns the bytes
 /// written; `None` if `to` is too small.
 pub fn write(version: Version, ends: Option<&Ends>, tlvs: &[u8], to: &mut [u8]) -> Option<usize> {
     match version {

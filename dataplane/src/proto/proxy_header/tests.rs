@@ -265,3 +265,14 @@ proptest! {
         let _ = outcome(&bytes);
     }
 }
+
+/// Neither version has a word for a client without an address that a TCP connection could have.
+#[test]
+fn an_end_on_a_unix_socket_is_not_written() {
+    let ends = Ends { source: SocketAddress::UNIX, destination: SocketAddress::UNIX };
+    for version in [Version::V1, Version::V2] {
+        let (mut with, mut without) = ([0; 64], [0; 64]);
+        assert_eq!(write(version, Some(&ends), b"", &mut with), write(version, None, b"", &mut without));
+        assert_eq!(with, without);
+    }
+}

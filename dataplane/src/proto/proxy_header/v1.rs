@@ -66,10 +66,9 @@ fn port(text: &str) -> Option<u16> {
 pub(super) fn write(ends: Option<&Ends>, to: &mut [u8]) -> Option<usize> {
     let room = to.len();
     let mut left = to;
-    match ends {
+    match ends.and_then(|ends| Some((ends, ends.in_one_family()?))) {
         None => left.write_all(b"PROXY UNKNOWN\r\n").ok()?,
-        Some(ends) => {
-            let (source, destination) = ends.in_one_family();
+        Some((ends, (source, destination))) => {
             let family = if source.is_ipv4() { 4 } else { 6 };
             let ports = (ends.source.port(), ends.destination.port());
             let (from, to) = ports;

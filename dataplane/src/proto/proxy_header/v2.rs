@@ -126,14 +126,14 @@ pub fn passed_on(tlvs: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 pub(super) fn write(ends: Option<&Ends>, tlvs: &[u8], to: &mut [u8]) -> Option<usize> {
-    let Some(ends) = ends else {
+    let Some((ends, (source, destination))) = ends.and_then(|ends| Some((ends, ends.in_one_family()?)))
+    else {
         return put(to, &[SIGNATURE, &[LOCAL, 0, 0, 0]]);
     };
     let octets = |ip| match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     };
-    let (source, destination) = ends.in_one_family();
     let v4 = source.is_ipv4();
     let (family, from) = if v4 { (INET, 12) } else { (INET6, 0) };
     let (source, destination) = (octets(source), octets(destination));

@@ -17,7 +17,7 @@ const LOOPBACK: SocketAddress = SocketAddress::UNSPECIFIED;
 fn listening(io: &mut SimIo) -> (Fd, SocketAddress) {
     let fd = io.socket(Family::V4).unwrap();
     io.set_option(fd, SocketOption::ReusePort).unwrap();
-    io.bind(fd, &SocketAddress::new([127, 0, 0, 1].into(), 0)).unwrap();
+    io.bind(fd, &SocketAddress::new([127, 0, 0, 1].into(), 0).into()).unwrap();
     io.listen(fd, 16).unwrap();
     io.accept(fd, token(Kind::Accept, 0));
     let at = io.local_address(fd).unwrap();

@@ -9,7 +9,7 @@ mod tests;
 mod wire;
 
 use super::faults::{Fault, FaultPlan};
-use crate::io::{Errno, Mono, PortRange, SocketAddress};
+use crate::io::{Errno, Family, Mono, PortRange, SocketAddress};
 pub use socket::{Owner, Read, SocketId};
 use socket::{Socket, State};
 use std::cmp::Reverse;
@@ -167,7 +167,11 @@ impl Net {
 
     /// Listens. Several may share an address (SO_REUSEPORT).
     pub fn listen(&mut self, address: SocketAddress, backlog: usize, owner: Owner) -> ListenerId {
-        let address = if address.port() == 0 { address.with_port(self.free_listen_port()) } else { address };
+        let address = if address.port() == 0 && !address.is_unix() {
+            address.with_port(self.free_listen_port())
+        } else {
+            address
+        };
         let listener =
             Listener { address, owner, queue: VecDeque::new(), backlog, open: true, noticed: false };
         self.listeners.push(listener);
@@ -233,7 +237,7 @@ impl Net {
     }
     /// Binds what will listen; several may share the address (SO_REUSEPORT).
     pub fn bind_to_listen(&mut self, id: SocketId, to: SocketAddress) {
-        let to = if to.port() == 0 { to.with_port(self.free_listen_port()) } else { to };
+        let to = if to.port() == 0 && !to.is_unix() { to.with_port(self.free_listen_port()) } else { to };
         self.socket_mut(id).local = to;
     }
     /// An ephemeral port of `local`'s address that is free towards `remote`, or altogether; one of `ports`, where those
@@ -272,7 +276,7 @@ impl Net {
     /// Starts to connect; [`Net::take_connected`] tells how it ended, after a notice.
     pub fn connect(&mut self, id: SocketId, to: SocketAddress) -> Result<(), Errno> {
         let faulty = matches!(self.socket_ref(id).owner, Owner::Shard(_));
-        if faulty && self.faults.hit(Fault::PortsExhausted) {
+        if faulty && !to.is_unix() && self.faults.hit(Fault::PortsExhausted) {
             return Err(Errno(libc::EADDRNOTAVAIL));
         }
         if self.socket_ref(id).state != State::Fresh {
@@ -280,9 +284,13 @@ impl Net {
         }
         let mut local = self.socket_ref(id).local;
         if local == SocketAddress::UNSPECIFIED {
-            local = if to.is_v6() { to.with_port(0) } else { SocketAddress::new([127, 0, 0, 1].into(), 0) };
+            local = match to.family() {
+                Family::V6 => to.with_port(0),
+                Family::V4 => SocketAddress::new([127, 0, 0, 1].into(), 0),
+                Family::Unix => SocketAddress::UNIX,
+            };
         }
-        if local.port() == 0 {
+        if local.port() == 0 && !local.is_unix() {
             let ports = self.socket_ref(id).ports;
             let port = self.free_port_to(local, Some(to), ports).ok_or(Errno(libc::EADDRNOTAVAIL))?;
             local = local.with_port(port);
@@ -315,7 +323,11 @@ impl Net {
             self.listeners.iter().enumerate().filter(move |(_, l)| {
                 l.open
                     && l.address.port() == to.port()
-                    && if exact { l.address == to } else { l.address.ip().is_unspecified() }
+                    && if exact {
+                        l.address == to
+                    } else {
+                        l.address.ip().is_some_and(|ip| ip.is_unspecified())
+                    }
             })
         };
         [true, false].into_iter().find_map(|exact| {

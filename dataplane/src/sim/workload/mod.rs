@@ -15,10 +15,10 @@ mod preface;
 mod tests;
 
 use super::faults::Fault;
-use super::io::World;
+use super::io::{World, key};
 use super::net::{ListenerId, Net, Owner, SocketId};
 use super::random::Random;
-use crate::io::{Mono, SocketAddress};
+use crate::io::{Address, Mono, SocketAddress, UnixName};
 use client::{Client, START};
 use flow::{FLOWS, FlowCall, FlowClient};
 pub use ledger::Ledger;
@@ -107,9 +107,16 @@ impl Workload {
             random,
         }
     }
-    /// Where the nth origin listens.
+    /// Where the nth origin listens: the last on a unix socket.
+    pub fn origin_at(n: u16) -> Address {
+        if n + 1 == ORIGIN_COUNT {
+            return UnixName::new(b"/run/origin.sock").expect("a short path").into();
+        }
+        SocketAddress::new([127, 0, 0, 1].into(), ORIGIN_PORT + n).into()
+    }
+    /// Where the network keeps the nth origin.
     pub fn origin_address(n: u16) -> SocketAddress {
-        SocketAddress::new([127, 0, 0, 1].into(), ORIGIN_PORT + n)
+        key(&Self::origin_at(n))
     }
     /// Opens the origins and starts the clients' clocks.
     pub fn begin(&mut self, net: &mut Net) {

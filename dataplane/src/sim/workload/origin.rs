@@ -268,7 +268,7 @@ impl Call {
         let claimed = ledger.proxied.and_then(|required| preface::claimed(client, required));
         let forwarded = head.field("x-forwarded-for");
         if let Some(claimed) = claimed
-            && forwarded != Some(claimed.ip().to_string().as_str())
+            && forwarded != claimed.ip().map(|ip| ip.to_string()).as_deref()
         {
             ledger.violation(format!("request {id} of {claimed} is said to be of {forwarded:?}"));
         }

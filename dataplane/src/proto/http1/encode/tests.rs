@@ -7,7 +7,7 @@ const LIMITS: HeadLimits = HeadLimits { request_line: 8192, header_block: 16384,
 
 const EDITS: RequestEdits<'_> = RequestEdits {
     host: None,
-    peer: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+    peer: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))),
     forwarded: ForwardedMode::Off,
     trusted: false,
     scheme: "http",

@@ -1,0 +1,66 @@
+//! Which shard serves a connection: decided once, when it was accepted and nothing was asked of it yet.
+//!
+//! The kernel spreads connections by a hash of their addresses, which is uneven where they are few and long; a socket
+//! that only one shard holds is as uneven as can be. So whoever accepts compares its load with those of the others, and
+//! hands the descriptor to the least loaded one if that has `EVEN_SLACK` connections less: moving one then leaves neither
+//! shard ahead of where the other was. A connection is moved at most once. Where the listener steers them itself, by CPU or
+//! source address, they stay: the operator has said who is to serve them.
+
+use crate::conn;
+use crate::core::Core;
+use crate::io::{Fd, Io, Message};
+use crate::limits;
+use crate::post;
+use crate::spec::{ListenerId, Steer};
+
+/// Races for the least loaded shard that may be lost before a connection stays where it is.
+const LOST_RACES: u32 = 4;
+
+/// A descriptor was accepted here: the least loaded shard gets it.
+pub fn place(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+    let steered = core.snapshot.listener(listener).is_none_or(|spec| spec.steer != Steer::Hash);
+    if !steered && let Some(shard) = taker(core) {
+        if post::begin(core, io, shard, Message::Conn { listener, fd }) {
+            core.stats.handed.add(1);
+            return;
+        }
+        core.shared.loads.close(shard);
+    }
+    keep(core, io, listener, fd);
+}
+
+fn keep(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+    core.shared.loads.open(core.shard);
+    conn::open::accept(core, io, listener, fd);
+}
+
+/// The shard that is to have one connection more in place of this one, counted in there.
+fn taker(core: &Core) -> Option<u16> {
+    let loads = &core.shared.loads;
+    for _ in 0..LOST_RACES {
+        let own = loads.get(core.shard);
+        if own < limits::EVEN_SLACK {
+            return None;
+        }
+        let (shard, seen) = loads.least_beside(core.shard)?;
+        if own < seen.saturating_add(limits::EVEN_SLACK) {
+            return None;
+        }
+        if loads.try_hand(shard, seen) {
+            return Some(shard);
+        }
+    }
+    None
+}
+
+/// Another shard accepted it and counted it in here.
+pub fn on_handed(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+    conn::open::accept(core, io, listener, fd);
+}
+
+/// The other shard never saw it: it is served here.
+pub fn on_failed(core: &mut Core, io: &mut impl Io, shard: u16, (listener, fd): (ListenerId, Fd)) {
+    core.stats.hand_failures.add(1);
+    core.shared.loads.close(shard);
+    keep(core, io, listener, fd);
+}
