@@ -103,7 +103,10 @@ fn wrk(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
         command.arg(format!("http://{}{}", proxy.address(), load.path));
         child::output(command, Duration::from_secs_f64(seconds + 60.0))
     };
-    once(load.warm_up)?;
+    // Never shorter than wrk's second, so none at all where none is wanted: a counter may be running.
+    if load.warm_up > 0.0 {
+        once(load.warm_up)?;
+    }
     // Its connections are opened within the time that is measured: that must stay a small part of it.
     let seconds = load.seconds.max(f64::from(load.connections) / 1000.0);
     let before = probe::Sample::of(proxy, cpus.proxy)?;
@@ -215,15 +218,28 @@ fn parse_own(text: &str) -> anyhow::Result<Outcome> {
     Ok(Outcome { requests, rps, bytes, latency_us, generator_busy, late })
 }
 
-/// System calls of the proxy while `load` runs, per request, and `io_uring_enter` alone: (all, enter, who counted).
+/// What was counted, for each request.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) all: f64,
+    /// `io_uring_enter` alone.
+    pub(super) enter: f64,
+    /// Share of its CPU that the proxy used meanwhile: batches grow with it.
+    pub(super) busy: f64,
+    pub(super) rps: f64,
+    /// Who counted.
+    pub(super) by: &'static str,
+}
+
+/// System calls of the proxy while `load` runs; its warm-up is not in the count.
 ///
-/// `perf stat` counts without slowing the proxy. Where it cannot, `strace -c` does, which stops the proxy at each call and
-/// so makes batches larger than they would be.
-pub(super) fn count_calls(
-    load: &Load,
-    proxy: &Proxy,
-    cpus: Cpus,
-) -> anyhow::Result<(f64, f64, &'static str)> {
+/// `perf stat` reads a tracepoint, which costs every call on the machine some tens of nanoseconds. Where it may not, `strace -c`
+/// counts, which stops the proxy at each call and so makes batches larger than they would be.
+pub(super) fn count_calls(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<Calls> {
+    let cold = Load { warm_up: 0.0, ..load.clone() };
+    if load.warm_up > 0.0 {
+        Generator::Wrk.run(&Load { seconds: load.warm_up, ..cold.clone() }, proxy, cpus)?;
+    }
     let pids: Vec<String> = proxy.pids().iter().map(u32::to_string).collect();
     let mut perf = Command::new("perf");
     perf.args([
@@ -236,7 +252,7 @@ pub(super) fn count_calls(
     ]);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-q"]).args(pids.iter().flat_map(|p| ["-p", p]));
-    let count = |mut command: Command| -> anyhow::Result<(String, f64)> {
+    let count = |mut command: Command| -> anyhow::Result<(String, Outcome, Cost)> {
         let mut out = tempfile::tempfile()?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out.try_clone()?);
         let mut counter = Running::new(command)?;
@@ -244,22 +260,26 @@ pub(super) fn count_calls(
         if let Some(status) = counter.ended() {
             bail!("the counter ended with {status}");
         }
-        let (outcome, _) = Generator::Wrk.run(&Load { warm_up: 0.0, ..load.clone() }, proxy, cpus)?;
+        let (outcome, cost) = Generator::Wrk.run(&cold, proxy, cpus)?;
         counter.signal("INT");
         counter.wait(Duration::from_secs(10))?;
         let mut text = String::new();
         std::io::Seek::rewind(&mut out)?;
         std::io::Read::read_to_string(&mut out, &mut text)?;
-        Ok((text, outcome.requests))
+        Ok((text, outcome, cost))
     };
-    if let Ok((text, requests)) = count(perf)
-        && let Some((all, enter)) = parse_perf(&text)
+    let calls = |(all, enter): (f64, f64), outcome: &Outcome, cost: &Cost, by| {
+        let (all, enter) = (all / outcome.requests, enter / outcome.requests);
+        Calls { all, enter, busy: cost.busy(), rps: outcome.rps, by }
+    };
+    if let Ok((text, outcome, cost)) = count(perf)
+        && let Some(counted) = parse_perf(&text)
     {
-        return Ok((all / requests, enter / requests, "perf stat"));
+        return Ok(calls(counted, &outcome, &cost, "perf stat"));
     }
-    let (text, requests) = count(strace)?;
-    let (all, enter) = parse_strace(&text).context("strace counted nothing")?;
-    Ok((all / requests, enter / requests, "strace -c"))
+    let (text, outcome, cost) = count(strace)?;
+    let counted = parse_strace(&text).context("strace counted nothing")?;
+    Ok(calls(counted, &outcome, &cost, "strace -c"))
 }
 
 /// (all calls, io_uring_enter) of `perf stat -x,`.

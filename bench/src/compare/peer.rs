@@ -226,6 +226,7 @@ pub(super) fn fill(template: &str, address: SocketAddr, folder: &Path, settings:
         .replace("@POOL@", &settings.pool.to_string())
         .replace("@FILES@", &settings.files.to_string())
         .replace("@MAXCONN@", &(settings.clients + SPARE_CLIENTS).to_string())
+        .replace("@BUFFERS@", &(2 * (settings.clients + SPARE_CLIENTS)).to_string())
         .replace("@SOURCES@", &sources(settings.sources))
 }
 

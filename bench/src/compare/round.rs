@@ -180,9 +180,15 @@ fn measure(
         }
         Work::Count(load) => {
             let proxy = peer.start(settings)?;
-            let (all, enter, by) = generator::count_calls(&timed(load, plan), &proxy, plan.cpus)?;
-            say(&format!("K6: counted by {by}"));
-            Ok([("calls_per_request".to_owned(), all), ("enters_per_request".to_owned(), enter)].into())
+            let calls = generator::count_calls(&timed(load, plan), &proxy, plan.cpus)?;
+            say(&format!("K6: counted by {}", calls.by));
+            let figures = [
+                ("calls_per_request", calls.all),
+                ("enters_per_request", calls.enter),
+                ("busy", calls.busy),
+                ("rps", calls.rps),
+            ];
+            Ok(figures.map(|(name, value)| (name.to_owned(), value)).into())
         }
         Work::Idle(clients) => {
             let clients = peer.clients(*clients, plan.files);
