@@ -99,10 +99,10 @@ pub fn unix_sockets<H: Harness>(h: &mut H) {
     // Through a pipe to the client again.
     w.write(client, b"there and back");
     ready(&mut w, accepted, Interest::Readable);
-    let mut pipe = w.io.take_pipe().unwrap();
+    let pipe = w.io.take_pipe().unwrap();
     w.io.set_option(accepted, SocketOption::NonBlocking).unwrap();
-    assert_eq!(w.io.splice_in(accepted, &mut pipe, 1 << 16), Ok(14));
-    assert_eq!(w.io.splice_out(&mut pipe, accepted), Ok(14));
+    assert_eq!(w.io.splice_in(accepted, &pipe, 1 << 16), Ok(14));
+    assert_eq!(w.io.splice_out(&pipe, accepted), Ok(14));
     w.io.give_pipe(pipe);
     assert_eq!(w.read(client, 14), b"there and back");
     w.io.shutdown(client, Shutdown::Write).unwrap();
