@@ -1,7 +1,7 @@
 //! Bulk: one direction's bytes from socket to socket by splice(2), armed by polls. They never enter our memory.
 //!
 //! What is queued goes first, by copying; then each time that the source is readable one splice takes at most
-//! `SPLICE_STEP` bytes into a pipe, and one passes them on. What the sink does not take stays in the pipe, and nothing
+//! its [`Share`] of the turn's bytes into a pipe, and one passes them on. What the sink does not take stays in the pipe, and nothing
 //! more is taken until the sink has room. So a direction holds a pipe only while its sink is the slower side.
 //!
 //! The last pipe of a shard is never held: what a sink leaves in it is copied out and queued like any bytes. Flows that
@@ -16,6 +16,29 @@ const READABLE: u8 = 1 << 0;
 const BEGUN: u8 = 1 << 1;
 const REFUSED: u8 = 1 << 2;
 const PROMOTED: u8 = 1 << 3;
+
+/// What the flows that move in one turn share, so that no turn is long because many bytes are there.
+#[derive(Debug, Default)]
+pub struct Share {
+    turn: u64,
+    /// Flows that moved in this turn so far, and in the one before.
+    flows: usize,
+    before: usize,
+}
+
+impl Share {
+    /// Bytes that one more flow may move in this turn; in a turn they are about as many flows as in the one before.
+    pub fn take(&mut self, turn: u64) -> usize {
+        if turn != self.turn {
+            // A flow whose sink is slow moves every other turn.
+            self.before = self.flows.max(self.before / 2);
+            (self.turn, self.flows) = (turn, 0);
+        }
+        self.flows += 1;
+        (limits::SPLICE_TURN / self.flows.max(self.before))
+            .clamp(limits::SPLICE_STEP_MIN, limits::SPLICE_STEP_MAX)
+    }
+}
 
 /// How far splicing a direction has come; everything off where its bytes are copied.
 #[derive(Debug, Default)]
@@ -138,13 +161,21 @@ impl Bulk {
         }
     }
 
-    /// Takes up to `most` bytes, at least 1, of what a poll announced; the pipe is empty. Afterwards the announcement is
-    /// used up.
-    pub fn fill(&mut self, io: &mut impl Io, source: &mut Stream, sink: &mut Stream, most: u64) -> Filled {
+    /// Takes up to `most` bytes, at least 1 and not more than this flow's `share` of the turn, of what a poll announced; the
+    /// pipe is empty. Afterwards the announcement is used up.
+    pub fn fill(
+        &mut self,
+        io: &mut impl Io,
+        source: &mut Stream,
+        sink: &mut Stream,
+        most: u64,
+        share: usize,
+    ) -> Filled {
         self.forget_readable();
         let pipe = if sink.allow_splice_out(io) { io.take_pipe() } else { None };
         let Some(pipe) = pipe else { return Filled::Refused };
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(limits::SPLICE_STEP);
+        let step = if pipe.is_last() { share.min(limits::SPLICE_STEP_LAST) } else { share };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(step);
         let taken = io.splice_in(source.fd, &pipe, most);
         if let Ok(n @ 1..) = taken {
             self.pipe = Some(pipe);
@@ -199,6 +230,22 @@ impl Bulk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flows_share_a_turn() {
+        let mut share = Share::default();
+        assert_eq!(share.take(1), limits::SPLICE_STEP_MAX, "alone");
+        for turn in 2..10 {
+            let taken: Vec<_> = (0..4).map(|_| share.take(turn)).collect();
+            assert!(turn == 2 || taken.iter().sum::<usize>() <= limits::SPLICE_TURN, "{taken:?}");
+        }
+        let all: Vec<_> = (0..100).map(|_| share.take(10)).collect();
+        assert_eq!(all[99], limits::SPLICE_STEP_MIN);
+        for turn in 11..20 {
+            share.take(turn);
+        }
+        assert_eq!(share.take(20), limits::SPLICE_STEP_MAX, "alone again");
+    }
 
     #[test]
     fn large_receives_in_a_row_promote_and_small_splices_in_a_row_demote() {

@@ -4,6 +4,7 @@
 //! the layer rule: types together, behaviour apart. It decides nothing.
 
 use crate::buf::{Pool, PoolSize};
+use crate::bulk::Share;
 use crate::cluster::ClusterState;
 use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
@@ -137,6 +138,8 @@ pub struct Core {
     pub park_after: Duration,
     /// Numbers this shard's requests; with node and shard it makes the request id.
     pub next_request: u64,
+    /// Of a turn, among the flows that are spliced.
+    pub share: Share,
     /// The process's part of its request ids.
     pub process_tag: u32,
     /// Tables of heads that ended exchanges left, so that the steady path allocates none.
@@ -212,6 +215,7 @@ impl Core {
             draining: false,
             park_after: limits::PARK_AFTER,
             next_request: 0,
+            share: Share::default(),
             process_tag,
             spare_heads: Vec::new(),
             snapshot,

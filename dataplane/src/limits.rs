@@ -60,12 +60,17 @@ pub const RING_BUFFERS_FIRST: u16 = 8;
 /// Bytes of a body still to come from which on they are spliced rather than copied; docs/performance-notes.md has the
 /// figures of this and of what follows.
 pub const SPLICE_MIN: u64 = 20 * KIB;
-/// Bytes that one flow moves by splice in one turn at most, so that bulk flows leave turns short for everyone else. What
-/// is in a pipe must fit the leases of a chain.
-pub const SPLICE_STEP: usize = 128 << 10;
+/// Bytes that one flow moves by splice in one turn at most: large steps cost less for each byte.
+pub const SPLICE_STEP_MAX: usize = 1 << 20;
+/// What flows that move in the same turn share, so that turns stay short for everyone else; but none gets less than
+/// `SPLICE_STEP_MIN`.
+pub const SPLICE_TURN: usize = 1 << 20;
+pub const SPLICE_STEP_MIN: usize = 256 << 10;
+/// Of a flow that has the last pipe: what is in it must fit the leases of a chain.
+pub const SPLICE_STEP_LAST: usize = 128 << 10;
 /// A tunnel's direction is bulk after so many receives in a row of at least so many bytes.
 pub const PROMOTE_RECEIVES: u8 = 2;
-pub const PROMOTE_BYTES: usize = 32 << 10;
+pub const PROMOTE_BYTES: usize = 16 << 10;
 /// And no longer after so many splices in a row of fewer bytes.
 pub const DEMOTE_SPLICES: u8 = 4;
 pub const DEMOTE_BYTES: usize = 8 << 10;
@@ -292,6 +297,7 @@ const _: () = assert!(
 );
 const _: () = assert!(EXHAUSTED_PAIRS.is_power_of_two());
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
-const _: () = assert!(SPLICE_STEP <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));
+const _: () =
+    assert!(SPLICE_STEP_LAST <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));
 const _: () = assert!(PIPES >= 2, "one to hold, and the last one");
 const _: () = assert!(RING_SUBMISSION_ENTRIES <= RING_COMPLETION_ENTRIES);

@@ -7,7 +7,7 @@ pub mod reach;
 mod splice;
 
 use crate::buf::{Lease, Pool};
-use crate::bulk::Bulk;
+use crate::bulk::{Bulk, Share};
 use crate::conn::Conn;
 use crate::core::Core;
 use crate::deadlines::Deadlines;
@@ -135,6 +135,7 @@ fn patience(snapshot: &Snapshot, exchanges: &Slab<Exchange>, conn: &Conn, link: 
 struct Half<'a> {
     from: Side,
     stats: &'a Stats,
+    share: &'a mut Share,
     source: &'a mut Stream,
     recv: Token,
     sink: &'a mut Stream,
@@ -192,7 +193,7 @@ fn with_half<R>(
     from: Side,
     f: impl FnOnce(&mut Pool, &mut Tunnel, Half<'_>) -> R,
 ) -> Option<R> {
-    let Core { pool, tunnels, conns, links, exchanges, snapshot, stats, .. } = core;
+    let Core { pool, tunnels, conns, links, exchanges, snapshot, stats, share, .. } = core;
     let tunnel = tunnels.get_mut(id)?;
     let (conn_id, link_id) = (tunnel.conn, tunnel.link?);
     let (conn, link) = (conns.get_mut(conn_id)?, links.get_mut(link_id)?);
@@ -201,6 +202,7 @@ fn with_half<R>(
         Side::Conn => Half {
             from,
             stats,
+            share,
             source: &mut conn.stream,
             recv: conn_id.token(Kind::ConnRecv),
             sink: &mut link.stream,
@@ -212,6 +214,7 @@ fn with_half<R>(
         Side::Link => Half {
             from,
             stats,
+            share,
             source: &mut link.stream,
             recv: link_id.token(Kind::LinkRecv),
             sink: &mut conn.stream,

@@ -21,7 +21,8 @@ pub(super) fn drive(
     if !bulk.may_splice(half.source, half.sink, false) {
         bulk.demote();
     } else if bulk.is_readable() {
-        match bulk.fill(io, half.source, half.sink, u64::MAX) {
+        let share = half.share.take(half.stats.turns.get());
+        match bulk.fill(io, half.source, half.sink, u64::MAX, share) {
             Filled::Bytes(n) => {
                 half.stats.spliced_bytes.add(n as u64);
                 bulk.on_spliced(n);

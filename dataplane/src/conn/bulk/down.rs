@@ -87,13 +87,14 @@ fn pour(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> P
 
 /// Takes what the link has, once.
 fn fill(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> Filled {
-    let Core { conns, exchanges, links, stats, .. } = core;
+    let Core { conns, exchanges, links, stats, share, .. } = core;
     let (Some(conn), Some(x)) = (conns.get_mut(id), exchanges.get_mut(xid)) else {
         return Filled::Failed(GONE);
     };
     let Some(link) = x.link.and_then(|l| links.get_mut(l)) else { return Filled::Failed(GONE) };
     let remaining = x.down_decoder.remaining().unwrap_or(0);
-    let filled = x.down_bulk.fill(io, &mut link.stream, &mut conn.stream, remaining);
+    let share = share.take(stats.turns.get());
+    let filled = x.down_bulk.fill(io, &mut link.stream, &mut conn.stream, remaining, share);
     match filled {
         Filled::Bytes(n) => {
             x.down_decoder.skip(n as u64);

@@ -81,13 +81,14 @@ fn pour(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> P
 
 /// Takes what the client has sent, once, and never more than is left of the body (threat F11).
 fn fill(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> Filled {
-    let Core { conns, exchanges, links, stats, .. } = core;
+    let Core { conns, exchanges, links, stats, share, .. } = core;
     let (Some(conn), Some(x)) = (conns.get_mut(id), exchanges.get_mut(xid)) else {
         return Filled::Failed(GONE);
     };
     let Some(link) = x.link.and_then(|l| links.get_mut(l)) else { return Filled::Failed(GONE) };
     let remaining = x.up_decoder.remaining().unwrap_or(0);
-    let filled = x.up_bulk.fill(io, &mut conn.stream, &mut link.stream, remaining);
+    let share = share.take(stats.turns.get());
+    let filled = x.up_bulk.fill(io, &mut conn.stream, &mut link.stream, remaining, share);
     match filled {
         Filled::Bytes(n) => {
             x.body_taken = true;
