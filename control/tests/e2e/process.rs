@@ -179,7 +179,7 @@ fn a_drain_lets_what_runs_finish_and_takes_nothing_new() {
         let response = running.response("GET");
         assert_eq!((response.text(), response.field("connection")), ("finished", Some("close")));
         running.expect_closed();
-        assert_eq!(proxy.exit_code(Duration::from_secs(3)), 0);
+        assert_eq!(proxy.exit_code(PATIENCE), 0);
     }
 }
 
