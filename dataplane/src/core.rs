@@ -9,6 +9,7 @@ use crate::cluster::ClusterState;
 use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use crate::conn::Conn;
+use crate::conn::brief::Brief;
 use crate::exchange::Exchange;
 use crate::io::{Clock, Mono};
 use crate::limits;
@@ -134,6 +135,8 @@ pub struct Core {
     pub scratch: Scratch,
     /// Set once: nothing new is accepted, and every connection ends at its next boundary.
     pub draining: bool,
+    /// How many of its conns will last.
+    pub brief: Brief,
     /// How long a conn waits for a request before it is parked.
     pub park_after: Duration,
     /// Numbers this shard's requests; with node and shard it makes the request id.
@@ -213,6 +216,7 @@ impl Core {
                 ..Scratch::default()
             },
             draining: false,
+            brief: Brief::default(),
             park_after: limits::PARK_AFTER,
             next_request: 0,
             share: Share::default(),

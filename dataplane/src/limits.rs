@@ -100,6 +100,10 @@ pub const ACCEPT_BACKOFF: Duration = ms(100);
 pub const MAILBOX_COMMANDS: usize = 64;
 /// Connections that a shard may have more than the least loaded one before it hands on what it accepts.
 pub const EVEN_SLACK: u32 = 2;
+/// A connection that ends sooner is brief: it is gone before it matters which shard has it.
+pub const BRIEF: Duration = ms(250);
+/// How long is looked back, at least and twice that at most, for brief ones and for the load without them.
+pub const BRIEF_WINDOW: Duration = ms(100);
 /// Messages to other shards that one shard has on their way at once; a connection beyond that is served where it was
 /// accepted. A turn's accepts at most post that many before their completions are seen.
 pub const POSTS: u32 = 1024;

@@ -292,7 +292,10 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
     // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
-    let mut shard = Shard::new(setup, &sockets, clock::now());
+    let mut shard = Shard::new(setup, &sockets.all, clock::now());
+    for at in sockets.alone {
+        shard.core.listeners[at].alone = true;
+    }
     let mut ring = match Ring::new(features, RingOptions::default()) {
         Ok(ring) => ring,
         Err(why) => {

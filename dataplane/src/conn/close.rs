@@ -114,6 +114,7 @@ pub fn on_closed(core: &mut Core, id: Id<Conn>) {
         shared.close();
     }
     core.shared.loads.close(core.shard);
+    core.brief.ended(conn.opened, core.clock.mono);
     core.stats.close(conn.reason.unwrap_or(CloseReason::Internal)).add(1);
     core.stats.conns_open.set(u64::from(core.conns.len()));
 }

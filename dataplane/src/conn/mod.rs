@@ -5,6 +5,7 @@
 //! to the client; `reply` writes our own. `queue` gives places at full clusters to those who wait; `deadline` says what a
 //! passed deadline means; `close` ends it.
 
+pub mod brief;
 pub mod bulk;
 pub mod close;
 pub mod deadline;

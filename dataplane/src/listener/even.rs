@@ -3,8 +3,12 @@
 //! The kernel spreads connections by a hash of their addresses, which is uneven where they are few and long; a socket
 //! that only one shard holds is as uneven as can be. So whoever accepts compares its load with those of the others, and
 //! hands the descriptor to the least loaded one if that has `EVEN_SLACK` connections less: moving one then leaves neither
-//! shard ahead of where the other was. A connection is moved at most once. Where the listener steers them itself, by CPU or
-//! source address, they stay: the operator has said who is to serve them.
+//! shard ahead of where the other was. A connection is moved at most once.
+//!
+//! Brief connections even out by themselves where every shard accepts, and moving one costs more than it gains. So while
+//! some have ended of late, not the load of this moment counts but the least of the last tenths of a second: bursts of brief
+//! ones are not in it. Where the listener steers connections, by CPU or source address, they stay: that is what
+//! the operator asked for.
 
 use crate::conn;
 use crate::core::Core;
@@ -16,10 +20,10 @@ use crate::spec::{ListenerId, Steer};
 /// Races for the least loaded shard that may be lost before a connection stays where it is.
 const LOST_RACES: u32 = 4;
 
-/// A descriptor was accepted here: the least loaded shard gets it.
-pub fn place(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+/// A descriptor was accepted here, by this shard `alone` or by each its own share: the least loaded shard gets it.
+pub fn place(core: &mut Core, io: &mut impl Io, (listener, alone): (ListenerId, bool), fd: Fd) {
     let steered = core.snapshot.listener(listener).is_none_or(|spec| spec.steer != Steer::Hash);
-    if !steered && let Some(shard) = taker(core) {
+    if !steered && let Some(shard) = taker(core, alone) {
         if post::begin(core, io, shard, Message::Conn { listener, fd }) {
             core.stats.handed.add(1);
             return;
@@ -35,15 +39,17 @@ fn keep(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
 }
 
 /// The shard that is to have one connection more in place of this one, counted in there.
-fn taker(core: &Core) -> Option<u16> {
-    let loads = &core.shared.loads;
+fn taker(core: &mut Core, alone: bool) -> Option<u16> {
+    let Core { shared, brief, clock, shard: own, .. } = core;
+    let loads = &shared.loads;
+    let load = loads.get(*own);
+    let lasting = if alone { load } else { brief.lasting(load, clock.mono) };
     for _ in 0..LOST_RACES {
-        let own = loads.get(core.shard);
-        if own < limits::EVEN_SLACK {
+        if lasting < limits::EVEN_SLACK {
             return None;
         }
-        let (shard, seen) = loads.least_beside(core.shard)?;
-        if own < seen.saturating_add(limits::EVEN_SLACK) {
+        let (shard, seen) = loads.least_beside(*own)?;
+        if lasting < seen.saturating_add(limits::EVEN_SLACK) {
             return None;
         }
         if loads.try_hand(shard, seen) {

@@ -15,6 +15,8 @@ pub struct ListenerState {
     pub id: ListenerId,
     pub fd: Fd,
     pub address: SocketAddress,
+    /// No other shard accepts there: a unix socket, or an inherited one that cannot be multiplied.
+    pub alone: bool,
     phase: Phase,
     timer: Option<TimerId>,
 }
@@ -31,7 +33,7 @@ enum Phase {
 
 impl ListenerState {
     pub fn new(id: ListenerId, fd: Fd, address: SocketAddress) -> Self {
-        Self { id, fd, address, phase: Phase::Paused, timer: None }
+        Self { id, fd, address, alone: false, phase: Phase::Paused, timer: None }
     }
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
@@ -60,11 +62,11 @@ fn accept(core: &mut Core, io: &mut impl Io, index: usize) {
 /// A completion of the accept of socket `index`.
 pub fn on_accept(core: &mut Core, io: &mut impl Io, index: usize, result: Result<Fd, Errno>, more: bool) {
     let Some(listener) = core.listeners.get_mut(index) else { return };
-    let (id, stopping) = (listener.id, listener.phase == Phase::Stopping);
+    let (id, alone, stopping) = (listener.id, listener.alone, listener.phase == Phase::Stopping);
     match result {
         Ok(fd) => {
             core.stats.accepted.add(1);
-            even::place(core, io, id, fd);
+            even::place(core, io, (id, alone), fd);
         }
         Err(_) if stopping => {}
         Err(errno) => {

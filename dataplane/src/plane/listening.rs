@@ -8,7 +8,12 @@ use crate::sys::unix::SocketFile;
 use crate::sys::{inherited, socket, steer, unix};
 
 /// One shard's listening sockets.
-pub(super) type Sockets = Vec<(ListenerId, Fd, SocketAddress)>;
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    pub(super) all: Vec<(ListenerId, Fd, SocketAddress)>,
+    /// Which of them no other shard has.
+    pub(super) alone: Vec<usize>,
+}
 
 /// Everything that listens.
 #[derive(Debug)]
@@ -21,7 +26,7 @@ pub(super) struct Listening {
 
 /// Opens every listener's sockets. The first socket of an address chooses the port where it is 0.
 pub(super) fn open(snapshot: &Snapshot, shards: u16) -> Result<Listening, StartError> {
-    let sockets = (0..shards).map(|_| Vec::new()).collect();
+    let sockets = (0..shards).map(|_| Sockets::default()).collect();
     let mut listening = Listening { sockets, bound: Vec::new(), files: Vec::new() };
     let listeners = || snapshot.listeners.iter().flatten();
     // Inherited ones first: another of our sockets must not have got such a number.
@@ -49,7 +54,7 @@ impl Listening {
                 let failed = |errno| at((*address).into())(errno);
                 is_free(address).map_err(failed)?;
                 let real = self.multiply(listener, None, *address).map_err(failed)?;
-                let group = self.sockets.first().and_then(|first| first.last()).map(|(_, fd, _)| *fd);
+                let group = self.sockets.first().and_then(|first| first.all.last()).map(|(_, fd, _)| *fd);
                 if let Some(fd) = group {
                     self.steer(fd, listener.steer, &real).map_err(failed)?;
                 }
@@ -93,15 +98,16 @@ impl Listening {
             }
         }
         for (of_shard, fd) in self.sockets.iter_mut().zip(group) {
-            of_shard.push((listener.id, fd, real));
+            of_shard.all.push((listener.id, fd, real));
         }
         Ok(real)
     }
 
     /// A socket that cannot be multiplied belongs to the shard that has the fewest.
     fn give_to_one(&mut self, id: ListenerId, fd: Fd, address: SocketAddress) {
-        if let Some(of_shard) = self.sockets.iter_mut().min_by_key(|sockets| sockets.len()) {
-            of_shard.push((id, fd, address));
+        if let Some(of_shard) = self.sockets.iter_mut().min_by_key(|sockets| sockets.all.len()) {
+            of_shard.alone.push(of_shard.all.len());
+            of_shard.all.push((id, fd, address));
         }
     }
 

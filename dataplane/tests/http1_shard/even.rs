@@ -7,7 +7,7 @@ use dataplane::fault::{CLOSE_REASONS, CloseReason};
 use dataplane::io::{Io, Mono, SocketOption};
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
-use dataplane::sim::random::ALWAYS;
+use dataplane::sim::random::{ALWAYS, Random};
 use dataplane::sim::{Fault, FaultPlan, Owner, SimIo, SocketId};
 use dataplane::spec::{ListenerId, Runtime, Snapshot};
 use dataplane::stats::{Stats, access_log};
@@ -212,4 +212,39 @@ fn short_connections_one_by_one_stay_where_they_are() {
     }
     assert_eq!((machine.sum(|s| s.accepted.get()), machine.sum(|s| s.handed.get())), (50, 0));
     assert_eq!(machine.conns(), [0; 8]);
+}
+
+/// Sixty-four clients, each of which comes again some milliseconds after it has left: hardly any is moved. Of a socket that
+/// one shard alone holds the others get their share all the same.
+#[test]
+fn brief_connections_are_not_moved_for_nothing() {
+    for (seed, accepting) in (0..8).zip([2, 1].into_iter().cycle()) {
+        let mut machine = Machine::new(FaultPlan::calm(seed), 2, accepting, 1000);
+        machine.shards[0].shard.core.listeners[0].alone = accepting == 1;
+        (0..64).for_each(|_| machine.connect());
+        let mut random = Random::new(seed);
+        let mut before = (0, 0);
+        for step in 0..6_000 {
+            let leaver = usize::try_from(random.below(64)).unwrap();
+            let client = machine.clients.swap_remove(leaver);
+            machine.io.net.reset(client);
+            machine.connect();
+            machine.pass(Duration::from_micros(50));
+            if step == 3_000 {
+                before = (machine.sum(|s| s.accepted.get()), machine.sum(|s| s.handed.get()));
+            }
+        }
+        let accepted = machine.sum(|s| s.accepted.get()) - before.0;
+        let handed = machine.sum(|s| s.handed.get()) - before.1;
+        let conns = machine.conns();
+        println!("seed {seed}: {handed} of {accepted} moved, {conns:?}");
+        if accepting == 2 {
+            assert!(handed * 20 < accepted, "seed {seed}: {handed} of {accepted} moved");
+        } else {
+            assert!(
+                is_even(&conns) && handed * 3 > accepted,
+                "seed {seed}: {handed} of {accepted}, {conns:?}"
+            );
+        }
+    }
 }
