@@ -31,7 +31,9 @@ pub(super) fn read(table: &Table<'_>, endpoints: &[Endpoint], environment: &Envi
         item.error(format!("{count} addresses are out of range (at most {most} in all)"));
     }
     let ports = table.get("source_ports").and_then(|item| ports(&item, environment.local_ports));
-    SourceAddresses { ranges, ports }
+    let machine = environment.local_ports;
+    let range = machine.map(|machine| ports.map_or(machine, |ports| ports.within(machine)));
+    SourceAddresses { ranges, ports, range }
 }
 
 /// Addresses that are not this machine's: a link from one fails, and the next is tried.
@@ -41,7 +43,7 @@ fn warn_of_strangers(
     checks: &mut u64,
     is_source: fn(IpAddr) -> bool,
 ) {
-    let whole = SourceAddresses { ranges: vec![range], ports: None };
+    let whole = SourceAddresses { ranges: vec![range], ..SourceAddresses::default() };
     let looks = whole.count(range.0.is_ipv6()).min(*checks);
     *checks -= looks;
     let strangers: Vec<IpAddr> =

@@ -157,7 +157,7 @@ mod tests {
         let ip = |text: &str| text.parse().unwrap();
         pool.source_addresses = SourceAddresses {
             ranges: vec![(ip("127.0.0.1"), ip("127.0.0.9")), (ip("::1"), ip("::1"))],
-            ports: None,
+            ..SourceAddresses::default()
         };
         let nine = Capacity::of(&pool, false, &ports).unwrap();
         assert_eq!((nine.per_destination(), nine.links()), (9 * 28232, 27 * 28232));

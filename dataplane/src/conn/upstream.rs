@@ -41,10 +41,12 @@ fn tunnel_of(core: &Core, id: Id<Link>) -> Option<(Id<Conn>, Id<Tunnel>)> {
 }
 
 fn on_connect(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: Outcome) {
+    let no_port = matches!(outcome, Outcome::Failed(Errno(libc::EADDRNOTAVAIL)));
+    if no_port && link::connect::try_next_window(core, io, id) {
+        return;
+    }
     link::connect::on_ended(core, io, id, matches!(outcome, Outcome::Connected));
-    if matches!(outcome, Outcome::Failed(Errno(libc::EADDRNOTAVAIL)))
-        && link::connect::try_next_source(core, io, id)
-    {
+    if no_port && link::connect::try_next_source(core, io, id) {
         return;
     }
     if let Some((conn, tunnel)) = tunnel_of(core, id) {

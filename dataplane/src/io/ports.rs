@@ -28,6 +28,17 @@ impl PortRange {
     pub fn is_empty(self) -> bool {
         false
     }
+    /// `width` neighbouring ports of it, which ones `draw` decides; the whole range if it has no more.
+    #[must_use]
+    pub fn window(self, width: u16, draw: u64) -> Self {
+        let places = self.len().saturating_sub(u32::from(width)) + 1;
+        if places == 1 || width == 0 {
+            return self;
+        }
+        // Below `places`, which is at most 65,535.
+        let first = self.first + u16::try_from(draw % u64::from(places)).unwrap_or(0);
+        Self { first, last: first + (width - 1) }
+    }
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
@@ -64,6 +75,18 @@ mod tests {
         assert_eq!([PortRange::new(0, 9), PortRange::new(9, 8)], [None; 2]);
         assert_eq!(range(10, 20).to_string(), "10-20");
         assert!(range(10, 20).contains(10) && range(10, 20).contains(20) && !range(10, 20).contains(21));
+    }
+
+    #[test]
+    fn a_window_lies_within() {
+        let all = range(32_768, 60_999);
+        for draw in [0, 1, 28_104, 28_105, u64::MAX] {
+            let window = all.window(128, draw);
+            assert!(window.len() == 128 && all.contains(window.first) && all.contains(window.last), "{draw}");
+        }
+        assert_eq!((all.window(128, 28_104).last, all.window(128, 28_105).first), (60_999, 32_768));
+        assert_eq!([range(5, 9).window(128, 3), range(5, 9).window(5, 3)], [range(5, 9); 2]);
+        assert_eq!(range(1, u16::MAX).window(1, 65_534), range(u16::MAX, u16::MAX));
     }
 
     #[test]

@@ -46,10 +46,13 @@ fn open(
     };
     let (ports, bound) = (spec.source_addresses.ports, !spec.source_addresses.ranges.is_empty());
     let dead_peer = spec.dead_peer;
+    let range = crowded(core, cluster, endpoint, address.family());
     // Before a socket is made: where no port is free, refusing must cost next to nothing.
     let family = address.family();
     let source = next_source(core, cluster, endpoint, family).ok_or(Refusal::PortsExhausted)?;
     let fd = socket(io, family, ports, bound)?;
+    // A kernel without the option searches as it always does.
+    let crowded = range.is_some_and(|range| search_in(io, fd, window(core, range)).is_ok());
     if family != Family::Unix {
         // Without it a vanished endpoint is found late, by the deadlines alone.
         let _ = io.set_option(fd, SocketOption::DeadPeer(dead_peer));
@@ -67,6 +70,7 @@ fn open(
         deadlines: Deadlines::reading_by(now, now.after(timeout)),
         local: None,
         source,
+        windows: if crowded { limits::PORT_WINDOWS } else { 0 },
         requests: 1,
         wrote: false,
         newer: None,
@@ -108,6 +112,50 @@ fn socket(
         let _ = io.set_option(fd, SocketOption::BindAddressNoPort);
     }
     Ok(fd)
+}
+
+/// The ports towards an endpoint, where so many are in use that free ones are looked for in windows.
+fn crowded(core: &Core, cluster: ClusterId, endpoint: EndpointId, family: Family) -> Option<PortRange> {
+    let state = &core.clusters.get(usize::from(cluster.0))?.as_ref()?.state;
+    let open = state.shared().endpoint(endpoint)?.open_links();
+    state.spec().source_addresses.crowded(open, family == Family::V6).filter(|_| family != Family::Unix)
+}
+
+/// Some neighbouring ports of a range, others each time.
+fn window(core: &Core, range: PortRange) -> PortRange {
+    let tries = core.stats.connects.get() + core.stats.port_windows.get();
+    // Fibonacci hashing (Knuth, The Art of Computer Programming 6.4), and shards begin apart.
+    let draw = (tries << 16 | u64::from(core.shard)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    core.stats.port_windows.add(1);
+    range.window(limits::PORT_WINDOW, draw)
+}
+
+fn search_in(io: &mut impl Io, fd: Fd, ports: PortRange) -> Result<(), Errno> {
+    io.set_option(fd, SocketOption::LocalPorts(ports))
+}
+
+/// No port was free in the window that a link searched: searches the next, in the end the whole range. False where that
+/// is what it searched.
+pub fn try_next_window(core: &mut Core, io: &mut impl Io, id: Id<Link>) -> bool {
+    let Some(link) = core.links.get(id) else { return false };
+    let (at, fd, left) = ((link.cluster, link.endpoint), link.stream.fd, link.windows.saturating_sub(1));
+    if link.windows == 0 || link.phase() != Phase::Connecting {
+        return false;
+    }
+    let Some(spec) = core.snapshot.cluster(at.0) else { return false };
+    let Some(address) = spec.endpoints.get(usize::from(at.1.0)).map(|e| e.address.clone()) else {
+        return false;
+    };
+    let Some(range) = spec.source_addresses.range else { return false };
+    let ports = if left == 0 { range } else { window(core, range) };
+    if search_in(io, fd, ports).is_err() {
+        return false;
+    }
+    let Some(link) = core.links.get_mut(id) else { return false };
+    link.windows = left;
+    link.stream.on_connect_ended();
+    link.stream.connect(io, &address, id.token(Kind::LinkConnect));
+    true
 }
 
 /// A source that is not known to have no port left towards the endpoint. To a unix socket links come from nowhere.

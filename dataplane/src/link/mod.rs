@@ -73,6 +73,9 @@ pub struct Link {
     pub local: Option<SocketAddress>,
     /// Where it connects from.
     source: SourceId,
+    /// Searches for a free port that it has left, the present one included, the last of them through the whole range; 0
+    /// where the kernel searches as it likes.
+    windows: u8,
     /// Exchanges begun on this link.
     pub requests: u32,
     /// The kernel took bytes since the link was last leased.

@@ -170,7 +170,7 @@ fn cluster(random: &mut Random) -> Cluster {
         name: "app".into(),
         balance: random.pick(&policies),
         host: HostPolicy::Pass,
-        source_addresses: SourceAddresses { ranges: sources, ports: None },
+        source_addresses: SourceAddresses { ranges: sources, ..SourceAddresses::default() },
         endpoints: (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(n))).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {

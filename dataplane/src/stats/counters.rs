@@ -36,6 +36,8 @@ pub struct Stats {
     pub connect_failures: Counter,
     /// Connects that found no free local port (EADDRNOTAVAIL), each a walk through the range in the kernel.
     pub port_searches_failed: Counter,
+    /// Windows of ports searched, where many are in use.
+    pub port_windows: Counter,
     pub links_reused: Counter,
     pub links_discarded_idle: Counter,
     pub link_idle_timeouts: Counter,
@@ -78,6 +80,7 @@ impl Default for Stats {
             connects: Counter::default(),
             connect_failures: Counter::default(),
             port_searches_failed: Counter::default(),
+            port_windows: Counter::default(),
             links_reused: Counter::default(),
             links_discarded_idle: Counter::default(),
             link_idle_timeouts: Counter::default(),

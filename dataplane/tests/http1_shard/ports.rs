@@ -1,10 +1,11 @@
 //! Local ports: every address of a pool is used, an exhausted one is left alone, and what cannot be had is refused at once.
 
 use crate::bed::{Answer, Bed, OK, millis, say, seconds, wait};
+use dataplane::buf::PoolSize;
 use dataplane::io::PortRange;
 use dataplane::sim::peers::Act;
 use dataplane::spec::{Cluster, Listener, SourceAddresses};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -14,6 +15,7 @@ fn bed(addresses: u8) -> Bed {
     let sources = SourceAddresses {
         ranges: vec![([127, 0, 1, 1].into(), [127, 0, 1, addresses].into())],
         ports: PortRange::new(40_000, 40_009),
+        ..SourceAddresses::default()
     };
     let mut bed = Bed::new(|_: &mut Listener, c: &mut Cluster| {
         c.source_addresses = sources;
@@ -51,6 +53,29 @@ fn every_port_of_every_address_is_used_and_no_more() {
         assert!(bed.told(client).starts_with(if client == late { "503" } else { "200" }));
         bed.leave(client);
     }
+    bed.check_empty().unwrap();
+}
+
+/// Where many ports are in use they are searched in windows, and the last is found all the same.
+#[test]
+fn crowded_ports_are_found_in_windows_to_the_last() {
+    let ports = PortRange::new(40_000, 40_599);
+    let sources = SourceAddresses { ranges: Vec::new(), ports, range: ports };
+    let pool = PoolSize { tiny: 1024, small: 1024, large: 16 };
+    let mut bed = Bed::with_pool(pool, |_, c| c.source_addresses = sources);
+    bed.io.world.answer = Answer::Script(vec![wait(seconds(10)), say(OK), Act::Close]);
+    let mut all = clients(&mut bed, 200);
+    assert_eq!(bed.stats.port_windows.get(), 0, "a third is not many");
+    all.extend(clients(&mut bed, 400));
+    let used: BTreeSet<u16> =
+        bed.shard.core.links.iter().filter_map(|(_, l)| l.local).map(|a| a.port()).collect();
+    assert_eq!(used.len(), 600);
+    let (windows, failed) = (bed.stats.port_windows.get(), bed.stats.port_searches_failed.get());
+    assert!((399..399 * 8).contains(&windows) && failed == 0, "{windows} windows, {failed} searches failed");
+    let late = clients(&mut bed, 1)[0];
+    assert_eq!((bed.told(late), bed.stats.port_searches_failed.get()), ("503".to_owned(), 1));
+    bed.run_for(seconds(11));
+    all.into_iter().chain([late]).for_each(|client| bed.leave(client));
     bed.check_empty().unwrap();
 }
 

@@ -57,7 +57,7 @@ fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
         host: HostPolicy::Pass,
         source_addresses: SourceAddresses {
             ranges: vec![([127, 0, 0, 1].into(), [127, 0, 0, 9].into())],
-            ports: None,
+            ..SourceAddresses::default()
         },
         endpoints: (0..endpoints).map(endpoint).collect(),
         dead_peer: Duration::MAX,
