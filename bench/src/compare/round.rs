@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) seconds: f64,
     pub(super) warm_up: f64,
     pub(super) idle_seconds: f64,
+    /// Rivals that no gate of a case names stay away from it.
+    pub(super) gated_only: bool,
     pub(super) generator: Generator,
     pub(super) cpus: Cpus,
     pub(super) files: u64,
@@ -37,7 +39,9 @@ pub(super) fn run(
     origin: SocketAddr,
     journal: &mut Journal,
 ) -> anyhow::Result<()> {
-    let takes_part = |p: &&Peer| p.name == "baseline" || case.peers.contains(&p.name);
+    let takes_part = |p: &&Peer| {
+        p.name == "baseline" || case.peers.contains(&p.name) && (!plan.gated_only || case.is_gated(p.name))
+    };
     let there: Vec<&Peer> = peers.iter().filter(takes_part).collect();
     let work = paced(case, plan, origin, peers, journal);
     let (clients, pool) = match &case.work {

@@ -40,6 +40,19 @@ pub(super) enum Better {
     Less,
 }
 
+impl Case {
+    /// Whether a rival must be there for a gate of this case; ringway, the reference and the floors always must.
+    pub(super) fn is_gated(&self, peer: &str) -> bool {
+        let rival = !peer.starts_with("floor-") && !["ringway", "baseline", REFERENCE].contains(&peer);
+        let decides = |gate: &Gate| {
+            (gate.scenario, gate.case) == (self.scenario, self.name)
+                && gate.limit.is_some()
+                && matches!(gate.against, Against::Peer(name) if name == peer)
+        };
+        !rival || gates().iter().any(decides)
+    }
+}
+
 /// What the figure is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Against {
@@ -109,6 +122,15 @@ fn beside<const N: usize>(peers: [&'static str; N]) -> [(Against, Option<f64>); 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quick_run_has_who_is_gated() {
+        let all = cases();
+        let case = |scenario| all.iter().find(|c| c.scenario == scenario).unwrap();
+        assert!(["nginx", "sozu", "ringway", "floor-uring"].iter().all(|peer| case("K1").is_gated(peer)));
+        assert!(case("K3").is_gated("haproxy") && !case("K3").is_gated("sozu"));
+        assert!(case("K4").is_gated("nginx") && !case("K4").is_gated("haproxy"));
+    }
 
     #[test]
     fn every_gate_names_a_case_and_its_peer() {
