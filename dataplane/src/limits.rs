@@ -96,7 +96,8 @@ pub const TURN_WAIT: Duration = ms(500);
 pub const SHARD_STALL: Duration = secs(2);
 /// Pause before accepting again after EMFILE, ENFILE, ENOBUFS or ENOMEM.
 pub const ACCEPT_BACKOFF: Duration = ms(100);
-/// Commands that wait for one shard; control sends a handful in a life, and a full mailbox is a shard that is stuck.
+/// Commands that wait for one shard. To look at a cluster it is told again when the mailbox was full; of the others
+/// control sends a handful in a life.
 pub const MAILBOX_COMMANDS: usize = 64;
 /// Connections that a shard may have more than the least loaded one before it hands on what it accepts.
 pub const EVEN_SLACK: u32 = 2;
@@ -268,6 +269,8 @@ pub const ENDPOINTS_MAX: usize = 10_000;
 /// Source addresses of one cluster: a link holds the number of its own in 16 bits, of which one says that it has none.
 pub const SOURCE_ADDRESSES_MAX: usize = u16::MAX as usize;
 pub const ENDPOINT_WEIGHT: Bound<u64> = bound(0, 1, 256);
+/// Tiers: an endpoint's is its priority.
+pub const ENDPOINT_PRIORITY: Bound<u64> = bound(0, 0, u8::MAX as u64);
 /// Open links and running requests of one endpoint; `u64::MAX` stands for "unlimited".
 pub const ENDPOINT_CONNECTIONS: Bound<u64> = bound(1, u64::MAX, u64::MAX);
 pub const ENDPOINT_REQUESTS: Bound<u64> = bound(1, u64::MAX, u64::MAX);

@@ -1,5 +1,6 @@
 //! All shards of a process: opens the listeners (`listening`), starts a pinned thread for each shard, and speaks to them for control.
 
+pub mod conditions;
 mod listening;
 
 use crate::buf::PoolSize;
@@ -19,6 +20,7 @@ use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, Unusable};
 use listening::{Listening, Sockets};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -107,6 +109,8 @@ pub struct Plane {
     files: RefCell<Vec<SocketFile>>,
     shards: Vec<Running>,
     log_readers: Vec<LogReader>,
+    /// Who has not been told yet to look at which cluster, because its mailbox was full.
+    untold: RefCell<BTreeSet<(ClusterId, usize)>>,
 }
 
 impl fmt::Debug for Plane {
@@ -192,7 +196,14 @@ impl Plane {
             // One that is gone already is reported through `notify`.
             let _ = shard.send(rings.clone());
         }
-        Ok(Self { shared, bound, files: RefCell::new(files), shards, log_readers })
+        Ok(Self {
+            shared,
+            bound,
+            files: RefCell::new(files),
+            shards,
+            log_readers,
+            untold: RefCell::default(),
+        })
     }
 
     /// One entry for each bound address.

@@ -4,6 +4,7 @@
 
 #![cfg(loom)]
 
+use dataplane::cluster::eligible::{Admin, Health};
 use dataplane::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use dataplane::shard::mailbox::mailbox;
 use dataplane::spec::EndpointId;
@@ -206,5 +207,31 @@ fn a_queue_is_bounded() {
         assert!(
             !cluster.is_queue_eager() && cluster.next_waiting() == Some(0) && cluster.try_wait(1, true, 2)
         );
+    });
+}
+
+/// Two say something of one endpoint at once: neither word is lost, and whoever sees the version of both sees both.
+#[test]
+fn what_is_said_of_an_endpoint_is_announced() {
+    loom::model(|| {
+        let cluster = Arc::new(SharedCluster::new(1, 2));
+        let operator = {
+            let cluster = cluster.clone();
+            thread::spawn(move || assert!(cluster.set_admin(EndpointId(0), Admin::Drain)))
+        };
+        let checks = {
+            let cluster = cluster.clone();
+            thread::spawn(move || assert!(cluster.set_health(EndpointId(0), Health::Down)))
+        };
+        let version = cluster.version();
+        let condition = cluster.endpoint(EndpointId(0)).unwrap().condition();
+        if version == 2 {
+            assert_eq!((condition.admin, condition.health), (Admin::Drain, Health::Down));
+        }
+        operator.join().unwrap();
+        checks.join().unwrap();
+        let condition = cluster.endpoint(EndpointId(0)).unwrap().condition();
+        assert_eq!((condition.admin, condition.health), (Admin::Drain, Health::Down));
+        assert_eq!(cluster.version(), 2);
     });
 }

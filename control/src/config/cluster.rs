@@ -5,7 +5,6 @@ use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
 use super::{Environment, address, host, later, source};
 use dataplane::cluster::balance::POLICIES;
-use dataplane::io::Address;
 use dataplane::limits;
 use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SendProxy,
@@ -83,6 +82,13 @@ pub(super) static SECTION: Section = Section {
             "Requests that may wait for a place while every endpoint is full, over all shards. Beyond: 503 `queue_full`. 0 \
              lets none wait.",
         ),
+        Key::new(
+            "fail_open",
+            Shape::Flag,
+            NextExchange,
+            "Where no endpoint may be used, because checks or live traffic say so, use those of the lowest tier all the same. \
+             Otherwise requests are answered 503 `no_endpoint`.",
+        ),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NextExchange, "How long an origin may take."),
         Key::new("pool", Shape::Table(&POOL), NextExchange, "Idle links kept for the next request."),
         Key::new(
@@ -129,12 +135,12 @@ pub(super) static ENDPOINT: Section = Section {
             NextExchange,
             "Running requests, over all shards.",
         ),
-        Key::later("backup", Shape::Flag, NextExchange, "Short for `priority = 1`."),
-        Key::later(
+        Key::new("backup", Shape::Flag, NextExchange, "Short for `priority = 1`."),
+        Key::new(
             "priority",
-            Shape::Free("a whole number"),
+            Shape::Count(limits::ENDPOINT_PRIORITY, None),
             NextExchange,
-            "Used when all of lower numbers are down.",
+            "Its tier: it is used while no endpoint of a lower number may be.",
         ),
     ],
 };
@@ -242,6 +248,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 max_queued: table.count32("max_queued"),
                 send_proxy: send_proxy(table),
                 pass_trailers: table.word("trailers") == "pass",
+                fail_open: table.flag("fail_open"),
             }
         })
         .collect()
@@ -309,48 +316,44 @@ fn endpoints(table: &Table<'_>, balance: &str) -> Vec<Endpoint> {
 }
 
 fn endpoint(item: &Item<'_>, id: EndpointId) -> Option<Endpoint> {
-    const NONE: u32 = u32::MAX;
     if !item.value.is_table() {
         if !item.value.is_str() {
             item.wants("an address or a table");
             return None;
         }
         let address = address::endpoint(item)?;
-        let name: Arc<str> = address.to_string().into();
-        let authority = authority_of(&address);
-        return Some(Endpoint {
-            id,
-            name,
-            address,
-            authority,
-            weight: 1,
-            max_connections: NONE,
-            max_requests: NONE,
-        });
+        return Some(Endpoint::new(id, &address.to_string(), address));
     }
     let table = item.table(&ENDPOINT)?;
     let name = table.get("name").map(|item| item.name());
     let weight = table.count32("weight");
     let (max_connections, max_requests) = (table.count32("max_connections"), table.count32("max_requests"));
+    let priority = priority(&table);
     let address = table.need("address").and_then(|item| address::endpoint(&item))?;
     let name = match name {
         Some(name) => name?,
         None => address.to_string().into(),
     };
-    let authority = authority_of(&address);
-    Some(Endpoint { id, name, address, authority, weight, max_connections, max_requests })
+    let endpoint = Endpoint::new(id, &name, address);
+    Some(Endpoint { weight, max_connections, max_requests, priority, ..endpoint })
 }
 
-/// A Host for an endpoint's address. A path is none (RFC 9110 4.2.1).
-fn authority_of(address: &Address) -> Arc<str> {
-    match address {
-        Address::Ip(address) => address.to_string().into(),
-        Address::Unix(_) => "localhost".into(),
+fn priority(table: &Table<'_>) -> u8 {
+    let priority = u8::try_from(table.count("priority")).unwrap_or(u8::MAX);
+    if !table.flag("backup") {
+        return priority;
     }
+    if let Some(item) = table.get("priority") {
+        item.error("`backup = true` says 1 already: write one of the two");
+    }
+    1
 }
 
 fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {
     let weights = endpoints.iter().map(|e| e.weight);
+    if endpoints.iter().all(|e| e.priority > 0) && !endpoints.is_empty() {
+        list.warn("every endpoint is a backup: the lowest `priority` is used first", None);
+    }
     if !endpoints.is_empty() && weights.clone().all(|w| w == 0) {
         list.warn("every weight is 0: this cluster takes nothing, and its requests are answered 503", None);
     }

@@ -93,6 +93,10 @@ fn what_is_left_out_is_the_default() {
     let endpoint = &cluster.endpoints[0];
     assert_eq!((&*endpoint.name, &*endpoint.authority), ("127.0.0.1:1", "127.0.0.1:1"));
     assert_eq!((endpoint.weight, endpoint.max_connections, endpoint.max_requests), (1, u32::MAX, u32::MAX));
+    assert_eq!((endpoint.priority, cluster.fail_open), (0, false));
+    // What tests build their clusters from is what the file's defaults are.
+    let one = dataplane::spec::Endpoint::new(endpoint.id, "127.0.0.1:1", endpoint.address.clone());
+    assert_eq!(**cluster, dataplane::spec::Cluster::new(cluster.id, &cluster.name, vec![one]));
 }
 
 #[test]
@@ -134,6 +138,8 @@ fn what_is_written_is_taken() {
     assert_eq!(app.host, HostPolicy::Name("app.internal:8080".into()));
     let two = &api.endpoints[1];
     assert_eq!((&*two.name, two.weight, two.max_connections, two.max_requests), ("two", 3, 30000, 1000));
+    let tiers: Vec<_> = app.endpoints.iter().map(|e| e.priority).collect();
+    assert_eq!((tiers, app.fail_open, api.fail_open), (vec![0, 1, 7], true, false));
     assert_eq!((api.max_queued, api.timeouts.queue), (50, Duration::from_secs(10)));
     assert_eq!((app.max_queued, app.timeouts.queue), (1024, Duration::from_secs(5)));
     assert_eq!(
@@ -231,8 +237,8 @@ const KEYS: &[(&str, &str)] = &[
     ("route.timeouts", "connect response_header response_body send queue"),
     (
         "cluster",
-        "name balance host source_addresses source_ports send_proxy endpoints max_queued timeouts pool health outlier \
-         circuit_breaker retry sticky tls trailers",
+        "name balance host source_addresses source_ports send_proxy endpoints max_queued fail_open timeouts pool health \
+         outlier circuit_breaker retry sticky tls trailers",
     ),
     ("cluster.balance", "policy on table bounded_load"),
     ("cluster.endpoints", "name address weight max_connections max_requests backup priority"),

@@ -12,8 +12,8 @@ use dataplane::proto::http1::{
 use dataplane::proto::{Framing, Method, RequestHead, ResponseHead, Version};
 use dataplane::route::{Request, RouteTable};
 use dataplane::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, ListenerId, Match, Pool,
-    Route, RouteId, SourceAddresses,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, ListenerId, Match, Pool, Route,
+    RouteId,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -159,22 +159,13 @@ pub(crate) fn route_of_1000() {
 /// Ten endpoints, of which two weigh double.
 fn cluster(balance: &'static str) -> Cluster {
     let second = Duration::from_secs(1);
+    let address = SocketAddress::new([127, 0, 0, 1].into(), 9000);
     let endpoint = |id: u16| Endpoint {
-        id: EndpointId(id),
-        name: format!("e{id}").into(),
-        address: SocketAddress::new([127, 0, 0, 1].into(), 9000).into(),
-        authority: "127.0.0.1:9000".into(),
         weight: 1 + u32::from(id < 2),
-        max_connections: u32::MAX,
-        max_requests: u32::MAX,
+        ..Endpoint::new(EndpointId(id), &format!("e{id}"), address.into())
     };
     Cluster {
-        id: ClusterId(0),
-        name: "c".into(),
         balance,
-        host: HostPolicy::Pass,
-        source_addresses: SourceAddresses::default(),
-        endpoints: (0..10).map(endpoint).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: second,
@@ -184,9 +175,7 @@ fn cluster(balance: &'static str) -> Cluster {
             queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: second, requests_per_connection: u64::MAX },
-        max_queued: 1024,
-        send_proxy: None,
-        pass_trailers: false,
+        ..Cluster::new(ClusterId(0), "c", (0..10).map(endpoint).collect())
     }
 }
 

@@ -6,17 +6,22 @@
 
 pub mod balance;
 pub mod capacity;
+pub mod condition;
+pub mod eligible;
 pub mod exhausted;
 pub mod retry;
 pub mod shared;
+pub mod usable;
 
 use crate::limits::{CONNECT_ATTEMPTS, EXHAUSTED_PAIRS};
 use crate::spec::{Cluster, Endpoint, EndpointId};
 use balance::{Balancer, Hint, POLICIES, View, policy};
+use eligible::Eligible;
 use exhausted::SourceId;
 use shared::SharedCluster;
 use std::net::IpAddr;
 use std::sync::Arc;
+use usable::Usable;
 
 /// The endpoints that one request already tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +67,7 @@ impl Default for Tried {
 /// Why no endpoint was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
-    /// None is left that has weight and was not tried.
+    /// None is left that may be used and was not tried.
     NoEndpoint,
     /// Some are left, but each is at `max_connections` or `max_requests`.
     Full,
@@ -86,6 +91,7 @@ pub struct ClusterState {
     cluster: Arc<Cluster>,
     shared: Arc<SharedCluster>,
     balancer: Box<dyn Balancer>,
+    usable: Usable,
     /// This shard's idle links, by endpoint.
     idle: Box<[u32]>,
 }
@@ -99,9 +105,11 @@ impl ClusterState {
         // The configuration was checked against the same table: an unknown name does not get here.
         let policy = policy(cluster.balance).unwrap_or(&POLICIES[0]);
         let seed = seed ^ (u64::from(shard) << 48) ^ (u64::from(cluster.id.0) << 32);
-        let balancer = (policy.build)(&cluster, seed);
+        let mut balancer = (policy.build)(&cluster, seed);
+        let usable = Usable::new(&cluster, &shared);
+        balancer.on_usable_changed(&cluster, &usable);
         let idle = vec![0; cluster.endpoints.len()].into();
-        Self { shard, cluster, shared, balancer, idle }
+        Self { shard, cluster, shared, balancer, usable, idle }
     }
 
     pub fn spec(&self) -> &Arc<Cluster> {
@@ -114,11 +122,29 @@ impl ClusterState {
         self.cluster.endpoints.get(usize::from(id.0))
     }
 
+    /// Which endpoints picks choose among, as of the last [`ClusterState::refresh`] or pick.
+    pub fn usable(&self) -> &Usable {
+        &self.usable
+    }
+    /// Learns what changed of the endpoints' conditions; costs a comparison if nothing did.
+    pub fn refresh(&mut self) {
+        if !self.usable.is_fresh(&self.shared) {
+            self.look();
+        }
+    }
+    #[cold]
+    fn look(&mut self) {
+        self.usable.look(&self.cluster, &self.shared);
+        self.balancer.on_usable_changed(&self.cluster, &self.usable);
+    }
+
     /// An endpoint for an attempt, with a running request counted on it until [`ClusterState::end_request`].
     pub fn pick(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
-        let view = View { cluster: &self.cluster, shared: &self.shared, idle: &self.idle, tried };
+        self.refresh();
+        let Self { cluster, shared, balancer, usable, idle, .. } = self;
+        let view = View { cluster, shared, usable, idle, tried };
         for _ in 0..LOST_RACES {
-            let Some(id) = self.balancer.pick(&view, hint) else { break };
+            let Some(id) = balancer.pick(&view, hint) else { break };
             if try_start(&view, id) {
                 return Ok(id);
             }
@@ -127,8 +153,37 @@ impl ClusterState {
         if let Some(id) = ids().find(|&id| view.eligible(id) && try_start(&view, id)) {
             return Ok(id);
         }
-        let left = ids().any(|id| view.weight(id) > 0 && !tried.contains(id));
-        Err(if left { PickError::Full } else { PickError::NoEndpoint })
+        if ids().any(|id| usable.contains(id) && !tried.contains(id)) {
+            return Err(PickError::Full);
+        }
+        self.pick_beyond(tried)
+    }
+    /// An endpoint of a later tier for a request that tried all of the tier in use: what nobody knows to be dead yet must not
+    /// keep requests from what would answer them.
+    #[cold]
+    fn pick_beyond(&self, tried: &Tried) -> Result<EndpointId, PickError> {
+        let Self { cluster, shared, usable, idle, .. } = self;
+        let view = View { cluster, shared, usable, idle, tried };
+        let mut error = PickError::NoEndpoint;
+        let mut last = 0;
+        while !tried.is_empty()
+            && let Some(tier) = cluster.endpoints.iter().map(|e| e.priority).filter(|tier| *tier > last).min()
+        {
+            last = tier;
+            let may = |endpoint: &&Endpoint| {
+                endpoint.priority == tier
+                    && endpoint.weight > 0
+                    && usable.eligible(endpoint.id) == Some(Eligible::Yes)
+                    && !tried.contains(endpoint.id)
+            };
+            for endpoint in cluster.endpoints.iter().filter(may) {
+                if view.has_room(endpoint.id) && try_start(&view, endpoint.id) {
+                    return Ok(endpoint.id);
+                }
+                error = PickError::Full;
+            }
+        }
+        Err(error)
     }
     /// The attempt that `pick` was for is over.
     pub fn end_request(&self, id: EndpointId) {
@@ -194,11 +249,17 @@ impl ClusterState {
     pub fn is_limited(&self, id: EndpointId) -> bool {
         self.endpoint(id).is_some_and(|e| e.max_connections != u32::MAX || e.max_requests != u32::MAX)
     }
+    /// Whether a link to an endpoint may wait there for the next request: somebody might be sent on it.
+    pub fn keeps_links(&self, id: EndpointId) -> bool {
+        self.usable.eligible(id).is_some_and(Eligible::takes_new)
+    }
+
     /// Whether a place is free. Looks at every endpoint: only for clusters at which somebody waits.
     pub fn room(&self) -> Room {
         let (mut room, mut usable) = (Room::None, false);
         for (spec, idle) in self.cluster.endpoints.iter().zip(&self.idle) {
-            let Some(shared) = self.shared.endpoint(spec.id).filter(|_| spec.weight > 0) else { continue };
+            let usable_here = self.usable.contains(spec.id);
+            let Some(shared) = self.shared.endpoint(spec.id).filter(|_| usable_here) else { continue };
             usable = true;
             if shared.running_requests() >= spec.max_requests {
                 continue;
@@ -216,7 +277,7 @@ impl ClusterState {
     pub fn idle_elsewhere(&self) -> Option<u16> {
         self.cluster.endpoints.iter().find_map(|spec| {
             let shared = self.shared.endpoint(spec.id)?;
-            let may = spec.weight > 0
+            let may = self.usable.contains(spec.id)
                 && spec.max_connections != u32::MAX
                 && shared.running_requests() < spec.max_requests;
             if may { shared.idle_after(self.shard).filter(|holder| *holder != self.shard) } else { None }

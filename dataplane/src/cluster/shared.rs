@@ -1,11 +1,13 @@
 //! The only counts that cross shards: per listener, cluster and endpoint. Exact: a limit is never exceeded, and is
 //! reached at saturation. Touched at most once per pick, acquire and release; all other statistics have one writer.
 //!
-//! All orderings are relaxed, because a count guards no other memory: what matters is that each change of one number
-//! is atomic. One pair of numbers must be seen together: who frees a place looks for those who wait, and who waits looks
+//! Orderings are relaxed, because a count guards no other memory: what matters is that each change of one number is
+//! atomic. A cluster's version is raised after what it announces, and read before (release and acquire). One pair of numbers must be seen together: who frees a place looks for those who wait, and who waits looks
 //! for a free place. [`SharedCluster::meet`] stands between the two steps on both sides, so that at least one sees the
 //! other. `tests/loom.rs` checks every interleaving.
 
+use super::condition::{Condition, SharedCondition};
+use super::eligible::{Admin, Health};
 use crate::spec::EndpointId;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
 
@@ -165,6 +167,8 @@ impl SharedLoads {
 /// One cluster's numbers, over all shards.
 #[derive(Debug)]
 pub struct SharedCluster {
+    /// Raised by every change of an endpoint's condition; read at every pick, and nearly never written.
+    version: Padded<AtomicU64>,
     pick_ticket: Padded<AtomicU64>,
     source_ticket: Padded<AtomicU64>,
     idle_links: Padded<Count>,
@@ -191,6 +195,7 @@ pub struct SharedEndpoint {
     running_requests: Count,
     /// Shards with an idle link to it; kept where `max_connections` is a number.
     idle: ShardSet,
+    condition: SharedCondition,
 }
 
 impl SharedCluster {
@@ -200,9 +205,11 @@ impl SharedCluster {
                 open_links: Count::new(),
                 running_requests: Count::new(),
                 idle: ShardSet::new(shards),
+                condition: SharedCondition::new(),
             })
         };
         Self {
+            version: Padded(AtomicU64::new(0)),
             pick_ticket: Padded(AtomicU64::new(0)),
             source_ticket: Padded(AtomicU64::new(0)),
             idle_links: Padded(Count::new()),
@@ -237,6 +244,29 @@ impl SharedCluster {
     }
     pub fn idle_links(&self) -> u32 {
         self.idle_links.0.get()
+    }
+}
+
+/// Conditions.
+impl SharedCluster {
+    /// Another one than before whenever the condition of an endpoint changed; whoever sees it sees that change.
+    pub fn version(&self) -> u64 {
+        self.version.0.load(Ordering::Acquire)
+    }
+    /// Sets what the operator says of an endpoint; false if nothing changed.
+    pub fn set_admin(&self, id: EndpointId, admin: Admin) -> bool {
+        self.change(id, |condition| condition.set_admin(admin))
+    }
+    /// Sets what the checks say of an endpoint; false if nothing changed.
+    pub fn set_health(&self, id: EndpointId, health: Health) -> bool {
+        self.change(id, |condition| condition.set_health(health))
+    }
+    fn change(&self, id: EndpointId, change: impl FnOnce(&SharedCondition) -> bool) -> bool {
+        let changed = self.endpoint(id).is_some_and(|endpoint| change(&endpoint.condition));
+        if changed {
+            self.version.0.fetch_add(1, Ordering::Release);
+        }
+        changed
     }
 }
 
@@ -323,6 +353,9 @@ impl SharedEndpoint {
     }
     pub fn end(&self) {
         self.running_requests.give_back();
+    }
+    pub fn condition(&self) -> Condition {
+        self.condition.get()
     }
     pub fn open_links(&self) -> u32 {
         self.open_links.get()

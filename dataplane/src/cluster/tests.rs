@@ -1,28 +1,19 @@
 //! A shard's part of a cluster: what is taken is given back, and limits hold over shards.
 
+use super::eligible::{Admin, Health};
 use super::*;
-use crate::spec::{ClusterId, ClusterTimeouts, HostPolicy, Pool, SourceAddresses};
+use crate::spec::{ClusterId, ClusterTimeouts, Pool};
 use std::time::Duration;
 
 /// A cluster of endpoints of these weights without limits.
 pub(super) fn test_cluster(weights: &[u32]) -> Cluster {
+    let address = |id| crate::io::SocketAddress::new([127, 0, 0, 1].into(), 9000 + id).into();
     let endpoint = |(id, &weight): (u16, &u32)| Endpoint {
-        id: EndpointId(id),
-        name: format!("e{id}").into(),
-        address: crate::io::SocketAddress::new([127, 0, 0, 1].into(), 9000 + id).into(),
-        authority: format!("127.0.0.1:{}", 9000 + id).into(),
         weight,
-        max_connections: u32::MAX,
-        max_requests: u32::MAX,
+        ..Endpoint::new(EndpointId(id), &format!("e{id}"), address(id))
     };
     let second = Duration::from_secs(1);
     Cluster {
-        id: ClusterId(0),
-        name: "c".into(),
-        balance: "round_robin",
-        host: HostPolicy::Pass,
-        source_addresses: SourceAddresses::default(),
-        endpoints: (0u16..).zip(weights).map(endpoint).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: second,
@@ -32,9 +23,7 @@ pub(super) fn test_cluster(weights: &[u32]) -> Cluster {
             queue: Duration::ZERO,
         },
         pool: Pool { idle: 4, idle_timeout: second, requests_per_connection: u64::MAX },
-        max_queued: 1024,
-        send_proxy: None,
-        pass_trailers: false,
+        ..Cluster::new(ClusterId(0), "c", (0u16..).zip(weights).map(endpoint).collect())
     }
 }
 
@@ -140,4 +129,83 @@ fn tried_keeps_so_many_and_no_more() {
     assert!(tried.is_full() && !tried.add(EndpointId(8)));
     assert!(tried.contains(EndpointId(7)) && !tried.contains(EndpointId(8)));
     assert_eq!(tried.len(), 8);
+}
+
+/// Every policy, over shards: what is down is not picked, on no shard, from the very next pick on.
+#[test]
+fn a_change_of_condition_holds_at_the_next_pick_of_every_shard() {
+    for policy in POLICIES {
+        let mut cluster = test_cluster(&[1, 1, 1]);
+        cluster.balance = policy.name;
+        let mut shards = shards(cluster, 4);
+        let shared = shards[0].shared.clone();
+        let mut pick = |n: usize| shards[n % 4].pick(&Tried::NONE, Hint::default());
+        (0..12).for_each(|n| assert_ne!(pick(n), Err(PickError::NoEndpoint)));
+        shared.set_health(EndpointId(0), Health::Down);
+        shared.set_admin(EndpointId(2), Admin::Drain);
+        (0..12).for_each(|n| assert_eq!(pick(n), Ok(EndpointId(1)), "{}", policy.name));
+        shared.set_admin(EndpointId(1), Admin::Maint);
+        (0..12).for_each(|n| assert_eq!(pick(n), Err(PickError::NoEndpoint), "{}", policy.name));
+        shared.set_health(EndpointId(0), Health::Up);
+        (0..12).for_each(|n| assert_eq!(pick(n), Ok(EndpointId(0)), "{}", policy.name));
+    }
+}
+
+/// A request that found the whole tier in use dead goes to the next, full ones apart, for which it waits.
+#[test]
+fn who_tried_a_whole_tier_goes_to_the_next() {
+    let mut cluster = test_cluster(&[1, 1, 1, 1, 0]);
+    for (endpoint, tier) in cluster.endpoints.iter_mut().zip([0, 0, 3, 3, 1]) {
+        (endpoint.priority, endpoint.max_requests) = (tier, 1);
+    }
+    let mut state = shards(cluster, 1).remove(0);
+    let mut tried = Tried::NONE;
+    tried.add(state.pick(&tried, Hint::default()).unwrap());
+    tried.add(state.pick(&tried, Hint::default()).unwrap());
+    assert!(tried.contains(EndpointId(0)) && tried.contains(EndpointId(1)));
+    assert_eq!(
+        state.pick(&Tried::NONE, Hint::default()),
+        Err(PickError::Full),
+        "a tier that is full keeps its requests"
+    );
+    state.shared.set_health(EndpointId(2), Health::Down);
+    assert_eq!(state.pick(&tried, Hint::default()), Ok(EndpointId(3)));
+    assert_eq!(state.pick(&tried, Hint::default()), Err(PickError::Full));
+    tried.add(EndpointId(3));
+    assert_eq!(state.pick(&tried, Hint::default()), Err(PickError::NoEndpoint));
+}
+
+#[test]
+fn only_links_on_which_requests_may_come_are_kept() {
+    let mut cluster = test_cluster(&[1, 1]);
+    cluster.endpoints[1].priority = 1;
+    let mut state = shards(cluster, 1).remove(0);
+    let kept = |state: &mut ClusterState| {
+        state.refresh();
+        [0, 1].map(|id| state.keeps_links(EndpointId(id)))
+    };
+    assert_eq!(kept(&mut state), [true, true], "another tier's turn may come");
+    state.shared.set_admin(EndpointId(0), Admin::Drain);
+    assert_eq!(kept(&mut state), [false, true]);
+    state.shared.set_admin(EndpointId(0), Admin::Ready);
+    state.shared.set_health(EndpointId(1), Health::Down);
+    assert_eq!(kept(&mut state), [true, false]);
+    assert!(!state.keeps_links(EndpointId(2)));
+}
+
+#[test]
+fn places_are_looked_for_at_usable_endpoints() {
+    let mut cluster = test_cluster(&[1, 1]);
+    cluster.endpoints.iter_mut().for_each(|e| e.max_requests = 1);
+    let mut state = shards(cluster, 1).remove(0);
+    let mut room = |id, health| {
+        state.shared.set_health(EndpointId(id), health);
+        state.refresh();
+        state.room()
+    };
+    assert_eq!(room(0, Health::Down), Room::Open);
+    assert_eq!(room(1, Health::Down), Room::Open, "who waits learns that there is nobody");
+    assert_eq!(room(0, Health::Up), Room::Open);
+    assert_eq!(state.pick(&Tried::NONE, Hint::default()), Ok(EndpointId(0)));
+    assert_eq!(state.room(), Room::None, "what is down has room and is none");
 }

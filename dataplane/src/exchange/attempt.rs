@@ -95,6 +95,7 @@ pub fn end_wait(core: &mut Core, id: Id<Exchange>) {
 
 fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
     let mut lost_races = 0;
+    let now = core.now();
     loop {
         let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(Refusal::NoEndpoint) };
         let failure = x.failure;
@@ -106,7 +107,7 @@ fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
         }
         let (tried, fresh, avoid) = (x.tried, x.fresh, x.avoid);
         let Some(runtime) = core.cluster_mut(cluster) else { return Step::Refuse(Refusal::NoEndpoint) };
-        let endpoint = match runtime.state.pick(&tried, Hint::default()) {
+        let endpoint = match runtime.state.pick(&tried, Hint { now, ..Hint::default() }) {
             Ok(endpoint) => endpoint,
             Err(_) if fresh && avoid => {
                 // Nothing else may be had: the endpoint of the stale link is as good as it was, over a new connection.

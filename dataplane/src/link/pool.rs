@@ -42,7 +42,8 @@ pub fn put(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     let Some(runtime) = core.cluster_mut(cluster) else { return close(core, io, id) };
     let spec = runtime.state.spec().pool;
     let worn = u64::from(requests) >= spec.requests_per_connection;
-    if draining || private || worn || yields || !runtime.state.park_link(endpoint) {
+    let unwanted = !runtime.state.keeps_links(endpoint);
+    if draining || private || worn || yields || unwanted || !runtime.state.park_link(endpoint) {
         return close(core, io, id);
     }
     let Some(list) = runtime.idle.get_mut(usize::from(endpoint.0)) else { return close(core, io, id) };
@@ -102,6 +103,19 @@ pub fn close_oldest_to(core: &mut Core, io: &mut impl Io, cluster: ClusterId, en
     let Some(id) = list.and_then(|list| list.oldest) else { return false };
     close(core, io, id);
     true
+}
+
+/// Closes the idle links of a cluster to which no request may be sent now.
+pub fn close_unwanted(core: &mut Core, io: &mut impl Io, cluster: ClusterId) {
+    for endpoint in (0u16..).map(EndpointId) {
+        let Some(runtime) = core.cluster_mut(cluster) else { return };
+        if runtime.state.endpoint(endpoint).is_none() {
+            return;
+        }
+        if !runtime.state.keeps_links(endpoint) {
+            while close_oldest_to(core, io, cluster, endpoint) {}
+        }
+    }
 }
 
 /// Closes a few idle links of each cluster: descriptors have run out.

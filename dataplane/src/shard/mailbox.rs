@@ -12,6 +12,7 @@ use queue::{Consumer, Producer, PushError, RingBuffer};
 #[cfg(not(loom))]
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use crate::spec::ClusterId;
 use crate::sync::{Arc, AtomicBool, Ordering, Padded, fence};
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub enum Command {
     Drain { within: Duration },
     /// Close everything now and stop.
     Stop,
+    /// The condition of an endpoint of this cluster changed. Picks see it anyhow; this is for links and requests that wait.
+    Look { cluster: ClusterId },
     /// Fail on purpose, for the test that a shard's death is the process's.
     Inject(Failure),
 }

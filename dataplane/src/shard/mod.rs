@@ -111,6 +111,7 @@ impl Shard {
                     let now = self.core.clock.mono;
                     drain::begin(self, io, now);
                 }
+                Command::Look { cluster } => conn::queue::on_change(&mut self.core, io, cluster),
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),
                 Command::Inject(Failure::Stall) => loop {
                     std::hint::spin_loop();

@@ -8,9 +8,9 @@ use crate::cluster::balance;
 use crate::io::{Address, SocketAddress};
 use crate::limits;
 use crate::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
-    Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route,
-    RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Steer, Timeouts,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
+    ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route, RouteId,
+    Runtime, SendProxy, Snapshot, SourceAddresses, Steer, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,28 +150,17 @@ fn endpoints<'a>(one: &'a mut Cluster, other: &'a mut Cluster) -> impl Iterator<
 }
 
 fn endpoint(n: u16, address: Address) -> Endpoint {
-    Endpoint {
-        id: EndpointId(n),
-        name: format!("origin-{n}").into(),
-        authority: address.to_string().into(),
-        address,
-        weight: u32::from(n) + 1,
-        max_connections: u32::MAX,
-        max_requests: u32::MAX,
-    }
+    Endpoint { weight: u32::from(n) + 1, ..Endpoint::new(EndpointId(n), &format!("origin-{n}"), address) }
 }
 
 fn cluster(random: &mut Random) -> Cluster {
     let sources =
         if random.one_in(3) { vec![([127, 0, 0, 1].into(), [127, 0, 0, 4].into())] } else { Vec::new() };
     let policies: Vec<&'static str> = balance::POLICIES.iter().map(|p| p.name).collect();
+    let origins = (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(n)));
     Cluster {
-        id: ClusterId(0),
-        name: "app".into(),
         balance: random.pick(&policies),
-        host: HostPolicy::Pass,
         source_addresses: SourceAddresses { ranges: sources, ..SourceAddresses::default() },
-        endpoints: (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(n))).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(2),
@@ -186,8 +175,8 @@ fn cluster(random: &mut Random) -> Cluster {
             requests_per_connection: random.pick(&[u64::MAX, u64::MAX, 10]),
         },
         max_queued: random.pick(&[3, 1024]),
-        send_proxy: None,
         pass_trailers: random.one_in(4),
+        ..Cluster::new(ClusterId(0), "app", origins.collect())
     }
 }
 

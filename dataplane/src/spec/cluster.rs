@@ -2,6 +2,7 @@
 
 use super::{ClusterId, EndpointId, SourceAddresses};
 use crate::io::Address;
+use crate::limits;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,39 @@ pub struct Cluster {
     pub send_proxy: Option<SendProxy>,
     /// Pass trailers on (both ways) instead of dropping them.
     pub pass_trailers: bool,
+    /// Where no endpoint may be used because checks or live traffic say so, use them all the same.
+    pub fail_open: bool,
+}
+
+impl Cluster {
+    /// As a configuration has it that says no more than this.
+    pub fn new(id: ClusterId, name: &str, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            balance: "round_robin",
+            host: HostPolicy::Pass,
+            source_addresses: SourceAddresses::default(),
+            endpoints,
+            timeouts: ClusterTimeouts {
+                connect: limits::CONNECT_TIMEOUT.default,
+                response_header: limits::RESPONSE_HEADER_TIMEOUT.default,
+                response_body: limits::RESPONSE_BODY_TIMEOUT.default,
+                send: limits::SEND_TIMEOUT.default,
+                queue: limits::QUEUE_TIMEOUT.default,
+            },
+            dead_peer: limits::DEAD_PEER.default,
+            pool: Pool {
+                idle: u32::try_from(limits::POOL_IDLE.default).unwrap_or(u32::MAX),
+                idle_timeout: limits::POOL_IDLE_TIMEOUT.default,
+                requests_per_connection: limits::REQUESTS_PER_CONNECTION.default,
+            },
+            max_queued: u32::try_from(limits::MAX_QUEUED.default).unwrap_or(u32::MAX),
+            send_proxy: None,
+            pass_trailers: false,
+            fail_open: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +73,28 @@ pub struct Endpoint {
     pub max_connections: u32,
     /// Running requests, over all shards; `u32::MAX` is none.
     pub max_requests: u32,
+    /// Its tier: used while no endpoint of a lower number may be.
+    pub priority: u8,
+}
+
+impl Endpoint {
+    /// As a configuration has it that says no more than this.
+    pub fn new(id: EndpointId, name: &str, address: Address) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            authority: match &address {
+                Address::Ip(address) => address.to_string().into(),
+                // A path is no Host (RFC 9110 4.2.1).
+                Address::Unix(_) => "localhost".into(),
+            },
+            address,
+            weight: 1,
+            max_connections: u32::MAX,
+            max_requests: u32::MAX,
+            priority: 0,
+        }
+    }
 }
 
 /// What Host the origin is sent.

@@ -136,6 +136,7 @@ pub fn is_eager(core: &mut Core, id: Id<Tunnel>) -> bool {
 /// As [`start`], for one that waits and whose turn it is. [`Step::Queue`] says that it waits on.
 pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
     let mut lost_races = 0;
+    let now = core.now();
     loop {
         let Some(reach) = reach_mut(core, id) else { return Step::Fail(Refusal::NoEndpoint) };
         let (cluster, tried, failure) = (reach.cluster, reach.tried, reach.failure);
@@ -144,12 +145,11 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
         }
         let Some(runtime) = core.cluster_mut(cluster) else { return Step::Fail(Refusal::NoEndpoint) };
         let timeout = runtime.state.spec().timeouts.connect;
-        let endpoint = match runtime.state.pick(&tried, Hint::default()) {
+        let endpoint = match runtime.state.pick(&tried, Hint { now, ..Hint::default() }) {
             Ok(endpoint) => endpoint,
             Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Fail(failure.unwrap_or(Refusal::NoEndpoint)),
         };
-        let now = core.now();
         let begun = link::connect::begin(core, io, (cluster, endpoint), Owner::Tunnel(id), timeout);
         if begun == Err(Refusal::EndpointsFull) {
             give_back(core, cluster, Some(endpoint));

@@ -14,8 +14,8 @@ use dataplane::shard::{Shard, drain};
 use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, SourceAddresses, Steer, Timeouts,
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
+    ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use std::collections::BTreeSet;
@@ -250,7 +250,7 @@ pub(crate) struct Bed {
     pub(crate) io: SimIo<Far>,
     pub(crate) shard: Shard,
     pub(crate) stats: Arc<Stats>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _log: access_log::LogReader,
 }
 
@@ -289,20 +289,6 @@ pub(crate) fn listener() -> Listener {
 
 pub(crate) fn cluster() -> Cluster {
     Cluster {
-        id: ClusterId(0),
-        name: "app".into(),
-        balance: "round_robin",
-        host: HostPolicy::Pass,
-        source_addresses: SourceAddresses::default(),
-        endpoints: vec![Endpoint {
-            id: EndpointId(0),
-            name: "origin".into(),
-            address: origin_address().into(),
-            authority: origin_address().to_string().into(),
-            weight: 1,
-            max_connections: u32::MAX,
-            max_requests: u32::MAX,
-        }],
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: seconds(100),
@@ -312,9 +298,11 @@ pub(crate) fn cluster() -> Cluster {
             queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: seconds(100), requests_per_connection: u64::MAX },
-        max_queued: 1024,
-        send_proxy: None,
-        pass_trailers: false,
+        ..Cluster::new(
+            ClusterId(0),
+            "app",
+            vec![Endpoint::new(EndpointId(0), "origin", origin_address().into())],
+        )
     }
 }
 
@@ -498,11 +486,11 @@ impl Bed {
         let links = core.links.len() as usize;
         let open = self.shared.listeners[0].as_ref().expect("the listener").open();
         let cluster = self.shared.clusters[0].as_ref().expect("the cluster");
-        let endpoint = cluster.endpoint(EndpointId(0)).expect("the endpoint");
+        let endpoints = || (0..).map_while(|id| cluster.endpoint(EndpointId(id)));
         let counts = [
             open as usize,
-            endpoint.running_requests() as usize,
-            endpoint.open_links() as usize,
+            endpoints().map(|endpoint| endpoint.running_requests() as usize).sum(),
+            endpoints().map(|endpoint| endpoint.open_links() as usize).sum(),
             cluster.idle_links() as usize,
         ];
         if counts != [0, 0, links, links] || idle != links {

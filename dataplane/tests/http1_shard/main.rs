@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod available;
 mod bed;
 mod bulk;
 #[path = "../cases/mod.rs"]

@@ -18,8 +18,8 @@ use dataplane::io::{Mono, SocketAddress};
 use dataplane::proto::{RequestHead, Span};
 use dataplane::route::{Request, RouteTable};
 use dataplane::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, ListenerId, Match, Pool,
-    Route, RouteId, SourceAddresses,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, ListenerId, Match, Pool, Route,
+    RouteId, SourceAddresses,
 };
 use dataplane::table::{Slab, TimerWheel};
 use std::hint::black_box;
@@ -41,25 +41,19 @@ fn the_counter_weighs() {
 
 fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
     let second = Duration::from_secs(1);
+    let address = SocketAddress::new([127, 0, 0, 1].into(), 9000);
     let endpoint = |id: u16| Endpoint {
-        id: EndpointId(id),
-        name: format!("e{id}").into(),
-        address: SocketAddress::new([127, 0, 0, 1].into(), 9000).into(),
-        authority: "127.0.0.1:9000".into(),
         weight: u32::from(id % 3),
         max_connections: 10,
         max_requests: 10,
+        ..Endpoint::new(EndpointId(id), &format!("e{id}"), address.into())
     };
     Cluster {
-        id: ClusterId(0),
-        name: "c".into(),
         balance,
-        host: HostPolicy::Pass,
         source_addresses: SourceAddresses {
             ranges: vec![([127, 0, 0, 1].into(), [127, 0, 0, 9].into())],
             ..SourceAddresses::default()
         },
-        endpoints: (0..endpoints).map(endpoint).collect(),
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: second,
@@ -69,9 +63,7 @@ fn cluster(balance: &'static str, endpoints: u16) -> Cluster {
             queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: second, requests_per_connection: u64::MAX },
-        max_queued: 1024,
-        send_proxy: None,
-        pass_trailers: false,
+        ..Cluster::new(ClusterId(0), "c", (0..endpoints).map(endpoint).collect())
     }
 }
 

@@ -9,9 +9,8 @@ use dataplane::io::{
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy, Limits,
-    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, SourceAddresses,
-    Steer, Timeouts,
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
+    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use dataplane::sys::{self, Ring, RingOptions, clock, socket};
@@ -194,20 +193,6 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         access_log: true,
     };
     let cluster = Cluster {
-        id: ClusterId(0),
-        name: "app".into(),
-        balance: "round_robin",
-        host: HostPolicy::Pass,
-        source_addresses: SourceAddresses::default(),
-        endpoints: vec![Endpoint {
-            id: EndpointId(0),
-            name: "origin".into(),
-            address: origin.into(),
-            authority: origin.to_string().into(),
-            weight: 1,
-            max_connections: u32::MAX,
-            max_requests: u32::MAX,
-        }],
         dead_peer: 120 * SECOND,
         timeouts: ClusterTimeouts {
             connect: 2 * SECOND,
@@ -217,9 +202,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
             queue: Duration::ZERO,
         },
         pool: LinkPool { idle: 256, idle_timeout: 60 * SECOND, requests_per_connection: u64::MAX },
-        max_queued: 1024,
-        send_proxy: None,
-        pass_trailers: false,
+        ..Cluster::new(ClusterId(0), "app", vec![Endpoint::new(EndpointId(0), "origin", origin.into())])
     };
     Snapshot {
         runtime: Runtime { shards: 1, node: "node".into(), drain_timeout: SECOND },

@@ -9,9 +9,9 @@ use dataplane::shard::{Shard, Turn, drain};
 use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
 use dataplane::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HostPolicy,
-    Limits, ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot,
-    SourceAddresses, Steer, Timeouts,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
+    ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot, Steer,
+    Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use std::net::IpAddr;
@@ -165,26 +165,11 @@ fn listener() -> Listener {
 }
 
 fn endpoint(n: u8) -> Endpoint {
-    let address = origin_address(n);
-    Endpoint {
-        id: EndpointId(u16::from(n)),
-        name: format!("origin-{n}").into(),
-        address: address.into(),
-        authority: address.to_string().into(),
-        weight: 1,
-        max_connections: u32::MAX,
-        max_requests: u32::MAX,
-    }
+    Endpoint::new(EndpointId(u16::from(n)), &format!("origin-{n}"), origin_address(n).into())
 }
 
 fn cluster() -> Cluster {
     Cluster {
-        id: ClusterId(0),
-        name: "app".into(),
-        balance: "round_robin",
-        host: HostPolicy::Pass,
-        source_addresses: SourceAddresses::default(),
-        endpoints: vec![endpoint(0)],
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
             connect: LONG,
@@ -194,9 +179,7 @@ fn cluster() -> Cluster {
             queue: Duration::ZERO,
         },
         pool: Pool { idle: 8, idle_timeout: LONG, requests_per_connection: u64::MAX },
-        max_queued: 1024,
-        send_proxy: None,
-        pass_trailers: false,
+        ..Cluster::new(ClusterId(0), "app", vec![endpoint(0)])
     }
 }
 

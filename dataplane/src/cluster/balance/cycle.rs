@@ -4,16 +4,24 @@
 //! turns that may come, the one due first does (Bennett and Zhang, "WF2Q", 1996). So after any number of picks no
 //! endpoint is more than one turn off its share. A table lets any shard read pick number n by itself: whoever asks, the
 //! n-th pick of all is the n-th of the cycle.
+//!
+//! While some endpoints are not usable their turns are left out, which keeps the shares of the others exact over what is
+//! left of the cycle, and costs one pass over it.
 
 use super::endpoint_id;
+use crate::cluster::usable::Usable;
 use crate::limits::ROUND_ROBIN_CYCLE;
 use crate::spec::{Cluster, EndpointId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// One cycle of turns; empty if no endpoint has weight.
+/// One cycle of turns; empty if no endpoint has weight, or none of those that have is usable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Cycle(Box<[EndpointId]>);
+pub(super) struct Cycle {
+    turns: Vec<EndpointId>,
+    /// With the turns of those that are not usable, while there are such; else empty.
+    whole: Vec<EndpointId>,
+}
 
 impl Cycle {
     pub(super) fn new(cluster: &Cluster) -> Self {
@@ -44,7 +52,20 @@ impl Cycle {
                 waiting.push(Reverse((from(at, turn + 1), at, turn + 1)));
             }
         }
-        Self(cycle.into())
+        Self { turns: cycle, whole: Vec::new() }
+    }
+
+    /// Leaves out the turns of endpoints that are not usable, and takes those that are back in.
+    pub(super) fn keep(&mut self, usable: &Usable) {
+        if !self.whole.is_empty() {
+            std::mem::swap(&mut self.turns, &mut self.whole);
+            self.whole.clear();
+        }
+        if self.turns.iter().any(|id| !usable.contains(*id)) {
+            let Self { turns, whole } = self;
+            std::mem::swap(turns, whole);
+            turns.extend(whole.iter().filter(|id| usable.contains(**id)));
+        }
     }
 
     /// Whose turn pick number `ticket` is; `None` if no endpoint has weight.
@@ -55,8 +76,8 @@ impl Cycle {
     /// Whose turn it is from pick number `ticket` on, for one cycle.
     pub(super) fn from(&self, ticket: u64) -> impl Iterator<Item = EndpointId> + '_ {
         let start =
-            ticket.checked_rem(self.0.len() as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
-        let (before, after) = self.0.split_at(start);
+            ticket.checked_rem(self.turns.len() as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
+        let (before, after) = self.turns.split_at(start);
         after.iter().chain(before).copied()
     }
 }
@@ -90,7 +111,7 @@ mod tests {
     const _: () = assert!(ENDPOINTS_MAX < ROUND_ROBIN_CYCLE && ENDPOINTS_MAX < u16::MAX as usize);
 
     fn turns(weights: &[u64]) -> Vec<u16> {
-        Cycle::of_weights(weights).0.iter().map(|id| id.0).collect()
+        Cycle::of_weights(weights).turns.iter().map(|id| id.0).collect()
     }
 
     #[test]
@@ -115,9 +136,9 @@ mod tests {
     fn the_largest_cluster_keeps_the_tables_bound() {
         let weights: Vec<u64> = (0..ENDPOINTS_MAX as u64).map(|n| 1 + n % ENDPOINT_WEIGHT.max).collect();
         let cycle = Cycle::of_weights(&weights);
-        assert!(cycle.0.len() <= ROUND_ROBIN_CYCLE && cycle.0.len() > ROUND_ROBIN_CYCLE * 9 / 10);
+        assert!(cycle.turns.len() <= ROUND_ROBIN_CYCLE && cycle.turns.len() > ROUND_ROBIN_CYCLE * 9 / 10);
         let mut counts = vec![0u64; weights.len()];
-        cycle.0.iter().for_each(|id| counts[usize::from(id.0)] += 1);
+        cycle.turns.iter().for_each(|id| counts[usize::from(id.0)] += 1);
         assert!(counts.iter().all(|&n| n > 0));
         assert!(counts[254] > 200 * counts[0] / 2, "{} and {}", counts[254], counts[0]);
     }

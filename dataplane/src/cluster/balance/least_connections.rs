@@ -5,6 +5,7 @@
 
 use super::cycle::Cycle;
 use super::{Balancer, Hint, Policy, View};
+use crate::cluster::usable::Usable;
 use crate::spec::{Cluster, EndpointId};
 
 pub(super) const POLICY: Policy = Policy {
@@ -31,5 +32,8 @@ impl Balancer for LeastConnections {
     }
     fn on_endpoints_changed(&mut self, cluster: &Cluster) {
         self.cycle = Cycle::new(cluster);
+    }
+    fn on_usable_changed(&mut self, _cluster: &Cluster, usable: &Usable) {
+        self.cycle.keep(usable);
     }
 }

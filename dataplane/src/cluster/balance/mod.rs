@@ -10,6 +10,8 @@ mod round_robin;
 
 use super::Tried;
 use super::shared::SharedCluster;
+use super::usable::{Choice, Usable};
+use crate::io::Mono;
 use crate::spec::{Cluster, EndpointId};
 use std::fmt;
 
@@ -17,8 +19,12 @@ use std::fmt;
 pub trait Balancer: fmt::Debug + Send {
     /// An eligible endpoint; `None` only when there is none.
     fn pick(&mut self, view: &View<'_>, hint: Hint) -> Option<EndpointId>;
-    /// Rebuilds tables for other endpoints or weights; off the steady path.
+    /// Rebuilds tables for other endpoints or weights; off the steady path. [`Balancer::on_usable_changed`] follows.
     fn on_endpoints_changed(&mut self, cluster: &Cluster);
+    /// Fits tables to those of its endpoints that picks choose among now, in time linear in the tables; off the steady path.
+    /// Every shard is told of the same set. [`View::eligible`] excludes the others anyhow: this is for the shares of those
+    /// that are left.
+    fn on_usable_changed(&mut self, cluster: &Cluster, usable: &Usable);
 }
 
 /// A policy that a configuration may name.
@@ -45,6 +51,8 @@ pub fn policy(name: &str) -> Option<&'static Policy> {
 pub struct Hint {
     /// Hash of what the cluster balances on; 0 where its policy needs none.
     pub key: u64,
+    /// The time of this turn.
+    pub now: Mono,
 }
 
 /// What a policy may know of its cluster: the endpoints, and how busy they are over all shards.
@@ -52,6 +60,7 @@ pub struct Hint {
 pub struct View<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) shared: &'a SharedCluster,
+    pub(super) usable: &'a Usable,
     /// This shard's idle links, by endpoint.
     pub(super) idle: &'a [u32],
     pub(super) tried: &'a Tried,
@@ -65,16 +74,22 @@ impl View<'_> {
     pub fn is_empty(&self) -> bool {
         self.cluster.endpoints.is_empty()
     }
-    /// Whether the endpoint may take this request: it has weight, was not tried, and is below its limits (at
-    /// `max_connections` it still can if this shard has an idle link to it).
+    /// Whether the endpoint may take this request: it is usable, was not tried, and is below its limits.
     pub fn eligible(&self, id: EndpointId) -> bool {
+        match self.usable.choice(id) {
+            Choice::No => false,
+            Choice::Free => !self.tried.contains(id),
+            Choice::Limited => !self.tried.contains(id) && self.has_room(id),
+        }
+    }
+    /// Whether the endpoint is below its limits (at `max_connections` it still can take a request if this shard has an idle
+    /// link to it).
+    pub fn has_room(&self, id: EndpointId) -> bool {
         let at = usize::from(id.0);
         let (Some(spec), Some(shared)) = (self.cluster.endpoints.get(at), self.shared.endpoint(id)) else {
             return false;
         };
-        spec.weight > 0
-            && !self.tried.contains(id)
-            && (spec.max_requests == u32::MAX || shared.running_requests() < spec.max_requests)
+        (spec.max_requests == u32::MAX || shared.running_requests() < spec.max_requests)
             && (spec.max_connections == u32::MAX
                 || shared.open_links() < spec.max_connections
                 || self.idle.get(at).is_some_and(|&idle| idle > 0))

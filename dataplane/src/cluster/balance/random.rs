@@ -1,12 +1,13 @@
 //! Random, the better of two draws (Mitzenmacher, "The power of two choices", 2001): weighted draws, the less busy wins.
 
 use super::{Balancer, Hint, Policy, View, endpoint_id};
+use crate::cluster::usable::Usable;
 use crate::spec::{Cluster, EndpointId};
 
 pub(super) const POLICY: Policy = Policy {
     name: "random",
     doc: "Two different endpoints are drawn by weight; the one with fewer running requests for its weight takes it.",
-    build: |cluster, seed| Box::new(Random { ends: ends(cluster), state: seed }),
+    build: |cluster, seed| Box::new(Random { ends: ends(cluster, |_| true), state: seed }),
 };
 
 /// Draws that may meet an ineligible endpoint before the rest are searched in order.
@@ -14,18 +15,18 @@ const DRAWS: u32 = 8;
 
 #[derive(Debug)]
 struct Random {
-    /// Endpoint i owns the numbers from the end before it up to `ends[i]`: as many as its weight.
+    /// Endpoint i owns the numbers from the end before it up to `ends[i]`: as many as its weight, none if it is not usable.
     ends: Box<[u64]>,
     state: u64,
 }
 
-fn ends(cluster: &Cluster) -> Box<[u64]> {
+fn ends(cluster: &Cluster, usable: impl Fn(EndpointId) -> bool) -> Box<[u64]> {
     let mut total = 0;
     cluster
         .endpoints
         .iter()
         .map(|endpoint| {
-            total += u64::from(endpoint.weight);
+            total += if usable(endpoint.id) { u64::from(endpoint.weight) } else { 0 };
             total
         })
         .collect()
@@ -79,6 +80,9 @@ impl Balancer for Random {
         Some(second.filter(|&second| view.less_busy(second, first)).unwrap_or(first))
     }
     fn on_endpoints_changed(&mut self, cluster: &Cluster) {
-        self.ends = ends(cluster);
+        self.ends = ends(cluster, |_| true);
+    }
+    fn on_usable_changed(&mut self, cluster: &Cluster, usable: &Usable) {
+        self.ends = ends(cluster, |id| usable.contains(id));
     }
 }

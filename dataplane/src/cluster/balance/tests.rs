@@ -1,6 +1,7 @@
 //! The contract that every policy of the registry keeps, whoever wrote it.
 
 use super::*;
+use crate::cluster::eligible::Health;
 use crate::cluster::test_cluster;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 struct Scene {
     cluster: Cluster,
     shared: SharedCluster,
+    usable: Usable,
     idle: Vec<u32>,
     tried: Tried,
 }
@@ -17,13 +19,24 @@ impl Scene {
     fn new(weights: &[u32]) -> Self {
         let cluster = test_cluster(weights);
         let shared = SharedCluster::new(weights.len(), 1);
-        Self { cluster, shared, idle: vec![0; weights.len()], tried: Tried::NONE }
+        let usable = Usable::new(&cluster, &shared);
+        Self { cluster, shared, usable, idle: vec![0; weights.len()], tried: Tried::NONE }
     }
     fn view(&self) -> View<'_> {
-        View { cluster: &self.cluster, shared: &self.shared, idle: &self.idle, tried: &self.tried }
+        let Self { cluster, shared, usable, idle, tried } = self;
+        View { cluster, shared, usable, idle, tried }
     }
     fn build(&self, policy: &Policy, seed: u64) -> Box<dyn Balancer> {
-        (policy.build)(&self.cluster, seed)
+        let mut balancer = (policy.build)(&self.cluster, seed);
+        balancer.on_usable_changed(&self.cluster, &self.usable);
+        balancer
+    }
+    fn set_health(&mut self, at: usize, health: Health) {
+        assert!(self.shared.set_health(endpoint_id(at), health));
+        self.look();
+    }
+    fn look(&mut self) {
+        self.usable.look(&self.cluster, &self.shared);
     }
     fn start(&self, id: EndpointId) {
         assert!(self.shared.endpoint(id).is_some_and(|endpoint| endpoint.try_start(u32::MAX)));
@@ -47,14 +60,15 @@ proptest! {
     /// Never an ineligible endpoint; `None` only when none is eligible.
     #[test]
     fn picks_an_eligible_endpoint_if_there_is_one(
-        endpoints in proptest::collection::vec((0u32..4, 0u32..3, 0u32..3, 0u32..2, any::<bool>()), 0..12),
+        endpoints in proptest::collection::vec(
+            ((0u32..4, any::<bool>()), 0u32..3, 0u32..3, 0u32..2, any::<bool>()), 0..12),
         seed in any::<u64>(),
         picks in 1usize..40,
     ) {
         for policy in POLICIES {
-            let weights: Vec<_> = endpoints.iter().map(|e| e.0).collect();
+            let weights: Vec<_> = endpoints.iter().map(|e| e.0.0).collect();
             let mut scene = Scene::new(&weights);
-            for (at, &(_, running, links, idle, tried)) in endpoints.iter().enumerate() {
+            for (at, &((_, down), running, links, idle, tried)) in endpoints.iter().enumerate() {
                 let id = endpoint_id(at);
                 // Limits that some reach: 2 requests, 2 links.
                 scene.cluster.endpoints[at].max_requests = 2;
@@ -65,13 +79,17 @@ proptest! {
                 if tried {
                     scene.tried.add(id);
                 }
+                if down {
+                    scene.set_health(at, Health::Down);
+                }
             }
+            scene.look();
             // Said again in other words than `View::eligible`.
             let may: BTreeSet<_> = (0..endpoints.len())
                 .filter(|&at| {
-                    let (weight, running, links, idle, _) = endpoints[at];
+                    let ((weight, down), running, links, idle, _) = endpoints[at];
                     let tried = scene.tried.contains(endpoint_id(at));
-                    weight != 0 && running != 2 && !tried && (links != 2 || idle == 1)
+                    weight != 0 && !down && running != 2 && !tried && (links != 2 || idle == 1)
                 })
                 .map(endpoint_id)
                 .collect();
@@ -85,12 +103,23 @@ proptest! {
         }
     }
 
-    /// With every request still running, the counts follow the weights within a bound.
+    /// With every request still running, the counts follow the weights within a bound; those of the endpoints that are up,
+    /// also where others were down, and came back, and went down for good.
     #[test]
-    fn follows_weights(weights in proptest::collection::vec(1u32..9, 1..8), seed in any::<u64>()) {
+    fn follows_weights(
+        endpoints in proptest::collection::vec((1u32..9, any::<bool>()), 1..8),
+        seed in any::<u64>(),
+    ) {
+        let (weights, mut down): (Vec<u32>, Vec<bool>) = endpoints.iter().copied().unzip();
+        down[0] = false;
         for policy in POLICIES {
-            let scene = Scene::new(&weights);
+            let mut scene = Scene::new(&weights);
             let mut balancer = scene.build(policy, seed);
+            for health in [Health::Down, Health::Up, Health::Down] {
+                (0..weights.len()).filter(|at| down[*at]).for_each(|at| scene.set_health(at, health));
+                balancer.on_usable_changed(&scene.cluster, &scene.usable);
+            }
+            let weights: Vec<u32> = weights.iter().zip(&down).map(|(w, down)| if *down { 0 } else { *w }).collect();
             let total: u32 = weights.iter().sum();
             let picks = 100 * total;
             for _ in 0..picks {
@@ -99,7 +128,7 @@ proptest! {
             }
             for (at, &weight) in weights.iter().enumerate() {
                 let (share, got) = (100 * weight, scene.view().running(endpoint_id(at)));
-                let slack = share / 10 + 10;
+                let slack = if share == 0 { 0 } else { share / 10 + 10 };
                 prop_assert!(share.abs_diff(got) <= slack, "{}: {got} for a share of {share}", policy.name);
             }
         }
@@ -132,6 +161,7 @@ fn a_change_of_endpoints_is_followed() {
         let (old, new) = (Scene::new(&[1, 1, 1, 1, 9]), Scene::new(&[1, 0, 2]));
         let mut changed = old.build(policy, 1);
         changed.on_endpoints_changed(&new.cluster);
+        changed.on_usable_changed(&new.cluster, &new.usable);
         let picks = |balancer: &mut Box<dyn Balancer>| {
             let scene = Scene::new(&[1, 0, 2]);
             let mut counts = [0; 3];
@@ -160,6 +190,19 @@ fn round_robin_is_exact_over_shards() {
     assert_eq!(alone[..6], [0, 2, 0, 1, 0, 2].map(|id| Some(EndpointId(id))));
 }
 
+/// Those that are left share evenly, in the same sequence on every shard: the neighbour of one that is down gets no more.
+#[test]
+fn round_robin_is_exact_without_those_that_are_down() {
+    let mut scene = Scene::new(&[1, 1, 1, 2]);
+    scene.set_health(1, Health::Down);
+    let mut shards: Vec<_> = (0..8).map(|n| scene.build(&POLICIES[0], n)).collect();
+    let picks: Vec<_> =
+        (0..400).map(|n| shards[n * n % 8].pick(&scene.view(), Hint::default()).unwrap().0).collect();
+    let count = |id| picks.iter().filter(|pick| **pick == id).count();
+    assert_eq!([0, 1, 2, 3].map(count), [100, 0, 100, 200]);
+    assert_eq!(picks[..4], picks[4..8]);
+}
+
 #[test]
 fn the_turn_of_an_ineligible_endpoint_goes_to_the_next() {
     let mut scene = Scene::new(&[1, 1, 1]);
@@ -179,6 +222,7 @@ fn the_last_free_endpoint_of_a_large_cluster_is_found() {
         for (at, endpoint) in scene.cluster.endpoints.iter_mut().enumerate() {
             endpoint.max_requests = u32::from(at == 0);
         }
+        scene.look();
         let mut balancer = scene.build(policy, 3);
         assert_eq!(balancer.pick(&scene.view(), Hint::default()), Some(EndpointId(0)), "{}", policy.name);
     }

@@ -1,0 +1,181 @@
+//! Which endpoints of a cluster the next pick chooses among, as one shard last saw it: those that may be used, of the first
+//! tier that has any.
+//!
+//! A pick compares the cluster's version, which every change of a condition raises, and looks at no endpoint. Only when the
+//! version is another one are all conditions read again.
+
+use super::eligible::Eligible;
+use super::shared::SharedCluster;
+use crate::spec::{Cluster, Endpoint, EndpointId};
+
+/// The usable endpoints of a cluster, as one shard sees them.
+#[derive(Debug)]
+pub struct Usable {
+    /// The version that was looked at.
+    version: u64,
+    /// By endpoint: what it may be used for.
+    eligible: Box<[Eligible]>,
+    /// By endpoint: whether picks choose among it.
+    choices: Box<[Choice]>,
+    count: u32,
+}
+
+/// Whether picks choose an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    No,
+    /// As long as it is below its limits.
+    Limited,
+    /// It has no limit.
+    Free,
+}
+
+impl Usable {
+    /// Of a cluster at this moment.
+    pub fn new(cluster: &Cluster, shared: &SharedCluster) -> Self {
+        let endpoints = cluster.endpoints.len();
+        let eligible = vec![Eligible::Yes; endpoints].into();
+        let mut usable = Self { version: 0, eligible, choices: vec![Choice::No; endpoints].into(), count: 0 };
+        usable.look(cluster, shared);
+        usable
+    }
+
+    /// Whether nothing changed since the last look.
+    pub fn is_fresh(&self, shared: &SharedCluster) -> bool {
+        self.version == shared.version()
+    }
+
+    /// Looks at every endpoint; off the steady path.
+    pub fn look(&mut self, cluster: &Cluster, shared: &SharedCluster) {
+        // Before the conditions: what changes while they are read raises the version again.
+        self.version = shared.version();
+        let condition = |id: EndpointId| shared.endpoint(id).map(|endpoint| endpoint.condition());
+        for (endpoint, eligible) in cluster.endpoints.iter().zip(&mut self.eligible) {
+            *eligible = condition(endpoint.id).map_or(*eligible, |condition| condition.eligible());
+        }
+        let eligible = &self.eligible;
+        let usable = |endpoint: &Endpoint| eligible[usize::from(endpoint.id.0)].takes_new();
+        self.count = choose(&mut self.choices, &cluster.endpoints, usable);
+        if self.count == 0 && cluster.fail_open {
+            let trusted = |endpoint: &Endpoint| {
+                condition(endpoint.id)
+                    .is_some_and(|condition| condition.trusted().eligible() == Eligible::Yes)
+            };
+            choose(&mut self.choices, &cluster.endpoints, trusted);
+        }
+    }
+
+    /// Whether picks may choose an endpoint, as far as its limits allow: it may be used, has weight, and is of the tier in
+    /// use; or nothing may be used, and the cluster fails open to it.
+    pub fn contains(&self, id: EndpointId) -> bool {
+        self.choice(id) != Choice::No
+    }
+    pub(super) fn choice(&self, id: EndpointId) -> Choice {
+        self.choices.get(usize::from(id.0)).copied().unwrap_or(Choice::No)
+    }
+    /// What an endpoint may be used for, whatever its tier and weight.
+    pub fn eligible(&self, id: EndpointId) -> Option<Eligible> {
+        self.eligible.get(usize::from(id.0)).copied()
+    }
+    /// Endpoints of the tier in use that may be used and have weight; 0 where picks have none, or only those that the cluster
+    /// fails open to.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+/// Chooses those with weight that `may` be used, of the first tier that has any; how many.
+fn choose(choices: &mut [Choice], endpoints: &[Endpoint], may: impl Fn(&Endpoint) -> bool) -> u32 {
+    let may = |endpoint: &&Endpoint| endpoint.weight > 0 && may(endpoint);
+    let tier = endpoints.iter().filter(may).map(|endpoint| endpoint.priority).min();
+    let mut count = 0;
+    for (endpoint, choice) in endpoints.iter().zip(choices) {
+        let limited = endpoint.max_requests != u32::MAX || endpoint.max_connections != u32::MAX;
+        let chosen = Some(endpoint.priority) == tier && may(&endpoint);
+        *choice = match (chosen, limited) {
+            (false, _) => Choice::No,
+            (true, true) => Choice::Limited,
+            (true, false) => Choice::Free,
+        };
+        count += u32::from(chosen);
+    }
+    count
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::cluster::eligible::{Admin, Health};
+    use crate::cluster::test_cluster;
+
+    /// Two endpoints of tier 0, two of tier 1, one of tier 7 and one without weight.
+    fn tiers() -> (Cluster, SharedCluster) {
+        let mut cluster = test_cluster(&[1, 1, 1, 1, 1, 0]);
+        for (endpoint, tier) in cluster.endpoints.iter_mut().zip([0, 0, 1, 1, 7, 0]) {
+            endpoint.priority = tier;
+        }
+        let shared = SharedCluster::new(cluster.endpoints.len(), 1);
+        (cluster, shared)
+    }
+
+    fn chosen(usable: &Usable) -> Vec<u16> {
+        (0..6).filter(|id| usable.contains(EndpointId(*id))).collect()
+    }
+
+    #[test]
+    fn the_first_tier_with_a_usable_endpoint_is_used() {
+        let (cluster, shared) = tiers();
+        let mut usable = Usable::new(&cluster, &shared);
+        assert_eq!((chosen(&usable), usable.count()), (vec![0, 1], 2));
+        // What goes down or comes up, and what is chosen then.
+        let steps: [(u16, Health, &[u16]); 7] = [
+            (1, Health::Down, &[0]),
+            (0, Health::Down, &[2, 3]),
+            (2, Health::Down, &[3]),
+            (3, Health::Down, &[4]),
+            (4, Health::Down, &[]),
+            (2, Health::Up, &[2]),
+            (1, Health::Up, &[1]),
+        ];
+        for (id, health, expected) in steps {
+            assert!(shared.set_health(EndpointId(id), health) && !usable.is_fresh(&shared));
+            usable.look(&cluster, &shared);
+            assert!(usable.is_fresh(&shared));
+            assert_eq!(
+                (chosen(&usable), usable.count()),
+                (expected.to_vec(), u32::try_from(expected.len()).unwrap())
+            );
+        }
+        assert!(!shared.set_health(EndpointId(1), Health::Up) && usable.is_fresh(&shared));
+    }
+
+    #[test]
+    fn failing_open_obeys_the_operator() {
+        let (mut cluster, shared) = tiers();
+        cluster.fail_open = true;
+        let mut usable = Usable::new(&cluster, &shared);
+        (0..5).for_each(|id| assert!(shared.set_health(EndpointId(id), Health::Down)));
+        usable.look(&cluster, &shared);
+        assert_eq!((chosen(&usable), usable.count()), (vec![0, 1], 0), "the first tier, though it is down");
+        assert!(
+            shared.set_admin(EndpointId(0), Admin::Maint) && shared.set_admin(EndpointId(1), Admin::Drain)
+        );
+        usable.look(&cluster, &shared);
+        assert_eq!(chosen(&usable), [2, 3], "neither in maintenance nor draining");
+        (2..5).for_each(|id| assert!(shared.set_admin(EndpointId(id), Admin::Maint)));
+        usable.look(&cluster, &shared);
+        assert_eq!(chosen(&usable), [0; 0]);
+    }
+
+    #[test]
+    fn those_who_stick_may_go_where_others_may_not() {
+        let (cluster, shared) = tiers();
+        let mut usable = Usable::new(&cluster, &shared);
+        shared.set_admin(EndpointId(0), Admin::Drain);
+        usable.look(&cluster, &shared);
+        assert_eq!(usable.eligible(EndpointId(0)), Some(Eligible::StickyOnly));
+        assert_eq!(usable.eligible(EndpointId(2)), Some(Eligible::Yes), "of another tier");
+        assert_eq!(usable.eligible(EndpointId(6)), None);
+        assert_eq!(chosen(&usable), [1]);
+    }
+}
