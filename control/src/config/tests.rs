@@ -96,7 +96,9 @@ fn what_is_left_out_is_the_default() {
     assert_eq!((endpoint.priority, cluster.fail_open), (0, false));
     // What tests build their clusters from is what the file's defaults are.
     let one = dataplane::spec::Endpoint::new(endpoint.id, "127.0.0.1:1", endpoint.address.clone());
-    assert_eq!(**cluster, dataplane::spec::Cluster::new(cluster.id, &cluster.name, vec![one]));
+    let machine = cluster.source_addresses.clone();
+    let cluster_of_tests = dataplane::spec::Cluster::new(cluster.id, &cluster.name, vec![one]);
+    assert_eq!(**cluster, dataplane::spec::Cluster { source_addresses: machine, ..cluster_of_tests });
 }
 
 #[test]
