@@ -83,9 +83,16 @@ fn environment(serves: bool) -> Environment {
         descriptors: machine.descriptors,
         inherited: serves.then(inherited::names),
         random_node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+        random_key: random_key(),
         local_ports: ports::range_of_machine(),
         is_source: plane::is_source,
     }
+}
+
+/// Drawn from what the standard library draws from the machine for its hash tables.
+fn random_key() -> [u8; 16] {
+    let half = || RandomState::new().hash_one(std::process::id());
+    ((u128::from(half()) << 64) | u128::from(half())).to_le_bytes()
 }
 
 /// Runs `loaded` to the end of the process.

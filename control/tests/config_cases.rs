@@ -14,6 +14,7 @@ fn environment() -> Environment {
         cpus: 4,
         descriptors: 65536,
         random_node: "node".to_owned(),
+        random_key: [7; 16],
         local_ports: PortRange::new(32_768, 60_999),
         is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
         inherited: None,

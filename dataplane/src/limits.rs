@@ -296,6 +296,25 @@ pub const RESPOND_STATUS: Bound<u64> = bound(200, 200, 599);
 pub const REDIRECT_STATUS: Bound<u64> = bound(301, 308, 308);
 /// Entries of a cluster's weighted round-robin cycle (the sum of weights after division by their divisor).
 pub const ROUND_ROBIN_CYCLE: usize = 1 << 20;
+/// Slots of the table that a hash looks its endpoint up in: a prime, so that each endpoint's order of them meets all. One that
+/// would grow with the cluster would move every key each time; this one shares 100 endpoints to within 1 %, and has a slot
+/// for each of the largest cluster.
+pub const HASH_SLOTS: usize = 65_537;
+/// Slots that one pick looks at, because the endpoints there may not be used or have their share, before any that may be used
+/// will do.
+pub const HASH_PROBES: usize = 256;
+/// Percent of its share of the load that an endpoint may have, where picks are by hash; `u32::MAX` is no bound.
+pub const BOUNDED_LOAD_PERCENT: Bound<u32> = bound(100, u32::MAX, 10_000);
+/// Bytes of the name of a cookie by which clients stick to their endpoints.
+pub const STICKY_COOKIE_BYTES: usize = 64;
+/// Bytes of the key that its values are made with: what is shorter can be guessed.
+pub const STICKY_KEY_BYTES: Bound<usize> = bound(16, 32, 4096);
+/// Bytes of its Domain (a DNS name) and Path.
+pub const STICKY_DOMAIN_BYTES: usize = 253;
+pub const STICKY_PATH_BYTES: usize = 1024;
+/// How long a client keeps it; browsers make no more than 400 days of it (RFC 6265bis 5.5). `Duration::MAX` stands for as
+/// long as the browser runs.
+pub const STICKY_MAX_AGE: Bound<Duration> = bound(secs(1), Duration::MAX, Duration::MAX);
 /// Idle links kept to one cluster, over all shards.
 pub const POOL_IDLE: Bound<u64> = bound(0, 256, 1 << 20);
 /// Attempts of one request at connecting: the first and the next endpoints.
@@ -311,6 +330,7 @@ const _: () = assert!(
         <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM
 );
 const _: () = assert!(EXHAUSTED_PAIRS.is_power_of_two());
+const _: () = assert!(ENDPOINTS_MAX < HASH_SLOTS);
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
 const _: () =
     assert!(SPLICE_STEP_LAST <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));

@@ -68,6 +68,7 @@ fn edits(head: &RequestHead) -> RequestEdits<'static> {
         framing: head.framing,
         upgrade: head.upgrade_websocket,
         te_trailers: false,
+        hidden_cookie: None,
     }
 }
 
@@ -359,6 +360,7 @@ fn accept_response(head: &ResponseHead, bytes: &[u8], outcome: &mut Outcome) {
         upgrade: head.upgrade_websocket,
         via: NODE,
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+        sticky: None,
     };
     let mut out = vec![0; 65536];
     let len = encode_response(head, bytes, &edits, &mut out).expect("a large lease holds any head");

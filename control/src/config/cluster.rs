@@ -3,27 +3,15 @@
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
-use super::{Environment, address, host, later, source};
-use dataplane::cluster::balance::POLICIES;
+use super::{Environment, address, balance, host, later, source, sticky};
 use dataplane::limits;
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HostPolicy, Pool, SendProxy,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HashOn, HostPolicy, Listener, Pool,
+    Protocol, Route, SendProxy,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Policies of this version; the first is the default.
-const BALANCE: &[&str] = &{
-    let mut names = [""; POLICIES.len()];
-    let mut i = 0;
-    while i < names.len() {
-        names[i] = POLICIES[i].name;
-        i += 1;
-    }
-    names
-};
-const BALANCE_LATER: &[&str] = &["first", "peak_ewma", "hash"];
 
 pub(super) static SECTION: Section = Section {
     path: "cluster",
@@ -33,10 +21,13 @@ pub(super) static SECTION: Section = Section {
         Key::new("name", Shape::Free("a name"), Drains, "Its identity in routes, log and metrics.").absent("required"),
         Key::new(
             "balance",
-            Shape::Word(BALANCE, BALANCE_LATER),
+            Shape::Word(balance::NAMES, &[]),
             NextExchange,
             "Which endpoint takes the next request: `\"round_robin\"` by weight in turn, `\"least_connections\"` the one \
-             with the fewest running requests for its weight, `\"random\"` the better of two draws.",
+             with the fewest running requests for its weight, `\"random\"` the better of two draws, `\"first\"` the first in the \
+             list that is below its limits, `\"peak_ewma\"` the one with the least product of recent latency and running \
+             requests, `\"hash\"` the one that a hash of the client's address leads to; or a table, for what else a hash may be \
+             of.",
         ),
         Key::new(
             "host",
@@ -104,7 +95,8 @@ pub(super) static SECTION: Section = Section {
         Key::later("outlier", Shape::Table(&later::OUTLIER), Nothing, "Passive checks."),
         Key::later("circuit_breaker", Shape::Table(&later::CIRCUIT_BREAKER), Nothing, "Circuit breaker."),
         Key::later("retry", Shape::Table(&later::RETRY), NextExchange, "Second attempts."),
-        Key::later("sticky", Shape::Table(&later::STICKY), NextExchange, "Sticky clients."),
+        Key::new("sticky", Shape::Table(&sticky::SECTION), NextExchange, "Clients come back to their endpoint by a cookie.")
+            .absent("none: they do not"),
         Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS to endpoints."),
     ],
 };
@@ -223,12 +215,14 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
         .map(|(index, (table, name))| {
             let timeouts = table.table("timeouts");
             let pool = table.table("pool");
-            let balance = balance(table);
-            let endpoints = endpoints(table, balance);
+            let balance = balance::read(table);
+            let endpoints = endpoints(table, balance.policy);
             Cluster {
                 id: ClusterId(u16::try_from(index).unwrap_or(u16::MAX)),
                 name: Arc::clone(name),
-                balance,
+                balance: balance.policy,
+                hash: balance.hash(&endpoints),
+                sticky: sticky::read(table, &endpoints, environment),
                 host: host_policy(table),
                 source_addresses: source::read(table, &endpoints, environment),
                 endpoints,
@@ -254,14 +248,37 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
         .collect()
 }
 
-fn balance(table: &Table<'_>) -> &'static str {
-    if let Some(item) = table.get("balance")
-        && item.value.is_table()
-    {
-        item.later("a policy with parameters");
-        return BALANCE[0];
+/// Tells of clusters of tcp listeners that want something of a request or response to know whom a client goes to.
+pub(super) fn check_protocols(
+    tables: &[Table<'_>],
+    clusters: &[Cluster],
+    routes: &[Arc<Route>],
+    listeners: &[Listener],
+) {
+    let of_tcp = |cluster: &Cluster| {
+        listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp).find(|listener| {
+            let routed = |route: &Arc<Route>| {
+                let takes = matches!(route.action, Action::Forward { cluster: id, .. } if id == cluster.id);
+                takes && route.listeners.contains(&listener.id)
+            };
+            listener.cluster == Some(cluster.id) || routes.iter().any(routed)
+        })
+    };
+    for (table, cluster) in tables.iter().zip(clusters) {
+        let of_requests = cluster.hash.as_ref().is_some_and(|hash| hash.on != HashOn::Source);
+        let balance = table.get("balance").filter(|_| of_requests);
+        let sticky = table.get("sticky");
+        if balance.is_none() && sticky.is_none() {
+            continue;
+        }
+        let Some(listener) = of_tcp(cluster) else { continue };
+        for item in [balance, sticky].into_iter().flatten() {
+            let name = &listener.name;
+            item.error(format!(
+                "is about requests, and the listener {name:?}, which uses this cluster, is tcp"
+            ));
+        }
     }
-    table.word("balance")
 }
 
 fn send_proxy(table: &Table<'_>) -> Option<SendProxy> {
@@ -359,7 +376,7 @@ fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {
     }
     let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
     let cycle = weights.map(|w| (w / divisor) as usize).sum::<usize>();
-    if balance == BALANCE[0] && cycle > limits::ROUND_ROBIN_CYCLE {
+    if balance == balance::NAMES[0] && cycle > limits::ROUND_ROBIN_CYCLE {
         let most = limits::ROUND_ROBIN_CYCLE;
         list.error(format!("the weights add up to {cycle}, which is out of range (at most {most} in all)"));
     }

@@ -14,28 +14,6 @@ pub(super) static ADMIN: Section = Section {
     keys: &[key("address", "an address, as \"127.0.0.1:9901\"", NewConnections, "Where it listens.")],
 };
 
-pub(super) static BALANCE: Section = Section {
-    path: "cluster.balance",
-    shared: false,
-    doc: "`balance` as a table: a policy with parameters.",
-    keys: &[
-        key("policy", "the name of a policy", NextExchange, "The policy."),
-        key(
-            "on",
-            "\"source\", \"uri\", \"header:NAME\" or \"cookie:NAME\"",
-            NextExchange,
-            "What a hash is taken of.",
-        ),
-        key("table", "\"maglev\"", NextExchange, "How a hash finds its endpoint."),
-        key(
-            "bounded_load",
-            "a number above 1",
-            NextExchange,
-            "Share of the mean load that an endpoint may have.",
-        ),
-    ],
-};
-
 pub(super) static HEALTH: Section = Section {
     path: "cluster.health",
     shared: false,
@@ -115,20 +93,6 @@ pub(super) static RETRY: Section = Section {
             NextExchange,
             "When a second attempt starts beside the first.",
         ),
-    ],
-};
-
-pub(super) static STICKY: Section = Section {
-    path: "cluster.sticky",
-    shared: false,
-    doc: "Keeping a client at its endpoint by a cookie.",
-    keys: &[
-        key("cookie", "a cookie's name", NextExchange, "The cookie."),
-        key("indirect", "true or false", NextExchange, "Origins do not see it."),
-        key("nocache", "true or false", NextExchange, "Answers that set it are not cached."),
-        key("secure", "true or false", NextExchange, "Sent over TLS only."),
-        key("same_site", "\"lax\", \"strict\" or \"none\"", NextExchange, "Its SameSite."),
-        key("key", "a string", NextExchange, "Signs it."),
     ],
 };
 

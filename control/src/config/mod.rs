@@ -5,6 +5,7 @@
 //! (`reference`).
 
 mod address;
+mod balance;
 mod cluster;
 mod host;
 mod keys;
@@ -18,6 +19,7 @@ mod reply;
 mod report;
 mod route;
 mod source;
+mod sticky;
 mod template;
 mod tree;
 mod units;
@@ -53,6 +55,8 @@ pub struct Environment {
     pub descriptors: u64,
     /// Its pseudonym unless the file gives one.
     pub random_node: String,
+    /// What values are made with that other processes need not agree on.
+    pub random_key: [u8; 16],
     /// Where the ports of connections come from: net.ipv4.ip_local_port_range, where it is known.
     pub local_ports: Option<PortRange>,
     /// Whether links can be connected from an address; one that cannot earns a warning.
@@ -146,6 +150,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSetti
     let mut listeners = listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment);
     let routes = route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
     route::check_protocols(&route_tables, &routes, &listeners);
+    cluster::check_protocols(&cluster_tables, &clusters, &routes, &listeners);
     listener::check_openings(&listener_tables, &listeners, &routes);
     process.access_logs = process::access_logs(root, &mut listener_ids);
 

@@ -1,7 +1,7 @@
 //! Writes docs/config.md from the key tables. A test fails when the file is stale.
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
-use super::{cluster, later, listener, matching, process, reply, route, template};
+use super::{balance, cluster, later, listener, matching, process, reply, route, sticky, template};
 use std::fmt::Write;
 
 /// Every section, in the manual's order.
@@ -29,13 +29,13 @@ pub fn sections() -> &'static [&'static Section] {
         &cluster::ENDPOINT,
         &cluster::TIMEOUTS,
         &cluster::POOL,
-        &later::BALANCE,
+        &balance::SECTION,
+        &sticky::SECTION,
         &later::HEALTH,
         &later::EXPECT_BODY,
         &later::OUTLIER,
         &later::CIRCUIT_BREAKER,
         &later::RETRY,
-        &later::STICKY,
     ];
     ALL
 }

@@ -13,6 +13,7 @@ fn environment() -> Environment {
         cpus: 2,
         descriptors: 20_128,
         random_node: "n0".to_owned(),
+        random_key: [7; 16],
         local_ports: PortRange::new(32_768, 60_999),
         is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
         inherited: None,
@@ -234,7 +235,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.match.header, route.match.cookie, route.match.query", "prefix regex"),
     ("route.match.available", "cluster below at_least"),
     ("route.respond", "status body headers"),
-    ("route.respond.body, route.respond.headers", "file env"),
+    ("route.respond.body, route.respond.headers, cluster.sticky.key", "file env"),
     ("route.redirect", "status to"),
     ("route.timeouts", "connect response_header response_body send queue"),
     (
@@ -254,7 +255,7 @@ const KEYS: &[(&str, &str)] = &[
     ("cluster.outlier", "consecutive_failures failure_rate minimum_volume ejection_time max_ejected_percent"),
     ("cluster.circuit_breaker", "failure_threshold recovery_timeout trial_timeout"),
     ("cluster.retry", "attempts on budget_percent hedge_after"),
-    ("cluster.sticky", "cookie indirect nocache secure same_site key"),
+    ("cluster.sticky", "cookie indirect nocache http_only secure same_site domain path max_age key"),
 ];
 
 #[test]

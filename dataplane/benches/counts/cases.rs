@@ -1,23 +1,19 @@
 //! What is counted without a shard: heads read and written, a route found, an endpoint picked.
 
-use crate::{ROUNDS, count_this};
+use crate::{ROUNDS, cluster, count_this};
 use dataplane::cluster::balance::{Hint, policy};
 use dataplane::cluster::shared::SharedCluster;
 use dataplane::cluster::{ClusterState, Tried};
-use dataplane::io::SocketAddress;
+use dataplane::io::Mono;
 use dataplane::proto::http1::{
     ForwardedMode, HeadLimits, Parsed, RequestEdits, ResponseEdits, Scan, encode_request, encode_response,
     parse_request, parse_response,
 };
 use dataplane::proto::{Framing, Method, RequestHead, ResponseHead, Version};
 use dataplane::route::{Request, RouteTable};
-use dataplane::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, ListenerId, Match, Pool, Route,
-    RouteId,
-};
+use dataplane::spec::{Action, ClusterId, EndpointId, ListenerId, Match, Route, RouteId};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 const LIMITS: HeadLimits = HeadLimits { request_line: 8192, header_block: 16384, header_fields: 100 };
 
@@ -92,6 +88,7 @@ pub(crate) fn encode_a_request() {
         framing: Framing::None,
         upgrade: false,
         te_trailers: false,
+        hidden_cookie: None,
     };
     let mut out = [0; 4096];
     count_this(&mut || {
@@ -114,6 +111,7 @@ pub(crate) fn encode_a_response() {
         upgrade: false,
         via: "node",
         date: b"Thu, 01 Jan 2026 00:00:00 GMT",
+        sticky: None,
     };
     let mut out = [0; 4096];
     count_this(&mut || {
@@ -156,48 +154,46 @@ pub(crate) fn route_of_1000() {
     });
 }
 
-/// Ten endpoints, of which two weigh double.
-fn cluster(balance: &'static str) -> Cluster {
-    let second = Duration::from_secs(1);
-    let address = SocketAddress::new([127, 0, 0, 1].into(), 9000);
-    let endpoint = |id: u16| Endpoint {
-        weight: 1 + u32::from(id < 2),
-        ..Endpoint::new(EndpointId(id), &format!("e{id}"), address.into())
-    };
-    Cluster {
-        balance,
-        dead_peer: Duration::MAX,
-        timeouts: ClusterTimeouts {
-            connect: second,
-            response_header: second,
-            response_body: second,
-            send: second,
-            queue: Duration::ZERO,
-        },
-        pool: Pool { idle: 8, idle_timeout: second, requests_per_connection: u64::MAX },
-        ..Cluster::new(ClusterId(0), "c", (0..10).map(endpoint).collect())
-    }
-}
-
-fn pick(balance: &str) {
+/// Picks, and the end of each request before the next pick.
+fn pick(balance: &str, count: u16) {
     let name = policy(balance).map(|policy| policy.name).expect("a policy of that name");
-    let mut state = ClusterState::new(Arc::new(cluster(name)), Arc::new(SharedCluster::new(10, 1)), 0, 7);
+    let shared = Arc::new(SharedCluster::new(usize::from(count), 1));
+    let mut state = ClusterState::new(Arc::new(cluster::of(name, count)), shared, 0, 7);
+    (0..count).for_each(|at| state.observe(EndpointId(at), 1_000_000 + u64::from(at), Mono(0)));
     count_this(&mut || {
-        for _ in 0..ROUNDS {
-            let picked = state.pick(black_box(&Tried::NONE), Hint::default());
-            assert!(picked.is_ok_and(|id| id.0 < 10));
+        for round in 0..ROUNDS as u64 {
+            let hint = Hint { key: cluster::key(round), now: Mono(round), ..Hint::default() };
+            let picked = state.pick(black_box(&Tried::NONE), hint);
+            assert!(picked.is_ok_and(|id| id.0 < count));
+            picked.into_iter().for_each(|id| state.end_request(id));
         }
     });
 }
 
 pub(crate) fn pick_round_robin() {
-    pick("round_robin");
+    pick("round_robin", 10);
 }
 
 pub(crate) fn pick_least_connections() {
-    pick("least_connections");
+    pick("least_connections", 10);
 }
 
 pub(crate) fn pick_random() {
-    pick("random");
+    pick("random", 10);
+}
+
+pub(crate) fn pick_peak_ewma() {
+    pick("peak_ewma", 10);
+}
+
+pub(crate) fn pick_hash() {
+    pick("hash", 10);
+}
+
+pub(crate) fn pick_least_connections_of_1000() {
+    pick("least_connections", 1000);
+}
+
+pub(crate) fn pick_random_of_1000() {
+    pick("random", 1000);
 }

@@ -14,6 +14,7 @@
 #[allow(dead_code, reason = "its tests need more of it")]
 mod bed;
 mod cases;
+mod cluster;
 mod exchange;
 #[path = "../../tests/http1_shard/message.rs"]
 #[allow(dead_code, reason = "its tests need more of it")]
@@ -36,6 +37,10 @@ const CASES: &[(&str, fn())] = &[
     ("pick_round_robin", cases::pick_round_robin),
     ("pick_least_connections", cases::pick_least_connections),
     ("pick_random", cases::pick_random),
+    ("pick_peak_ewma", cases::pick_peak_ewma),
+    ("pick_hash", cases::pick_hash),
+    ("pick_least_connections_1000", cases::pick_least_connections_of_1000),
+    ("pick_random_1000", cases::pick_random_of_1000),
     ("encode_request", cases::encode_a_request),
     ("encode_response", cases::encode_a_response),
     ("exchange_kept", exchange::exchange_kept),

@@ -30,6 +30,7 @@ fuzz_target!(|data: &[u8]| {
         framing: head.framing,
         upgrade: head.upgrade_websocket && choice & 8 != 0,
         te_trailers: choice & 16 != 0,
+        hidden_cookie: (choice & 32 != 0).then_some(b"a".as_slice()),
     };
     let mut out = vec![0; 128 * 1024];
     let len = encode_request(&head, &bytes, &edits, &mut out).expect("the room is larger than any head");

@@ -38,6 +38,7 @@ fuzz_target!(|data: &[u8]| {
         upgrade: head.upgrade_websocket,
         via: "node",
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+        sticky: None,
     };
     let mut out = vec![0; 128 * 1024];
     let len = encode_response(&head, bytes, &edits, &mut out).expect("the room is larger than any head");

@@ -9,12 +9,14 @@ pub mod capacity;
 pub mod condition;
 pub mod eligible;
 pub mod exhausted;
+mod hint;
 pub mod retry;
 pub mod shared;
 pub mod usable;
 
+use crate::io::Mono;
 use crate::limits::{CONNECT_ATTEMPTS, EXHAUSTED_PAIRS};
-use crate::spec::{Cluster, Endpoint, EndpointId};
+use crate::spec::{Cluster, Endpoint, EndpointId, Hash};
 use balance::{Balancer, Hint, POLICIES, View, policy};
 use eligible::Eligible;
 use exhausted::SourceId;
@@ -45,6 +47,9 @@ impl Tried {
         *free = id;
         self.len += 1;
         true
+    }
+    pub fn iter(&self) -> impl Iterator<Item = EndpointId> {
+        self.ids[..self.len()].iter().copied()
     }
     pub fn len(&self) -> usize {
         usize::from(self.len)
@@ -138,11 +143,19 @@ impl ClusterState {
         self.balancer.on_usable_changed(&self.cluster, &self.usable);
     }
 
-    /// An endpoint for an attempt, with a running request counted on it until [`ClusterState::end_request`].
+    /// An endpoint for an attempt, with a running request counted on it until [`ClusterState::end_request`]: whom the client
+    /// sticks to, as long as it may be, else the policy's choice.
     pub fn pick(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
         self.refresh();
+        let sticky = hint.sticky.filter(|&id| self.keeps(id) && !tried.contains(id));
         let Self { cluster, shared, balancer, usable, idle, .. } = self;
         let view = View { cluster, shared, usable, idle, tried };
+        if let Some(id) = sticky
+            && view.has_room(id)
+            && try_start(&view, id)
+        {
+            return Ok(id);
+        }
         for _ in 0..LOST_RACES {
             let Some(id) = balancer.pick(&view, hint) else { break };
             if try_start(&view, id) {
@@ -185,11 +198,31 @@ impl ClusterState {
         }
         Err(error)
     }
+    /// Whether those who stick to an endpoint stay with it, although it may have no room at this moment.
+    pub fn keeps(&self, id: EndpointId) -> bool {
+        let weighs = self.endpoint(id).is_some_and(|endpoint| endpoint.weight > 0);
+        weighs
+            && match self.usable.eligible(id) {
+                Some(Eligible::Yes | Eligible::StickyOnly) => true,
+                // A trial is a pick like any other, not theirs.
+                Some(Eligible::Trial) | None => false,
+                // The cluster may fail open to it.
+                Some(Eligible::No(_)) => self.usable.contains(id),
+            }
+    }
     /// The attempt that `pick` was for is over.
-    pub fn end_request(&self, id: EndpointId) {
+    pub fn end_request(&mut self, id: EndpointId) {
         if let Some(endpoint) = self.shared.endpoint(id) {
-            endpoint.end();
+            let left = endpoint.end();
+            if counts_all(&self.cluster) {
+                self.shared.end();
+            }
+            self.balancer.on_end(id, left);
         }
+    }
+    /// An endpoint answered, so many nanoseconds after it was asked: with the head of a response, or a tunnel's link.
+    pub fn observe(&mut self, id: EndpointId, latency: u64, now: Mono) {
+        self.balancer.observe(id, latency, now);
     }
 
     /// Counts a link in, before its connect; false at `max_connections`: try another endpoint.
@@ -313,7 +346,16 @@ impl ClusterState {
 /// Counts a running request on the endpoint, unless it reached its limit since the policy looked.
 fn try_start(view: &View<'_>, id: EndpointId) -> bool {
     let limit = view.cluster.endpoints.get(usize::from(id.0)).map_or(0, |endpoint| endpoint.max_requests);
-    view.shared.endpoint(id).is_some_and(|endpoint| endpoint.try_start(limit))
+    let started = view.shared.endpoint(id).is_some_and(|endpoint| endpoint.try_start(limit));
+    if started && counts_all(view.cluster) {
+        view.shared.start();
+    }
+    started
+}
+
+/// Whether a cluster's running requests are counted as a whole too, because its policy needs to know.
+fn counts_all(cluster: &Cluster) -> bool {
+    cluster.hash.as_ref().is_some_and(Hash::is_bounded)
 }
 
 #[cfg(all(test, not(loom)))]

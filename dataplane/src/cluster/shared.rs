@@ -28,9 +28,11 @@ impl Count {
         let next = |n: u32| (n < limit).then(|| n.saturating_add(1));
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
-    fn give_back(&self) {
+    /// Gives one back; how many are left.
+    fn give_back(&self) -> u32 {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more given back than taken");
+        before.wrapping_sub(1)
     }
 }
 
@@ -171,6 +173,8 @@ pub struct SharedCluster {
     version: Padded<AtomicU64>,
     pick_ticket: Padded<AtomicU64>,
     source_ticket: Padded<AtomicU64>,
+    /// Counted only where the policy asks for it.
+    running: Padded<Count>,
     idle_links: Padded<Count>,
     queue: Padded<SharedQueue>,
     endpoints: Box<[Padded<SharedEndpoint>]>,
@@ -212,6 +216,7 @@ impl SharedCluster {
             version: Padded(AtomicU64::new(0)),
             pick_ticket: Padded(AtomicU64::new(0)),
             source_ticket: Padded(AtomicU64::new(0)),
+            running: Padded(Count::new()),
             idle_links: Padded(Count::new()),
             queue: Padded(SharedQueue {
                 waiters: Count::new(),
@@ -233,6 +238,18 @@ impl SharedCluster {
     /// The next number of a source address.
     pub fn take_source_ticket(&self) -> u64 {
         self.source_ticket.0.fetch_add(1, Ordering::Relaxed)
+    }
+    /// Counts a request in.
+    pub fn start(&self) {
+        self.running.0.try_take(u32::MAX);
+    }
+    /// Counts a request out.
+    pub fn end(&self) {
+        self.running.0.give_back();
+    }
+    /// Requests that run at the cluster, where they are counted.
+    pub fn running(&self) -> u32 {
+        self.running.0.get()
     }
     /// Counts an idle link in, unless `limit` are kept.
     pub fn try_park(&self, limit: u32) -> bool {
@@ -351,8 +368,9 @@ impl SharedEndpoint {
     pub fn try_start(&self, limit: u32) -> bool {
         self.running_requests.try_take(limit)
     }
-    pub fn end(&self) {
-        self.running_requests.give_back();
+    /// Counts a request out; how many are left.
+    pub fn end(&self) -> u32 {
+        self.running_requests.give_back()
     }
     pub fn condition(&self) -> Condition {
         self.condition.get()

@@ -184,8 +184,9 @@ pub fn finish_by_close(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<
 
 /// Encodes the head at the front of `link_rx` for this client.
 fn encode(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>, interim: bool) -> Option<Lease> {
-    let Core { pool, exchanges, conns, snapshot, date, draining, .. } = core;
+    let Core { pool, exchanges, conns, clusters, snapshot, date, draining, .. } = core;
     let x = exchanges.get_mut(xid)?;
+    let runtime = x.cluster.and_then(|c| clusters.get(usize::from(c.0))?.as_ref());
     let source = x.link_rx.as_ref()?;
     let conn = conns.get(id)?;
     if conn.stream.is_eof() && conn.rx.is_none() || *draining || conn.expired {
@@ -200,6 +201,7 @@ fn encode(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>, interim: bool) -> Op
         upgrade,
         via: &snapshot.runtime.node,
         date: if interim { &[] } else { date.text() },
+        sticky: runtime.and_then(|runtime| response::sticky(x, &runtime.state)),
     };
     for class in
         [Class::for_bytes(x.head_len + limits::HEAD_ADDED_BYTES.min(512))?.max(Class::Small), Class::Large]

@@ -2,6 +2,7 @@
 
 use super::{Conn, http1, reply, upstream};
 use crate::buf::{Lease, Pool};
+use crate::cluster::balance::Hint;
 use crate::core::Core;
 use crate::exchange::{Attempt, Exchange, attempt};
 use crate::fault::Refusal;
@@ -9,7 +10,7 @@ use crate::io::{Io, Mono};
 use crate::proto::http1::{BodyDecoder, via_names};
 use crate::proto::{Framing, Method};
 use crate::route;
-use crate::spec::{Action, ClusterId, ClusterTimeouts, Route, RouteId};
+use crate::spec::{Action, Cluster, ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::table::Id;
 use std::sync::Arc;
 
@@ -161,6 +162,15 @@ fn is_loop(core: &Core, xid: Id<Exchange>) -> bool {
     via_names(&x.head, bytes, &core.snapshot.runtime.node)
 }
 
+/// What the cluster's policy asks of the request; most ask nothing.
+fn hint(core: &Core, id: Id<Conn>, xid: Id<Exchange>, cluster: ClusterId) -> Hint {
+    let asks = |c: &&Arc<Cluster>| c.hash.is_some() || c.sticky.is_some();
+    let Some(cluster) = core.snapshot.cluster(cluster).filter(asks) else { return Hint::default() };
+    let (Some(conn), Some(x)) = (core.conns.get(id), core.exchanges.get(xid)) else { return Hint::default() };
+    let bytes = x.head_bytes.as_ref().map_or(&[][..], |lease| core.pool.bytes(lease));
+    Hint::of_request(cluster, &x.head, bytes, conn.peer.ip())
+}
+
 fn forward(
     core: &mut Core,
     io: &mut impl Io,
@@ -173,10 +183,12 @@ fn forward(
         return reply::refuse(core, io, id, Refusal::Loop);
     }
     let pass_trailers = core.snapshot.cluster(cluster).is_some_and(|c| c.pass_trailers);
+    let hint = hint(core, id, xid, cluster);
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.cluster = Some(cluster);
     x.timeouts = Some(timeouts);
     x.pass_trailers = pass_trailers;
+    x.hint = hint;
     if pass_trailers && x.up_framing == Framing::Chunked {
         x.up_trailers = Some(Box::default());
     }

@@ -105,9 +105,10 @@ fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
         if u32::from(x.attempts) >= limits::CONNECT_ATTEMPTS {
             return Step::Refuse(failure.unwrap_or(Refusal::ConnectFailed));
         }
-        let (tried, fresh, avoid) = (x.tried, x.fresh, x.avoid);
+        let (tried, hint) = (x.tried, Hint { now, ..x.hint });
+        let (fresh, avoid) = (x.fresh, x.avoid);
         let Some(runtime) = core.cluster_mut(cluster) else { return Step::Refuse(Refusal::NoEndpoint) };
-        let endpoint = match runtime.state.pick(&tried, Hint { now, ..Hint::default() }) {
+        let endpoint = match runtime.state.pick(&tried, hint) {
             Ok(endpoint) => endpoint,
             Err(_) if fresh && avoid => {
                 // Nothing else may be had: the endpoint of the stale link is as good as it was, over a new connection.
@@ -159,6 +160,7 @@ fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
 }
 
 fn lease(core: &mut Core, id: Id<Exchange>, taken: Id<Link>, endpoint: EndpointId) {
+    let now = core.now();
     core.stats.links_reused.add(1);
     if let Some(link) = core.links.get_mut(taken) {
         link.owner = Owner::Exchange(id);
@@ -168,6 +170,7 @@ fn lease(core: &mut Core, id: Id<Exchange>, taken: Id<Link>, endpoint: EndpointI
         x.link = Some(taken);
         x.endpoint = Some(endpoint);
         x.pooled = true;
+        x.attempt_since = now;
         x.enter_attempt(Attempt::Sending);
     }
 }
@@ -203,6 +206,17 @@ pub fn on_connected(core: &mut Core, id: Id<Exchange>) {
     if let Some(x) = core.exchanges.get_mut(id) {
         x.connected = Some(now);
         x.enter_attempt(Attempt::Sending);
+    }
+}
+
+/// The head of the response came: tells the cluster's policy how long that took from when the link was there.
+pub fn on_head(core: &mut Core, id: Id<Exchange>) {
+    let now = core.now();
+    let Some(x) = core.exchanges.get(id) else { return };
+    let (Some(cluster), Some(endpoint)) = (x.cluster, x.endpoint) else { return };
+    let since = x.connected.filter(|_| !x.pooled).unwrap_or(x.attempt_since);
+    if let Some(runtime) = core.cluster_mut(cluster) {
+        runtime.state.observe(endpoint, now.since(since), now);
     }
 }
 

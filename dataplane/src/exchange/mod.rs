@@ -11,6 +11,7 @@ pub mod response;
 use crate::buf::Lease;
 use crate::bulk::Bulk;
 use crate::cluster::Tried;
+use crate::cluster::balance::Hint;
 use crate::conn::Conn;
 use crate::fault::Refusal;
 use crate::io::{Mono, SocketAddress};
@@ -142,6 +143,8 @@ pub struct Exchange {
     pub route: Option<RouteId>,
     pub cluster: Option<ClusterId>,
     pub timeouts: Option<ClusterTimeouts>,
+    /// What the cluster's policy asked of the request.
+    pub hint: Hint,
     // --- the request half
     up: Up,
     pub up_decoder: BodyDecoder,
@@ -197,7 +200,7 @@ pub struct Exchange {
     // --- what the log will say
     pub status: u16,
     pub refusal: Option<Refusal>,
-    /// When the last connect was begun, and when it was made.
+    /// When the last attempt was begun, and when its connect was made, if it needed one.
     pub attempt_since: Mono,
     pub connected: Option<Mono>,
     pub first_byte: Option<Mono>,
@@ -227,6 +230,7 @@ impl Exchange {
             route: None,
             cluster: None,
             timeouts: None,
+            hint: Hint::default(),
             up: Up::Head,
             up_decoder: BodyDecoder::new(Framing::None),
             up_framing: Framing::None,

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::link;
 use crate::proto::Framing;
 use crate::proto::http1::{self, LAST_CHUNK, RequestEdits, encode_request, frame_chunk, write_trailers};
-use crate::spec::{ForwardedMode, HostPolicy};
+use crate::spec::{Cluster, ForwardedMode, HostPolicy};
 use crate::stream::Stream;
 use crate::table::Id;
 
@@ -72,6 +72,7 @@ fn encode(core: &mut Core, id: Id<Exchange>) -> Result<Lease, Refusal> {
         framing: x.up_framing,
         upgrade: x.head.upgrade_websocket,
         te_trailers: x.head.te_trailers && cluster.is_some_and(|c| c.pass_trailers),
+        hidden_cookie: cluster.and_then(|c| hidden_cookie(c)),
     };
     let Some(class) = Class::for_bytes(bytes.len() + limits::HEAD_ADDED_BYTES.min(1024)) else {
         return Err(Refusal::RequestHeadTooLargeToForward);
@@ -86,6 +87,11 @@ fn encode(core: &mut Core, id: Id<Exchange>) -> Result<Lease, Refusal> {
         core.pool.give_back(lease);
     }
     Err(Refusal::RequestHeadTooLargeToForward)
+}
+
+/// The cookie of ours that origins of the cluster are not to see.
+fn hidden_cookie(cluster: &Cluster) -> Option<&[u8]> {
+    cluster.sticky.as_ref().filter(|sticky| sticky.indirect).map(|sticky| sticky.cookie.as_bytes())
 }
 
 /// Bytes of the body came from the client: decodes, frames and queues them. Returns what belongs to the next request.

@@ -1,11 +1,12 @@
 //! The response half: reads what the link delivered, piece by piece. Its conn writes each piece to the client.
 
-use super::{Attempt, Down, Exchange, Up};
+use super::{Attempt, Down, Exchange, Up, attempt};
 use crate::buf::{Class, Lease, Pool};
+use crate::cluster::ClusterState;
 use crate::core::Core;
 use crate::fault::Refusal;
 use crate::limits;
-use crate::proto::http1::{BodyDecoder, Parsed, parse_response};
+use crate::proto::http1::{BodyDecoder, Parsed, StickyEdits, parse_response};
 use crate::proto::{Framing, Version};
 use crate::table::Id;
 
@@ -72,7 +73,13 @@ pub fn next(core: &mut Core, id: Id<Exchange>) -> Next {
     let Core { pool, exchanges, .. } = core;
     let Some(x) = exchanges.get_mut(id) else { return Next::NeedMore };
     match x.down() {
-        Down::Waiting => next_head(pool, x),
+        Down::Waiting => {
+            let next = next_head(pool, x);
+            if matches!(next, Next::Head | Next::Upgraded) {
+                attempt::on_head(core, id);
+            }
+            next
+        }
         Down::Body => next_body(pool, x),
         Down::Head | Down::Done | Down::Aborted => Next::NeedMore,
     }
@@ -133,6 +140,21 @@ fn settle_framing(x: &mut Exchange) {
     if x.down_framing == Framing::UntilClose || unread {
         x.close_after = true;
     }
+}
+
+/// What becomes of the cookie of a cluster whose clients stick to their endpoints: it is set where the client had none, or
+/// the endpoint of its own is not to be had. One that merely has no room at this moment keeps its clients.
+pub fn sticky<'a>(x: &Exchange, cluster: &'a ClusterState) -> Option<StickyEdits<'a>> {
+    let sticky = cluster.spec().sticky.as_ref()?;
+    let stays = |id| x.endpoint == Some(id) || !x.tried.contains(id) && cluster.keeps(id);
+    let gives = !x.hint.sticky.is_some_and(stays);
+    let value = x.endpoint.filter(|_| gives).and_then(|id| sticky.value(id));
+    Some(StickyEdits {
+        cookie: sticky.cookie.as_bytes(),
+        value: value.map(|value| value.as_slice()),
+        attributes: sticky.attributes.as_bytes(),
+        private: sticky.nocache,
+    })
 }
 
 /// The head (interim, final or 101) at the front of `link_rx` was written to the client.

@@ -22,11 +22,13 @@ pub fn cookie_values<'a>(
     name: &'a [u8],
 ) -> impl Iterator<Item = &'a [u8]> {
     let lines = fields.iter().filter(|f| f.kind == FieldName::Cookie);
-    lines.flat_map(|f| f.value.of(bytes).split(|b| *b == b';')).filter_map(move |pair| {
-        let pair = pair.trim_ascii();
-        let (this, value) = pair.split_at(pair.iter().position(|b| *b == b'=')?);
-        (this == name).then_some(&value[1..])
-    })
+    let pairs = lines.flat_map(|f| f.value.of(bytes).split(|b| *b == b';'));
+    pairs.filter(move |pair| is_cookie(pair, name)).map(move |pair| &pair.trim_ascii()[name.len() + 1..])
+}
+
+/// Whether a part of a Cookie line, from one ";" to the next, is the cookie `name`.
+pub(super) fn is_cookie(pair: &[u8], name: &[u8]) -> bool {
+    pair.trim_ascii().strip_prefix(name).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ pub enum FieldName {
     ProxyAuthorization,
     ProxyConnection,
     Server,
+    SetCookie,
     Te,
     Trailer,
     TransferEncoding,

@@ -8,9 +8,9 @@ use crate::cluster::balance;
 use crate::io::{Address, SocketAddress};
 use crate::limits;
 use crate::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
-    ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol, Route, RouteId,
-    Runtime, SendProxy, Snapshot, SourceAddresses, Steer, Timeouts,
+    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Hash,
+    HashOn, Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol,
+    Route, RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Steer, Sticky, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +142,10 @@ fn flow_listener(http: &Listener) -> Listener {
 /// As the cluster of requests, with origins of its own.
 fn flow_cluster(http: &Cluster) -> Cluster {
     let origins = (0..FLOW_ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(ORIGIN_COUNT + n)));
-    Cluster { id: ClusterId(1), name: "flows".into(), endpoints: origins.collect(), ..http.clone() }
+    let endpoints: Vec<_> = origins.collect();
+    let table = balance::maglev::table(&endpoints);
+    let hash = http.hash.clone().map(|hash| Hash { on: HashOn::Source, table, ..hash });
+    Cluster { id: ClusterId(1), name: "flows".into(), endpoints, hash, sticky: None, ..http.clone() }
 }
 
 fn endpoints<'a>(one: &'a mut Cluster, other: &'a mut Cluster) -> impl Iterator<Item = &'a mut Endpoint> {
@@ -158,8 +161,9 @@ fn cluster(random: &mut Random) -> Cluster {
         if random.one_in(3) { vec![([127, 0, 0, 1].into(), [127, 0, 0, 4].into())] } else { Vec::new() };
     let policies: Vec<&'static str> = balance::POLICIES.iter().map(|p| p.name).collect();
     let origins = (0..ORIGIN_COUNT).map(|n| endpoint(n, Workload::origin_at(n)));
-    Cluster {
-        balance: random.pick(&policies),
+    let policy = random.pick(&policies);
+    let mut cluster = Cluster {
+        balance: policy,
         source_addresses: SourceAddresses { ranges: sources, ..SourceAddresses::default() },
         dead_peer: Duration::MAX,
         timeouts: ClusterTimeouts {
@@ -177,7 +181,26 @@ fn cluster(random: &mut Random) -> Cluster {
         max_queued: random.pick(&[3, 1024]),
         pass_trailers: random.one_in(4),
         ..Cluster::new(ClusterId(0), "app", origins.collect())
+    };
+    if policy == "hash" {
+        let on = match random.pick(&[0, 1, 2]) {
+            0 => HashOn::Uri,
+            1 => HashOn::Header("x-sim".into()),
+            // Of which no request has one.
+            _ => HashOn::Cookie("sim".into()),
+        };
+        let table = balance::maglev::table(&cluster.endpoints);
+        cluster.hash = Some(Hash { on, bounded_load: random.pick(&[u32::MAX, 100, 150]), table });
     }
+    if random.one_in(3) {
+        let value = |n: u8| [b'a' + n; 32];
+        let values = [0, 1, 2].map(value).into();
+        cluster.sticky = Sticky::new("sim".into(), "; Path=/".into(), values).ok();
+        if let Some(sticky) = &mut cluster.sticky {
+            (sticky.indirect, sticky.nocache) = (random.one_in(2), random.one_in(2));
+        }
+    }
+    cluster
 }
 
 /// Everything below /x goes to the cluster; nothing else has a route.

@@ -1,6 +1,6 @@
 //! A cluster: endpoints with one policy.
 
-use super::{ClusterId, EndpointId, SourceAddresses};
+use super::{ClusterId, EndpointId, Hash, SourceAddresses, Sticky};
 use crate::io::Address;
 use crate::limits;
 use std::sync::Arc;
@@ -12,6 +12,10 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Name of a policy in `cluster::balance::POLICIES`.
     pub balance: &'static str,
+    /// Of a cluster that is balanced by `hash`.
+    pub hash: Option<Hash>,
+    /// The cookie by which clients come back to their endpoints.
+    pub sticky: Option<Sticky>,
     pub host: HostPolicy,
     pub source_addresses: SourceAddresses,
     pub endpoints: Vec<Endpoint>,
@@ -36,6 +40,8 @@ impl Cluster {
             id,
             name: name.into(),
             balance: "round_robin",
+            hash: None,
+            sticky: None,
             host: HostPolicy::Pass,
             source_addresses: SourceAddresses::default(),
             endpoints,

@@ -3,11 +3,14 @@
 //! control builds it; nothing here knows TOML or serde. Every object is an `Arc`, so that what a reload did not change
 //! is pointer-equal in the next snapshot.
 
+pub mod balance;
 pub mod cluster;
 pub mod listener;
 pub mod route;
 pub mod source;
+pub mod sticky;
 
+pub use balance::{Hash, HashOn};
 pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SendProxy};
 pub use listener::{
     Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Steer,
@@ -17,6 +20,7 @@ pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };
 pub use source::SourceAddresses;
+pub use sticky::{Sticky, StickyValue};
 
 use std::sync::Arc;
 use std::time::Duration;

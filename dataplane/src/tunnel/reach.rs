@@ -137,6 +137,8 @@ pub fn is_eager(core: &mut Core, id: Id<Tunnel>) -> bool {
 pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
     let mut lost_races = 0;
     let now = core.now();
+    let conn = core.tunnels.get(id).and_then(|tunnel| core.conns.get(tunnel.conn));
+    let source = conn.and_then(|conn| conn.peer.ip());
     loop {
         let Some(reach) = reach_mut(core, id) else { return Step::Fail(Refusal::NoEndpoint) };
         let (cluster, tried, failure) = (reach.cluster, reach.tried, reach.failure);
@@ -145,7 +147,8 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
         }
         let Some(runtime) = core.cluster_mut(cluster) else { return Step::Fail(Refusal::NoEndpoint) };
         let timeout = runtime.state.spec().timeouts.connect;
-        let endpoint = match runtime.state.pick(&tried, Hint { now, ..Hint::default() }) {
+        let hint = Hint { now, ..Hint::of_source(runtime.state.spec(), source) };
+        let endpoint = match runtime.state.pick(&tried, hint) {
             Ok(endpoint) => endpoint,
             Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Fail(failure.unwrap_or(Refusal::NoEndpoint)),
@@ -187,12 +190,17 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
 /// The connect was made. Its deadline is over; those of the tunnel begin with [`super::start`].
 pub fn on_connected(core: &mut Core, id: Id<Tunnel>) {
     let now = core.now();
-    let Core { tunnels, links, wheel, .. } = core;
+    let Core { tunnels, links, wheel, clusters, .. } = core;
     let Some(tunnel) = tunnels.get_mut(id) else { return };
     if let Some(reach) = &mut tunnel.reach
         && let Progress::Connecting(since) = reach.progress
     {
         reach.progress = Progress::Done(u32::try_from(now.since(since) / 1000).unwrap_or(u32::MAX));
+        if let (Some(Some(runtime)), Some(endpoint)) =
+            (clusters.get_mut(usize::from(reach.cluster.0)), reach.endpoint)
+        {
+            runtime.state.observe(endpoint, now.since(since), now);
+        }
     }
     if let Some(link) = tunnel.link.and_then(|l| links.get_mut(l)) {
         // The tunnel's one timer is its conn's.

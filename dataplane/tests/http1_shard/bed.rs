@@ -35,7 +35,11 @@ pub(crate) fn listen_address() -> SocketAddress {
     SocketAddress::new([127, 0, 0, 1].into(), 8080)
 }
 pub(crate) fn origin_address() -> SocketAddress {
-    SocketAddress::new([127, 0, 0, 2].into(), 9000)
+    origin_at(0)
+}
+/// Of several origins the n-th, from 0 on.
+pub(crate) fn origin_at(n: u16) -> SocketAddress {
+    SocketAddress::new([127, 0, 0, 2].into(), 9000 + n)
 }
 pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

@@ -16,6 +16,7 @@ mod queue;
 mod requests;
 mod responses;
 mod shards;
+mod sticky;
 mod timeouts;
 mod tunnels;
 mod uploads;

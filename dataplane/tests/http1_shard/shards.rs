@@ -1,7 +1,9 @@
 //! Several shards in one simulation before one origin whose limit they share: it holds for all of them together, whoever
 //! waits is served, and shards take turns.
 
-use crate::bed::{self, Answer, Far, OK, listen_address, millis, origin_address, say, seconds, wait};
+use crate::bed::{
+    self, Answer, Far, OK, listen_address, millis, origin_address, origin_at, say, seconds, wait,
+};
 use crate::message::{self, Kind};
 use dataplane::buf::PoolSize;
 use dataplane::core::{Setup, Shared};
@@ -11,7 +13,7 @@ use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::sim::random::ALWAYS;
 use dataplane::sim::{self, Fault, FaultPlan, SimIo};
-use dataplane::spec::{Cluster, EndpointId, ListenerId, Runtime, Snapshot};
+use dataplane::spec::{Cluster, Endpoint, EndpointId, HostPolicy, ListenerId, Runtime, Snapshot};
 use dataplane::stats::{Stats, access_log};
 use std::sync::Arc;
 use std::time::Duration;
@@ -292,5 +294,35 @@ fn a_shard_that_drains_leaves_the_turn_to_others() {
         assert!((20..60).contains(&served), "{served}");
         assert_eq!((crowd.refusals(), crowd.most_links), (vec![], 1));
         crowd.check();
+    }
+}
+
+/// One connection after the other, each to whichever shard the network leads it: all shards together take exact turns.
+#[test]
+fn three_hundred_serial_connections_are_a_hundred_for_each_of_three_endpoints() {
+    for balance in ["round_robin", "least_connections"] {
+        let mut crowd = Crowd::new(8, FaultPlan::calm(1), |cluster| {
+            let endpoint = |n: u16| Endpoint::new(EndpointId(n), &format!("e{n}"), origin_at(n).into());
+            cluster.endpoints = (0..3).map(endpoint).collect();
+            cluster.host = HostPolicy::Endpoint;
+            cluster.balance = balance;
+        });
+        for n in 1..3 {
+            crowd.io.net.listen(origin_at(n), 1024, sim::Owner::Actor(0));
+        }
+        for n in 0..300 {
+            let client =
+                crowd.clients(1, &[say("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")])[0];
+            crowd.run_until("the answer", |crowd| crowd.statuses(client) == [200]);
+            assert_eq!(crowd.io.world.requests.len(), n + 1);
+        }
+        let to = |n: u16| {
+            let host = Some(origin_at(n).to_string());
+            let requests = crowd.io.world.requests.iter();
+            requests.filter(|(_, message)| message.field("host") == host.as_deref()).count()
+        };
+        assert_eq!([0, 1, 2].map(to), [100; 3], "{balance}");
+        let used = crowd.stats.iter().filter(|stats| stats.requests.get() > 0).count();
+        assert_eq!(used, 8, "every shard had some");
     }
 }

@@ -27,6 +27,7 @@ fn environment(descriptors: u64) -> Environment {
         cpus: 4,
         descriptors,
         random_node: "node".to_owned(),
+        random_key: [7; 16],
         local_ports: None,
         is_source: |_| true,
         inherited: None,

@@ -4,9 +4,15 @@
 //! built or when the endpoints change.
 
 mod cycle;
+mod draw;
+mod first;
+mod hash;
 mod least_connections;
+pub mod maglev;
+mod peak_ewma;
 mod random;
 mod round_robin;
+mod seen;
 
 use super::Tried;
 use super::shared::SharedCluster;
@@ -19,6 +25,10 @@ use std::fmt;
 pub trait Balancer: fmt::Debug + Send {
     /// An eligible endpoint; `None` only when there is none.
     fn pick(&mut self, view: &View<'_>, hint: Hint) -> Option<EndpointId>;
+    /// A request of this shard ended; `running` others are left on the endpoint, over all shards.
+    fn on_end(&mut self, _id: EndpointId, _running: u32) {}
+    /// The head of a response came to this shard, or a link of a tunnel, so many nanoseconds after it was asked for.
+    fn observe(&mut self, _id: EndpointId, _latency: u64, _now: Mono) {}
     /// Rebuilds tables for other endpoints or weights; off the steady path. [`Balancer::on_usable_changed`] follows.
     fn on_endpoints_changed(&mut self, cluster: &Cluster);
     /// Fits tables to those of its endpoints that picks choose among now, in time linear in the tables; off the steady path.
@@ -39,7 +49,14 @@ pub struct Policy {
 }
 
 /// Every policy; the first is the default.
-pub const POLICIES: &[Policy] = &[round_robin::POLICY, least_connections::POLICY, random::POLICY];
+pub const POLICIES: &[Policy] = &[
+    round_robin::POLICY,
+    least_connections::POLICY,
+    random::POLICY,
+    first::POLICY,
+    peak_ewma::POLICY,
+    hash::POLICY,
+];
 
 /// The policy of that name.
 pub fn policy(name: &str) -> Option<&'static Policy> {
@@ -53,6 +70,8 @@ pub struct Hint {
     pub key: u64,
     /// The time of this turn.
     pub now: Mono,
+    /// Whom the client sticks to: it is picked whatever the policy, as long as it may be.
+    pub sticky: Option<EndpointId>,
 }
 
 /// What a policy may know of its cluster: the endpoints, and how busy they are over all shards.

@@ -1,88 +1,28 @@
 //! Random, the better of two draws (Mitzenmacher, "The power of two choices", 2001): weighted draws, the less busy wins.
 
-use super::{Balancer, Hint, Policy, View, endpoint_id};
+use super::draw::Draw;
+use super::{Balancer, Hint, Policy, View};
 use crate::cluster::usable::Usable;
 use crate::spec::{Cluster, EndpointId};
 
 pub(super) const POLICY: Policy = Policy {
     name: "random",
     doc: "Two different endpoints are drawn by weight; the one with fewer running requests for its weight takes it.",
-    build: |cluster, seed| Box::new(Random { ends: ends(cluster, |_| true), state: seed }),
+    build: |cluster, seed| Box::new(Random(Draw::new(cluster, seed))),
 };
 
-/// Draws that may meet an ineligible endpoint before the rest are searched in order.
-const DRAWS: u32 = 8;
-
 #[derive(Debug)]
-struct Random {
-    /// Endpoint i owns the numbers from the end before it up to `ends[i]`: as many as its weight, none if it is not usable.
-    ends: Box<[u64]>,
-    state: u64,
-}
-
-fn ends(cluster: &Cluster, usable: impl Fn(EndpointId) -> bool) -> Box<[u64]> {
-    let mut total = 0;
-    cluster
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            total += if usable(endpoint.id) { u64::from(endpoint.weight) } else { 0 };
-            total
-        })
-        .collect()
-}
-
-impl Random {
-    /// SplitMix64 (Steele, Lea, Flood 2014), scaled to below `bound`.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        // The high half of the product is below `bound`.
-        ((u128::from(z) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// The endpoint that owns a number.
-    fn owner(&self, number: u64) -> EndpointId {
-        endpoint_id(self.ends.partition_point(|&end| end <= number))
-    }
-
-    /// An eligible endpoint by weight, other than `not`.
-    fn draw(&mut self, view: &View<'_>, not: Option<EndpointId>) -> Option<EndpointId> {
-        // The numbers of `not` are left out, so that every draw is of another endpoint.
-        let (from, weight) = not.map_or((0, 0), |id| {
-            let at = usize::from(id.0);
-            let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-            (from, self.ends[at] - from)
-        });
-        let total = self.ends.last()? - weight;
-        if total == 0 {
-            return None;
-        }
-        let mut drawn = EndpointId(0);
-        for _ in 0..DRAWS {
-            let number = self.below(total);
-            drawn = self.owner(if number < from { number } else { number + weight });
-            if view.eligible(drawn) {
-                return Some(drawn);
-            }
-        }
-        view.first_from(usize::from(drawn.0)).filter(|&id| Some(id) != not)
-    }
-}
+struct Random(Draw);
 
 impl Balancer for Random {
     fn pick(&mut self, view: &View<'_>, _hint: Hint) -> Option<EndpointId> {
-        let first = self.draw(view, None)?;
-        let second = self.draw(view, Some(first));
+        let (first, second) = self.0.two(view)?;
         Some(second.filter(|&second| view.less_busy(second, first)).unwrap_or(first))
     }
     fn on_endpoints_changed(&mut self, cluster: &Cluster) {
-        self.ends = ends(cluster, |_| true);
+        self.0.on_endpoints_changed(cluster);
     }
     fn on_usable_changed(&mut self, cluster: &Cluster, usable: &Usable) {
-        self.ends = ends(cluster, |id| usable.contains(id));
+        self.0.on_usable_changed(cluster, usable);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::octets::length_value;
 use super::reply::reason_phrase;
+use super::sticky::{self, StickyEdits};
 use super::write::Writer;
 use crate::proto::{Field, FieldName, FieldNames, Framing, Method, RequestHead, ResponseHead, Version};
 use std::net::IpAddr;
@@ -37,6 +38,8 @@ pub struct RequestEdits<'a> {
     pub upgrade: bool,
     /// Say `TE: trailers`, so that the origin may send some.
     pub te_trailers: bool,
+    /// A cookie that the origin is not to see.
+    pub hidden_cookie: Option<&'a [u8]>,
 }
 
 /// Writes a request's head, always as HTTP/1.1 with keep-alive implied. Returns its length; `None`: it does not fit.
@@ -63,7 +66,15 @@ pub fn encode_request(
     to.foreign(edits.host.unwrap_or_else(|| head.authority.of(bytes)));
     to.text(b"\r\n");
     let believed = edits.trusted && edits.forwarded != ForwardedMode::Replace;
-    pass_on(&mut to, bytes, head.fields.iter().filter(|f| request_passes(head, f, believed)));
+    let passes = |f: &&Field| request_passes(head, f, believed);
+    match edits.hidden_cookie.filter(|_| head.names.has(FieldName::Cookie)) {
+        None => pass_on(&mut to, bytes, head.fields.iter().filter(passes)),
+        Some(cookie) => {
+            let others = head.fields.iter().filter(|f| passes(f) && f.kind != FieldName::Cookie);
+            pass_on(&mut to, bytes, others);
+            sticky::pass_others(&mut to, &head.fields, bytes, cookie);
+        }
+    }
     forwarded(&mut to, head, bytes, edits, believed);
     via(&mut to, via_fields(&head.fields, head.names), bytes, head.version, edits.via);
     if let Some(left) = head.max_forwards {
@@ -228,6 +239,8 @@ pub struct ResponseEdits<'a> {
     pub via: &'a str,
     /// Added if the origin sent no Date (RFC 9110 6.6.1).
     pub date: &'a [u8],
+    /// Of a cluster whose clients stick to their endpoints.
+    pub sticky: Option<StickyEdits<'a>>,
 }
 
 /// Writes a response's head. Our version is 1.1 to every client (RFC 9110 6.2). An interim response (1xx but 101) gets
@@ -252,7 +265,13 @@ pub fn encode_response(
     });
     to.text(b"\r\n");
     let passes = |f: &&Field| !f.hop && !matches!(f.kind, FieldName::ContentLength | FieldName::Via);
-    pass_on(&mut to, bytes, head.fields.iter().filter(passes));
+    match edits.sticky {
+        None => pass_on(&mut to, bytes, head.fields.iter().filter(passes)),
+        Some(sticky) => {
+            let others = |f: &&Field| passes(f) && !sticky::sets(f, bytes, sticky.cookie);
+            pass_on(&mut to, bytes, head.fields.iter().filter(others));
+        }
+    }
     let said = via_fields(&head.fields, head.names);
     via(&mut to, said, bytes, head.version, edits.via);
     let interim = matches!(head.status, 100..=199) && head.status != 101;
@@ -261,6 +280,9 @@ pub fn encode_response(
     }
     if !head.has_date {
         to.field(b"date", edits.date);
+    }
+    if let Some(edits) = &edits.sticky {
+        sticky::set(&mut to, edits);
     }
     match edits.framing {
         Framing::Length(length) => to.content_length(length),

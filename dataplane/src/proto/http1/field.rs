@@ -6,7 +6,7 @@ use crate::limits::CONNECTION_OPTIONS;
 use crate::proto::{Field, FieldName, FieldNames, Span};
 
 /// Every name that is looked at, in lower case. The order of `FieldName` is irrelevant here.
-const NAMES: [(&[u8], FieldName); 25] = [
+const NAMES: [(&[u8], FieldName); 26] = [
     (b"connection", FieldName::Connection),
     (b"content-length", FieldName::ContentLength),
     (b"cookie", FieldName::Cookie),
@@ -22,6 +22,7 @@ const NAMES: [(&[u8], FieldName); 25] = [
     (b"proxy-authorization", FieldName::ProxyAuthorization),
     (b"proxy-connection", FieldName::ProxyConnection),
     (b"server", FieldName::Server),
+    (b"set-cookie", FieldName::SetCookie),
     (b"te", FieldName::Te),
     (b"trailer", FieldName::Trailer),
     (b"transfer-encoding", FieldName::TransferEncoding),

@@ -18,6 +18,7 @@ mod reply;
 mod request;
 mod response;
 mod scan;
+mod sticky;
 mod target;
 mod trailer;
 mod via;
@@ -30,6 +31,7 @@ pub use reply::{OwnReply, encode_own_reply, reason_phrase};
 pub use request::parse_request;
 pub use response::parse_response;
 pub use scan::Scan;
+pub use sticky::StickyEdits;
 pub use trailer::write_trailers;
 pub use via::via_names;
 

@@ -15,6 +15,7 @@ const EDITS: RequestEdits<'_> = RequestEdits {
     framing: Framing::None,
     upgrade: false,
     te_trailers: false,
+    hidden_cookie: None,
 };
 
 fn request(text: &str, edits: &RequestEdits<'_>) -> String {
@@ -48,6 +49,7 @@ const ANSWER: ResponseEdits<'_> = ResponseEdits {
     upgrade: false,
     via: "node",
     date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+    sticky: None,
 };
 
 #[test]

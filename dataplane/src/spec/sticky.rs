@@ -1,0 +1,78 @@
+//! `[cluster.sticky]`: the cookie by which a client comes back to its endpoint.
+
+use super::EndpointId;
+use std::sync::Arc;
+
+/// What the cookie says of an endpoint: a keyed hash of its name, in hexadecimal digits.
+pub type StickyValue = [u8; 32];
+
+/// A cluster's cookie and the value that stands for each of its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// The cookie's name.
+    pub cookie: Arc<str>,
+    /// What follows the value in Set-Cookie, from its first ";" on.
+    pub attributes: Arc<str>,
+    /// Origins do not see the cookie.
+    pub indirect: bool,
+    /// An answer that sets it is marked private.
+    pub nocache: bool,
+    /// By endpoint.
+    values: Box<[StickyValue]>,
+    /// The same, in the order of the values.
+    endpoints: Box<[(StickyValue, EndpointId)]>,
+}
+
+impl Sticky {
+    /// A cookie with these values, which are in the order of the endpoints; or two endpoints that share a value.
+    pub fn new(
+        cookie: Arc<str>,
+        attributes: Arc<str>,
+        values: Box<[StickyValue]>,
+    ) -> Result<Self, [EndpointId; 2]> {
+        let mut endpoints: Box<[_]> =
+            values.iter().zip(0u16..).map(|(value, at)| (*value, EndpointId(at))).collect();
+        endpoints.sort_unstable();
+        if let Some(same) = endpoints.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err([same[0].1, same[1].1]);
+        }
+        Ok(Self { cookie, attributes, indirect: false, nocache: false, values, endpoints })
+    }
+
+    /// The value that stands for an endpoint.
+    pub fn value(&self, id: EndpointId) -> Option<&StickyValue> {
+        self.values.get(usize::from(id.0))
+    }
+
+    /// The endpoint that a value stands for; none of a value that is not ours.
+    pub fn endpoint(&self, value: &[u8]) -> Option<EndpointId> {
+        let value = StickyValue::try_from(value).ok()?;
+        let at = self.endpoints.binary_search_by(|(own, _)| own.cmp(&value)).ok()?;
+        self.endpoints.get(at).map(|(_, id)| *id)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_lead_to_their_endpoints_and_no_other_value_does() {
+        let values = [[b'c'; 32], [b'a'; 32], [b'b'; 32]];
+        let sticky = Sticky::new("c".into(), "".into(), values.into()).unwrap();
+        for (value, at) in values.iter().zip(0u16..) {
+            assert_eq!(sticky.endpoint(value), Some(EndpointId(at)));
+            assert_eq!(sticky.value(EndpointId(at)), Some(value));
+        }
+        let wrong: [&[u8]; 5] = [b"", b"c", &[b'c'; 31], &[b'c'; 33], &[b'd'; 32]];
+        assert!(wrong.iter().all(|value| sticky.endpoint(value).is_none()));
+        assert_eq!(sticky.value(EndpointId(3)), None);
+    }
+
+    #[test]
+    fn two_endpoints_with_one_value_are_told() {
+        let values = [[b'a'; 32], [b'b'; 32], [b'a'; 32]];
+        let same = Sticky::new("c".into(), "".into(), values.into()).unwrap_err();
+        assert_eq!(same, [EndpointId(0), EndpointId(2)]);
+    }
+}
