@@ -14,6 +14,7 @@
 
 mod support;
 
+mod balance;
 mod bodies;
 mod dead_peer;
 mod doctor;
@@ -31,6 +32,7 @@ mod shards;
 mod smuggling;
 mod sni;
 mod sockets;
+mod sticky;
 mod tcp;
 mod timeouts;
 mod tuning;

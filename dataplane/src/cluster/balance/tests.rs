@@ -296,6 +296,7 @@ fn least_connections_takes_the_idle_one_and_idle_ones_in_turn() {
 fn first_fills_endpoints_in_their_order() {
     let mut scene = Scene::new(&[1, 0, 9, 1]);
     scene.cluster.endpoints.iter_mut().for_each(|endpoint| endpoint.max_requests = 2);
+    scene.usable.look(&scene.cluster, &scene.shared);
     let mut balancer = scene.build(policy("first").unwrap(), 0);
     let mut next = || {
         let id = balancer.pick(&scene.view(), Hint::default());
