@@ -3,7 +3,7 @@
 use super::keys::Shape;
 use super::*;
 use dataplane::limits::{self, Bound};
-use dataplane::spec::{Action, ForwardedMode, HostPolicy, TemplatePart, Variable};
+use dataplane::spec::{Action, ForwardedMode, HashOn, HostPolicy, TemplatePart, Variable};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -120,7 +120,7 @@ fn what_is_written_is_taken() {
     assert_eq!((proxied.required, proxied.from.len()), (false, 2));
     assert_eq!(edge.forwarded.trusted.len(), 3);
 
-    let [api, redirect, respond] = &snapshot.routes[..] else { panic!("three routes") };
+    let [api, redirect, respond, _] = &snapshot.routes[..] else { panic!("four routes") };
     assert_eq!((&*api.name, &*redirect.name), ("api", "edge/2"));
     let Action::Forward { connect, queue, .. } = api.action else { panic!("no cluster") };
     assert_eq!((connect, queue), (Some(Duration::from_secs(1)), Some(Duration::from_millis(500))));
@@ -149,6 +149,30 @@ fn what_is_written_is_taken() {
         (api.source_addresses.ports, app.source_addresses.ports),
         (PortRange::new(40_000, 49_999), None)
     );
+}
+
+#[test]
+fn what_clients_are_kept_by_is_taken() {
+    let loaded = good(include_str!("../../tests/config_cases/good.toml"));
+    let kept = loaded.snapshot.clusters[2].as_ref().unwrap();
+    let (hash, sticky) = (kept.hash.as_ref().unwrap(), kept.sticky.as_ref().unwrap());
+    assert_eq!((kept.balance, &hash.on, hash.bounded_load), ("hash", &HashOn::Header("x-user".into()), 125));
+    assert_eq!(hash.table.len(), limits::HASH_SLOTS);
+    assert_eq!((&*sticky.cookie, sticky.indirect, sticky.nocache), ("SOMUI", true, true));
+    let attributes = "; Path=/app; Domain=example.com; Max-Age=86400; Secure; SameSite=None";
+    assert_eq!(&*sticky.attributes, attributes);
+    let values = kept.endpoints.iter().map(|endpoint| sticky.value(endpoint.id).unwrap());
+    assert!(values.clone().all(|value| value.is_ascii()) && values.count() == 2);
+
+    let plain = good(
+        "[[listener]]\nname = 'e'\naddress = '127.0.0.1:0'\ncluster = 'a'\n[[cluster]]\nname = 'a'\n\
+         endpoints = ['127.0.0.1:1']\nbalance = 'hash'\n[cluster.sticky]\ncookie = 'c'",
+    );
+    let kept = plain.snapshot.clusters[0].as_ref().unwrap();
+    let (hash, sticky) = (kept.hash.as_ref().unwrap(), kept.sticky.as_ref().unwrap());
+    assert_eq!((&hash.on, hash.is_bounded()), (&HashOn::Source, false));
+    assert_eq!(&*sticky.attributes, "; Path=/; HttpOnly; SameSite=Lax");
+    assert!(!sticky.indirect && !sticky.nocache && plain.warnings.problems.len() == 1);
 }
 
 #[test]
