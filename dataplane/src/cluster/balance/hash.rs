@@ -116,7 +116,7 @@ mod tests {
     /// Where each key goes, one after the other.
     fn places(state: &mut ClusterState, tried: &Tried) -> Vec<EndpointId> {
         let place = |key| {
-            let id = state.pick(tried, hint(key)).unwrap();
+            let id = state.pick(tried, hint(key)).expect("none is full");
             state.end_request(id);
             id
         };
@@ -159,7 +159,7 @@ mod tests {
         let loads = |bounded_load: u32| {
             let mut shards = shards(bounded(&[1, 1, 2], bounded_load), 2);
             for n in 0..400 {
-                assert!(shards[n % 2].pick(&Tried::NONE, hint(7)).is_ok());
+                shards[n % 2].pick(&Tried::NONE, hint(7)).unwrap();
             }
             [0, 1, 2].map(|at| shards[0].shared().endpoint(EndpointId(at)).unwrap().running_requests())
         };

@@ -5,7 +5,6 @@
 //! the next one that is free. So slots are shared by weight, and endpoints that come or go change few slots of the others.
 //! Names alone decide, in whatever order they are listed: every process with the same endpoints has the same table.
 
-use super::endpoint_id;
 use crate::limits::HASH_SLOTS;
 use crate::spec::{Endpoint, EndpointId};
 use std::sync::Arc;
@@ -14,6 +13,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Seeds of the two numbers that a name gives.
 const OFFSET: u64 = 0;
 const SKIP: u64 = 1;
+
+/// A slot that is nobody's yet; there are far fewer endpoints than this.
+const FREE: EndpointId = EndpointId(u16::MAX);
 
 /// An endpoint while the table is filled.
 struct Taker {
@@ -42,7 +44,7 @@ pub fn table(endpoints: &[Endpoint]) -> Arc<[EndpointId]> {
         .collect();
     takers.sort_by_key(|(name, _)| *name);
     let Some(heaviest) = takers.iter().map(|(_, taker)| taker.weight).max() else { return Arc::default() };
-    let mut table: Vec<Option<EndpointId>> = vec![None; HASH_SLOTS];
+    let mut table = vec![FREE; HASH_SLOTS];
     let mut left = HASH_SLOTS;
     let mut round = 0;
     while left > 0 {
@@ -55,16 +57,16 @@ pub fn table(endpoints: &[Endpoint]) -> Arc<[EndpointId]> {
                 let at = taker.next;
                 taker.next = (at + taker.skip) % slots;
                 match usize::try_from(at).ok().and_then(|at| table.get_mut(at)) {
-                    Some(slot) if slot.is_none() => break slot,
+                    Some(slot) if *slot == FREE => break slot,
                     _ => {}
                 }
             };
-            *slot = Some(taker.id);
+            *slot = taker.id;
             left -= 1;
         }
         round += 1;
     }
-    table.into_iter().map(|id| id.unwrap_or(endpoint_id(0))).collect()
+    table.into()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -119,7 +119,7 @@ mod tests {
         let view = View { cluster, shared: &shared, usable: &usable, idle: &idle, tried: &tried };
         let mut counts = vec![0; count];
         for _ in 0..100 {
-            let id = balancer.pick(&view, Hint { now, ..Hint::default() }).unwrap();
+            let id = balancer.pick(&view, Hint { now, ..Hint::default() }).expect("one is eligible");
             counts[usize::from(id.0)] += 1;
         }
         counts
