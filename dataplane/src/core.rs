@@ -6,11 +6,14 @@
 use crate::buf::{Pool, PoolSize};
 use crate::bulk::Share;
 use crate::cluster::ClusterState;
+use crate::cluster::budget::Budget;
+use crate::cluster::delay::HedgeDelay;
 use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use crate::conn::Conn;
 use crate::conn::brief::Brief;
 use crate::exchange::Exchange;
+use crate::exchange::beside::Beside;
 use crate::io::{Clock, Mono};
 use crate::limits;
 use crate::link::Link;
@@ -59,6 +62,10 @@ pub struct ClusterRuntime {
     pub state: ClusterState,
     pub idle: Vec<IdleList>,
     pub queue: WaitList,
+    /// What its second attempts may cost; without it they are bounded by each request.
+    pub budget: Option<Budget>,
+    /// When its hedges begin.
+    pub hedge: Option<HedgeDelay>,
 }
 
 /// The text of the current second for Date fields (RFC 9110 5.6.7), written anew once a second.
@@ -115,6 +122,8 @@ pub struct Core {
     pub listeners: Vec<ListenerState>,
     pub conns: Slab<Conn>,
     pub exchanges: Slab<Exchange>,
+    /// What some of them have beside their attempt.
+    pub besides: Slab<Beside>,
     pub links: Slab<Link>,
     pub tunnels: Slab<Tunnel>,
     /// Those who wait for a place at a full cluster.
@@ -185,7 +194,11 @@ impl Core {
             let (spec, shared) = (spec.as_ref()?, shared.clusters.get(index)?.as_ref()?);
             let state = ClusterState::new(spec.clone(), shared.clone(), shard, seed);
             let idle = vec![IdleList::default(); spec.endpoints.len()];
-            Some(ClusterRuntime { idle, queue: WaitList::default(), state })
+            let retry = spec.retry.as_ref();
+            let budget =
+                retry.map(|r| Budget::new(r.budget_percent, r.budget_minimum, snapshot.runtime.shards));
+            let hedge = retry.and_then(|r| r.hedge_after).map(HedgeDelay::new);
+            Some(ClusterRuntime { idle, queue: WaitList::default(), state, budget, hedge })
         };
         let clusters: Vec<_> = snapshot.clusters.iter().enumerate().map(cluster).collect();
         Self {
@@ -196,6 +209,7 @@ impl Core {
             listeners: Vec::new(),
             conns: Slab::new(conns_max),
             exchanges: Slab::new(conns_max),
+            besides: Slab::new(conns_max),
             links: Slab::new(conns_max.saturating_mul(2)),
             tunnels: Slab::new(conns_max),
             waiters: Slab::new(conns_max),

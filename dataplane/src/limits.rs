@@ -320,6 +320,29 @@ pub const POOL_IDLE: Bound<u64> = bound(0, 256, 1 << 20);
 /// Attempts of one request at connecting: the first and the next endpoints.
 pub const CONNECT_ATTEMPTS: u32 = 8;
 
+// --- second attempts (cluster/{retry,budget,delay}.rs, exchange/beside.rs) ----------------------------------------
+
+/// Further attempts of one request of which bytes were written: each multiplies what a failing origin is sent.
+pub const RETRY_ATTEMPTS: Bound<u64> = bound(0, 1, 3);
+/// Second attempts in a hundred requests; 20 is what linkerd has as its default too.
+pub const RETRY_BUDGET_PERCENT: Bound<u64> = bound(0, 20, 100);
+/// Second attempts each second that are allowed whatever the share, over all shards, or a node with one request a second
+/// could make none (linkerd's default too).
+pub const RETRY_BUDGET_MINIMUM: Bound<u64> = bound(0, 10, 100_000);
+/// The budget is a share of the requests of the last so many seconds, counted in buckets of one second.
+pub const BUDGET_SECONDS: usize = 10;
+/// Largest request body that is held to be sent again, bytes: it lies in one lease.
+pub const REPLAY_BODY: Bound<u64> = bound(0, 16 * KIB, 63 * KIB);
+/// When a hedge begins, where that is a fixed time.
+pub const HEDGE_DELAY: Bound<Duration> = bound(ms(1), ms(100), secs(60));
+/// Percentiles that a hedge may wait for: below, nearly every request would be sent twice.
+pub const HEDGE_PERCENTILE: Bound<u64> = bound(50, 95, 99);
+/// First bytes of a cluster that a shard must have seen before their percentile means anything.
+pub const HEDGE_SAMPLES: u64 = 100;
+/// How often that percentile is taken anew, and what was seen counts half.
+pub const HEDGE_REFRESH: Duration = secs(1);
+pub const HEDGE_HALVE: Duration = secs(10);
+
 const _: () = assert!(
     REQUEST_LINE.max as usize + HEADER_BLOCK.max as usize + HEAD_ADDED_BYTES + 64
         <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM,
@@ -331,6 +354,14 @@ const _: () = assert!(
 );
 const _: () = assert!(EXHAUSTED_PAIRS.is_power_of_two());
 const _: () = assert!(ENDPOINTS_MAX < HASH_SLOTS);
+const _: () = assert!(
+    REPLAY_BODY.max as usize <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM,
+    "the largest body that is held fits one large lease"
+);
+const _: () = assert!(
+    RETRY_ATTEMPTS.max + 2 <= CONNECT_ATTEMPTS as u64,
+    "the first attempt, its repeats and a hedge are attempts too"
+);
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
 const _: () =
     assert!(SPLICE_STEP_LAST <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));

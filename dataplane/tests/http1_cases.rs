@@ -65,6 +65,7 @@ fn edits(head: &RequestHead) -> RequestEdits<'static> {
         trusted: false,
         scheme: "http",
         via: NODE,
+        copy: None,
         framing: head.framing,
         upgrade: head.upgrade_websocket,
         te_trailers: false,

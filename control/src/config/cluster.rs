@@ -3,7 +3,7 @@
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
-use super::{Environment, address, balance, host, later, source, sticky};
+use super::{Environment, address, balance, host, later, retry, source, sticky};
 use dataplane::limits;
 use dataplane::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HashOn, HostPolicy, Listener, Pool,
@@ -94,7 +94,8 @@ pub(super) static SECTION: Section = Section {
         Key::later("health", Shape::Table(&later::HEALTH), Nothing, "Active checks."),
         Key::later("outlier", Shape::Table(&later::OUTLIER), Nothing, "Passive checks."),
         Key::later("circuit_breaker", Shape::Table(&later::CIRCUIT_BREAKER), Nothing, "Circuit breaker."),
-        Key::later("retry", Shape::Table(&later::RETRY), NextExchange, "Second attempts."),
+        Key::new("retry", Shape::Table(&retry::SECTION), NextExchange, "Second attempts.")
+            .absent("failed connects and dead pooled connections only"),
         Key::new("sticky", Shape::Table(&sticky::SECTION), NextExchange, "Clients come back to their endpoint by a cookie.")
             .absent("none: they do not"),
         Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS to endpoints."),
@@ -241,6 +242,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 },
                 max_queued: table.count32("max_queued"),
                 send_proxy: send_proxy(table),
+                retry: retry::read(table),
                 pass_trailers: table.word("trailers") == "pass",
                 fail_open: table.flag("fail_open"),
             }

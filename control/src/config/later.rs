@@ -69,33 +69,6 @@ pub(super) static CIRCUIT_BREAKER: Section = Section {
     ],
 };
 
-pub(super) static RETRY: Section = Section {
-    path: "cluster.retry",
-    shared: false,
-    doc: "Trying a request again.",
-    keys: &[
-        key("attempts", "a whole number", NextExchange, "Further attempts."),
-        key(
-            "on",
-            "a list, as [\"connect\", \"reset\", \"timeout\", 503]",
-            NextExchange,
-            "What is tried again.",
-        ),
-        key(
-            "budget_percent",
-            "a whole number",
-            NextExchange,
-            "Share of requests that may be second attempts.",
-        ),
-        key(
-            "hedge_after",
-            "\"p95\" or a duration",
-            NextExchange,
-            "When a second attempt starts beside the first.",
-        ),
-    ],
-};
-
 pub(super) static AVAILABLE: Section = Section {
     path: "route.match.available",
     shared: false,

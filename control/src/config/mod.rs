@@ -17,6 +17,7 @@ mod process;
 mod reference;
 mod reply;
 mod report;
+mod retry;
 mod route;
 mod source;
 mod sticky;

@@ -1,7 +1,7 @@
 //! Writes docs/config.md from the key tables. A test fails when the file is stale.
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
-use super::{balance, cluster, later, listener, matching, process, reply, route, sticky, template};
+use super::{balance, cluster, later, listener, matching, process, reply, retry, route, sticky, template};
 use std::fmt::Write;
 
 /// Every section, in the manual's order.
@@ -35,7 +35,7 @@ pub fn sections() -> &'static [&'static Section] {
         &later::EXPECT_BODY,
         &later::OUTLIER,
         &later::CIRCUIT_BREAKER,
-        &later::RETRY,
+        &retry::SECTION,
     ];
     ALL
 }

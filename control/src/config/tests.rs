@@ -3,7 +3,7 @@
 use super::keys::Shape;
 use super::*;
 use dataplane::limits::{self, Bound};
-use dataplane::spec::{Action, ForwardedMode, HashOn, HostPolicy, TemplatePart, Variable};
+use dataplane::spec::{Action, ForwardedMode, HashOn, HedgeAfter, HostPolicy, TemplatePart, Variable};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -145,6 +145,14 @@ fn what_is_written_is_taken() {
     assert_eq!((tiers, app.fail_open, api.fail_open), (vec![0, 1, 7], true, false));
     assert_eq!((api.max_queued, api.timeouts.queue), (50, Duration::from_secs(10)));
     assert_eq!((app.max_queued, app.timeouts.queue), (1024, Duration::from_secs(5)));
+    let retry = api.retry.as_ref().unwrap();
+    assert_eq!(
+        (retry.attempts, retry.budget_percent, retry.budget_minimum, retry.replay_body),
+        (2, 10, 3, 4096)
+    );
+    assert!(retry.on.connect && retry.on.reset && retry.on.timeout && retry.on.statuses.has(504));
+    assert_eq!((retry.on.statuses.has(500), retry.hedge_after), (false, Some(HedgeAfter::Percentile(90))));
+    assert_eq!(app.retry, None);
     assert_eq!(
         (api.source_addresses.ports, app.source_addresses.ports),
         (PortRange::new(40_000, 49_999), None)
@@ -278,7 +286,7 @@ const KEYS: &[(&str, &str)] = &[
     ("cluster.health.expect_body", "contains regex"),
     ("cluster.outlier", "consecutive_failures failure_rate minimum_volume ejection_time max_ejected_percent"),
     ("cluster.circuit_breaker", "failure_threshold recovery_timeout trial_timeout"),
-    ("cluster.retry", "attempts on budget_percent hedge_after"),
+    ("cluster.retry", "attempts on budget_percent budget_minimum replay_body hedge_after"),
     ("cluster.sticky", "cookie indirect nocache http_only secure same_site domain path max_age key"),
 ];
 

@@ -4,6 +4,7 @@
 
 use dataplane::spec::{Protocol, Snapshot};
 use dataplane::stats::access_log::Record;
+use dataplane::stats::retries::{Retried, Retries};
 use std::io::Write as _;
 
 /// Appends the line of `record`, its newline included. Names come from `snapshot`.
@@ -57,6 +58,7 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
     line.number_if("queue_us", record.queue_us);
     line.number_if("first_byte_us", record.first_byte_us);
     line.number("attempts", u64::from(record.attempts));
+    write_retries(line, record.retries);
     line.word("link_reused", if record.link_reused { "true" } else { "false" });
     line.text_if("reason", record.refusal.map(|refusal| refusal.name().as_bytes()));
     line.text_if("close", record.close.map(|close| close.name().as_bytes()));
@@ -65,6 +67,22 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
         line.number("tunnel_up_bytes", record.tunnel_up_bytes);
         line.number("tunnel_down_bytes", record.tunnel_down_bytes);
     }
+}
+
+/// The reasons as a list of words, where there are any.
+fn write_retries(line: &mut Line<'_>, retries: Retries) {
+    if retries.is_empty() {
+        return;
+    }
+    line.key("retries");
+    let mut before = b'[';
+    for why in Retried::ALL.into_iter().filter(|why| retries.has(*why)) {
+        line.out.extend_from_slice(&[before, b'"']);
+        line.out.extend_from_slice(why.name().as_bytes());
+        line.out.push(b'"');
+        before = b',';
+    }
+    line.out.push(b']');
 }
 
 /// What there is to say of a connection of which nothing was read, or no more than whom its client asks for.
@@ -224,6 +242,7 @@ pub(super) mod tests {
             queue_us: Some(3),
             first_byte_us: Some(4),
             attempts: 1,
+            retries: Retries::NONE,
             link_reused: true,
             refusal: Some(Refusal::BareLf),
             close: Some(CloseReason::Refused),
@@ -247,6 +266,18 @@ pub(super) mod tests {
              \"client\":\"127.0.0.1:5\",\"method\":\"GET\",\"host\":\"a\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\
              \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"queue_us\":3,\"first_byte_us\":4,\
              \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"close\":\"refused\",\"request_number\":1}\n"
+        );
+    }
+
+    #[test]
+    fn why_a_request_was_tried_again_is_a_list_of_words() {
+        let mut record = Record { attempts: 3, ..record() };
+        record.retries.add(Retried::Status);
+        record.retries.add(Retried::BudgetEmpty);
+        let line = line(&record);
+        assert!(
+            line.contains(",\"attempts\":3,\"retries\":[\"status\",\"budget_empty\"],\"link_reused\":"),
+            "{line}"
         );
     }
 

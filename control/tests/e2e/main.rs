@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod queue;
 mod real_origins;
 mod refusals;
+mod retry;
 mod shards;
 mod smuggling;
 mod sni;

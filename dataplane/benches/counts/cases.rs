@@ -85,6 +85,7 @@ pub(crate) fn encode_a_request() {
         trusted: false,
         scheme: "http",
         via: "node",
+        copy: None,
         framing: Framing::None,
         upgrade: false,
         te_trailers: false,

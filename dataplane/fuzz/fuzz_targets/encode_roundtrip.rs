@@ -27,6 +27,7 @@ fuzz_target!(|data: &[u8]| {
         trusted: choice & 4 != 0,
         scheme: "http",
         via: "node",
+        copy: None,
         framing: head.framing,
         upgrade: head.upgrade_websocket && choice & 8 != 0,
         te_trailers: choice & 16 != 0,

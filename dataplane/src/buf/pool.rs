@@ -93,6 +93,18 @@ impl Pool {
         }
         None
     }
+    /// As [`Pool::take`], but not from the reserve (invariant 18): for what is good to have and can be done without.
+    pub fn take_spare(&mut self, class: Class) -> Option<Lease> {
+        let shelf = self.shelf(class);
+        let reserve = shelf.place.len() / POOL_RESERVE_DIVISOR as usize;
+        if shelf.free.len() <= reserve { None } else { self.take(class) }
+    }
+    /// Another lease with the bytes of `lease`, of the smallest class that holds them; `None` when all are out.
+    pub fn copy(&mut self, lease: &Lease) -> Option<Lease> {
+        let mut copy = self.take(Class::for_bytes(lease.len())?)?;
+        self.append_lease(&mut copy, lease);
+        Some(copy)
+    }
     /// A lease with a copy of `bytes`; `None` when no class is large enough or all are out.
     pub fn take_copy(&mut self, bytes: &[u8]) -> Option<Lease> {
         let mut lease = self.take(Class::for_bytes(bytes.len())?)?;
@@ -250,6 +262,14 @@ mod tests {
         let twin = Lease::mint(lease.class(), lease.index(), 0, 0);
         pool.give_back(lease);
         pool.give_back(twin);
+    }
+
+    #[test]
+    fn what_can_be_done_without_keeps_the_reserve() {
+        let mut pool = pool();
+        let leases: Vec<_> = (0..20).map_while(|_| pool.take_spare(Class::Small)).collect();
+        assert_eq!((leases.len(), pool.free(Class::Small)), (14, 2));
+        leases.into_iter().for_each(|l| pool.give_back(l));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! `pick` ends in one `end_request`, each `open_link` in one `close_link`, each `park_link` in one `unpark_link`.
 
 pub mod balance;
+pub mod budget;
 pub mod capacity;
 pub mod condition;
+pub mod delay;
 pub mod eligible;
 pub mod exhausted;
 mod hint;

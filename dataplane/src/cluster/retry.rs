@@ -1,12 +1,16 @@
-//! May a request that failed before its response began be tried again, and where? Pure: facts in, a decision out.
+//! May a request be tried again that failed, or was answered with what counts as failing, and where? Pure: facts in, a
+//! decision out.
 //!
 //! RFC 9110 section 9.2.2: once any byte of a request was written, only an idempotent one may be repeated (threats B02,
 //! B03). A request of which the origin saw nothing may go anywhere.
 
 use crate::fault::Refusal;
 use crate::limits::CONNECT_ATTEMPTS;
+use crate::spec::Retry;
+use crate::stats::retries::Retried;
 
-/// Requests repeated after a link was lost: one that kills each endpoint it meets must not meet them all.
+/// Requests repeated after a link was lost, where no `[cluster.retry]` says how many, and after a stale pooled one in any
+/// case: one that kills each endpoint it meets must not meet them all.
 const REPEATS: u32 = 1;
 
 /// How an attempt failed.
@@ -18,8 +22,10 @@ pub enum Failure {
     Closed,
     /// The origin reset an established link, or a send on it failed.
     Reset,
-    /// The link works but the origin was too slow or its answer invalid: it may be at work on the request.
-    Other,
+    /// The link works but the origin was too slow: it may be at work on the request.
+    Timeout,
+    /// The origin answered, with this.
+    Status(u16),
 }
 
 /// A failed attempt, and what came before it.
@@ -32,13 +38,15 @@ pub struct Attempt {
     pub idempotent: bool,
     /// Any byte of the request may have been written to the link: a send was submitted and did not fail with nothing sent.
     pub request_bytes: bool,
-    /// Any byte of a response arrived, interim responses included.
+    /// Any byte of a response arrived, interim responses included; of a [`Failure::Status`] before its head.
     pub response_bytes: bool,
     /// Everything of the request so far is still held and can be sent again.
     pub replayable: bool,
+    /// The request is itself a second attempt, of a proxy in front of this one.
+    pub nested: bool,
     /// Attempts of this request so far, this one included.
     pub attempts: u32,
-    /// Times this request was already repeated after a lost link.
+    /// Times this request was already repeated after bytes of it were written, or its link was lost.
     pub repeats: u32,
 }
 
@@ -54,25 +62,61 @@ pub enum Again {
 }
 
 impl Attempt {
-    /// Whether and where the request may be tried again.
-    pub fn again(&self) -> Again {
+    /// Whether and where the request may be tried again. `policy` is `[cluster.retry]`.
+    pub fn again(&self, policy: Option<&Retry>) -> Again {
         match self.failure {
-            Failure::Other => Again::Never,
             // Nothing was written, whatever the method.
-            Failure::Connect if self.attempts < CONNECT_ATTEMPTS => Again::Elsewhere,
-            Failure::Connect => Again::Never,
-            Failure::Closed | Failure::Reset => self.after_loss(),
+            Failure::Connect => {
+                let wanted = policy.is_none_or(|policy| policy.on.connect);
+                if wanted && self.attempts < CONNECT_ATTEMPTS { Again::Elsewhere } else { Again::Never }
+            }
+            _ if !self.is_harmless() => Again::Never,
+            Failure::Closed | Failure::Reset => self.after_loss(policy),
+            Failure::Timeout => self.within(policy.filter(|policy| policy.on.timeout)),
+            Failure::Status(status) => self.within(policy.filter(|policy| policy.on.statuses.has(status))),
         }
     }
 
-    fn after_loss(&self) -> Again {
-        let harmless = !self.request_bytes || self.idempotent;
-        if !harmless || !self.replayable || self.response_bytes || self.repeats >= REPEATS {
-            Again::Never
-        } else if self.pooled {
-            Again::FreshLink
-        } else {
-            Again::Elsewhere
+    /// A second attempt does no harm, whoever wants it.
+    fn is_harmless(&self) -> bool {
+        let unseen = !self.request_bytes;
+        // Another proxy's second attempt is nobody's first: were it repeated, attempts would multiply.
+        (unseen || self.idempotent && !self.nested) && self.replayable && !self.response_bytes
+    }
+
+    fn after_loss(&self, policy: Option<&Retry>) -> Again {
+        if self.pooled {
+            // The link was stale, not the origin: once, whatever the policy.
+            let most = policy.map_or(REPEATS, |policy| u32::from(policy.attempts).max(REPEATS));
+            return if self.repeats < most { Again::FreshLink } else { Again::Never };
+        }
+        match policy {
+            Some(policy) => self.within(Some(policy).filter(|policy| policy.on.reset)),
+            None if self.repeats < REPEATS => Again::Elsewhere,
+            None => Again::Never,
+        }
+    }
+
+    /// Elsewhere, where the policy wants that and allows one more.
+    fn within(&self, policy: Option<&Retry>) -> Again {
+        match policy {
+            Some(policy) if self.repeats < u32::from(policy.attempts) => Again::Elsewhere,
+            _ => Again::Never,
+        }
+    }
+
+    /// Whether one more attempt is paid for by the budget: not if no origin has had any work with this one.
+    pub fn is_paid_for(&self) -> bool {
+        self.request_bytes && self.failure != Failure::Connect
+    }
+
+    /// Why it is tried again, for counters and the log.
+    pub fn why(&self) -> Retried {
+        match self.failure {
+            Failure::Connect => Retried::Connect,
+            Failure::Closed | Failure::Reset => Retried::Reset,
+            Failure::Timeout => Retried::Timeout,
+            Failure::Status(_) => Retried::Status,
         }
     }
 
@@ -85,89 +129,10 @@ impl Attempt {
         match self.failure {
             Failure::Connect => Refusal::ConnectFailed,
             Failure::Reset => Refusal::OriginReset,
-            Failure::Closed | Failure::Other => Refusal::OriginClosed,
+            Failure::Closed | Failure::Timeout | Failure::Status(_) => Refusal::OriginClosed,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FRESH: Attempt = Attempt {
-        failure: Failure::Closed,
-        pooled: false,
-        idempotent: true,
-        request_bytes: true,
-        response_bytes: false,
-        replayable: true,
-        attempts: 0,
-        repeats: 0,
-    };
-    const POOLED: Attempt = Attempt { pooled: true, ..FRESH };
-
-    #[test]
-    fn each_case_has_its_answer() {
-        let post = |attempt| Attempt { idempotent: false, ..attempt };
-        let unsent = |attempt| Attempt { request_bytes: false, ..attempt };
-        let failed = |attempts| Attempt { failure: Failure::Connect, attempts, ..unsent(FRESH) };
-        let rows = [
-            ("a GET on a dead pooled link", POOLED, Again::FreshLink),
-            ("reset instead of closed", Attempt { failure: Failure::Reset, ..POOLED }, Again::FreshLink),
-            ("a GET on a fresh link that dies", FRESH, Again::Elsewhere),
-            ("a POST of which bytes were written", post(POOLED), Again::Never),
-            ("a POST on a fresh link", post(FRESH), Again::Never),
-            ("a POST provably unsent", post(unsent(POOLED)), Again::FreshLink),
-            ("a POST provably unsent on a fresh link", post(unsent(FRESH)), Again::Elsewhere),
-            ("an answer had begun", Attempt { response_bytes: true, ..POOLED }, Again::Never),
-            ("a body that is gone", Attempt { replayable: false, ..POOLED }, Again::Never),
-            ("a second time", Attempt { repeats: 1, ..POOLED }, Again::Never),
-            ("a second time, fresh", Attempt { repeats: 1, ..FRESH }, Again::Never),
-            ("a timeout", Attempt { failure: Failure::Other, ..POOLED }, Again::Never),
-            ("a timeout before a byte", Attempt { failure: Failure::Other, ..unsent(FRESH) }, Again::Never),
-            ("a refused connect", failed(1), Again::Elsewhere),
-            ("a refused connect of a POST", post(failed(1)), Again::Elsewhere),
-            ("the last but one connect", failed(CONNECT_ATTEMPTS - 1), Again::Elsewhere),
-            ("the last connect", failed(CONNECT_ATTEMPTS), Again::Never),
-        ];
-        for (what, attempt, again) in rows {
-            assert_eq!(attempt.again(), again, "{what}");
-        }
-    }
-
-    /// RFC 9110 9.2.2 over every combination of facts.
-    #[test]
-    fn a_written_request_that_is_not_idempotent_is_never_repeated() {
-        let failures = [Failure::Connect, Failure::Closed, Failure::Reset, Failure::Other];
-        for failure in failures {
-            for bits in 0u32..32 {
-                let bit = |n: u32| bits >> n & 1 == 1;
-                let attempt = Attempt {
-                    failure,
-                    pooled: bit(0),
-                    idempotent: bit(1),
-                    request_bytes: bit(2) && failure != Failure::Connect,
-                    response_bytes: bit(3),
-                    replayable: bit(4),
-                    attempts: 1,
-                    repeats: 0,
-                };
-                if attempt.request_bytes && !attempt.idempotent {
-                    assert_eq!(attempt.again(), Again::Never, "{attempt:?}");
-                }
-                if attempt.response_bytes && failure != Failure::Connect {
-                    assert_eq!(attempt.again(), Again::Never, "{attempt:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_lost_link_is_named() {
-        let post = Attempt { idempotent: false, ..POOLED };
-        assert_eq!(post.refusal(), Refusal::OriginClosedAfterWrite);
-        assert_eq!(FRESH.refusal(), Refusal::OriginClosed);
-        assert_eq!(Attempt { failure: Failure::Reset, ..FRESH }.refusal(), Refusal::OriginReset);
-        assert_eq!(Attempt { failure: Failure::Connect, ..FRESH }.refusal(), Refusal::ConnectFailed);
-    }
-}
+mod tests;

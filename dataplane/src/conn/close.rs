@@ -82,12 +82,12 @@ pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Opt
     }
     let Some(mut x) = core.exchanges.remove(xid) else { return };
     debug_assert!(
-        x.link.is_none() && x.waiter.is_none(),
+        x.link.is_none() && x.waiter.is_none() && x.beside.is_none(),
         "an exchange ended with its link or its place in a queue"
     );
     x.down_bulk.drop_pipe(io);
     x.up_bulk.drop_pipe(io);
-    for lease in [x.head_bytes.take(), x.link_rx.take()].into_iter().flatten() {
+    for lease in [x.head_bytes.take(), x.link_rx.take(), x.held.take()].into_iter().flatten() {
         core.pool.give_back(lease);
     }
     if core.spare_heads.len() < limits::SPARE_HEADS {
@@ -189,14 +189,17 @@ pub fn oldest_idle(core: &mut Core, io: &mut impl Io) {
 /// Closes the conn that holds buffers and has been longest without progress (invariant 18). Only for emergencies.
 pub fn evict(core: &mut Core, io: &mut impl Io) {
     let now = core.now().into();
-    let Core { conns, exchanges, links, tunnels, .. } = &*core;
+    let Core { conns, exchanges, besides, links, tunnels, .. } = &*core;
     let is_big = |lease: &Option<Lease>| lease.as_ref().is_some_and(|l| l.class() > Class::Tiny);
     let link_of = |c: &Conn| match c.tunnel.and_then(|t| tunnels.get(t)) {
         Some(tunnel) => tunnel.link,
         None => c.exchange.and_then(|x| exchanges.get(x)).and_then(|x| x.link),
     };
     let holds = |c: &Conn| {
-        let received = c.exchange.and_then(|x| exchanges.get(x)).is_some_and(|x| is_big(&x.link_rx));
+        let received = c.exchange.and_then(|x| exchanges.get(x)).is_some_and(|x| {
+            let beside = x.beside.and_then(|at| besides.get(at));
+            is_big(&x.link_rx) || is_big(&x.held) || beside.is_some_and(|beside| is_big(&beside.rx))
+        });
         let going_up = link_of(c).and_then(|l| links.get(l)).is_some_and(|l| l.stream.queued() > 0);
         c.phase() != Phase::Closing && (is_big(&c.rx) || c.stream.queued() > 0 || received || going_up)
     };

@@ -195,6 +195,10 @@ fn await_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>
     }
     let queued = x.link.and_then(|l| links.get(l)).map_or(0, |l| l.stream.queued());
     if queued < QUEUE_HIGH {
+        if let Some(lease) = conn.rx.take() {
+            // It came while the link was lost on which what was held before goes out once more.
+            return feed(core, io, id, xid, lease);
+        }
         conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));
         deadline::on_body_awaited(core, id);
     } else {

@@ -1,7 +1,7 @@
 //! A conn: one downstream connection, from accept to close. This file is the map: phases, and which file takes an event.
 //!
 //! `open` lets it in; `preface` reads what stands before its own bytes; `tcp` takes it from there on a tcp listener. On an
-//! http one `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says; `relay` writes responses
+//! http one `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says, `hedge` what one beside it says; `relay` writes responses
 //! to the client; `reply` writes our own. `queue` gives places at full clusters to those who wait; `deadline` says what a
 //! passed deadline means; `close` ends it.
 
@@ -9,6 +9,7 @@ pub mod brief;
 pub mod bulk;
 pub mod close;
 pub mod deadline;
+pub mod hedge;
 pub mod http1;
 pub mod open;
 pub mod preface;

@@ -92,7 +92,7 @@ fn serve(core: &mut Core, io: &mut impl Io, cluster: ClusterId) -> bool {
         let (served, eager) = match waiter.owner {
             Owner::Exchange(x) => serve_exchange(core, io, x),
             Owner::Tunnel(t) => serve_tunnel(core, io, t),
-            Owner::None => continue,
+            Owner::None | Owner::Beside(_) => continue,
         };
         // Where one who would take any place finds none, nobody does.
         if served || eager {
@@ -194,7 +194,7 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Waiter>) {
                 tcp::no_link(core, io, conn, Refusal::QueueTimeout);
             }
         }
-        Some(Owner::None) => {
+        Some(Owner::None | Owner::Beside(_)) => {
             queue::leave(core, id);
         }
         None => {}

@@ -5,7 +5,7 @@ use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{QUEUE_HIGH, push_last_chunk};
 use crate::exchange::response::{self, Next};
-use crate::exchange::{Down, Exchange, Up, attempt};
+use crate::exchange::{Down, Exchange, Up, again, attempt, beside};
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Expect, Io};
 use crate::limits;
@@ -23,11 +23,19 @@ pub fn pump(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) 
             Next::NeedMore => break,
             Next::Interim => write_interim(core, id, xid),
             Next::Head => {
+                if let Some(step) = again::on_answer(core, io, xid) {
+                    flush(core, io, id);
+                    return upstream::take_step(core, io, id, xid, step);
+                }
+                beside::cancel(core, io, xid);
                 if let Err(refusal) = write_head(core, id, xid) {
                     return upstream::on_response_failed(core, io, id, xid, refusal);
                 }
             }
-            Next::Upgraded => return upgrade(core, io, id, xid),
+            Next::Upgraded => {
+                beside::cancel(core, io, xid);
+                return upgrade(core, io, id, xid);
+            }
             Next::Data(lease, end) => {
                 if !write_data(core, id, xid, lease, end) {
                     return upstream::on_response_failed(core, io, id, xid, Refusal::BuffersExhausted);
@@ -218,6 +226,9 @@ fn encode(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>, interim: bool) -> Op
 }
 
 fn write_head(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>) -> Result<(), Refusal> {
+    if let Some(x) = core.exchanges.get_mut(xid) {
+        response::accept(&mut core.pool, x);
+    }
     let lease = encode(core, id, xid, false).ok_or(Refusal::BuffersExhausted)?;
     let Core { pool, exchanges, conns, .. } = core;
     let (Some(x), Some(conn)) = (exchanges.get_mut(xid), conns.get_mut(id)) else {

@@ -4,11 +4,11 @@ use super::{Conn, http1, reply, upstream};
 use crate::buf::{Lease, Pool};
 use crate::cluster::balance::Hint;
 use crate::core::Core;
-use crate::exchange::{Attempt, Exchange, attempt};
+use crate::exchange::{Attempt, Exchange, attempt, replay};
 use crate::fault::Refusal;
 use crate::io::{Io, Mono};
 use crate::proto::http1::{BodyDecoder, via_names};
-use crate::proto::{Framing, Method};
+use crate::proto::{FieldName, Framing, Method};
 use crate::route;
 use crate::spec::{Action, Cluster, ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::table::Id;
@@ -182,9 +182,16 @@ fn forward(
     if is_loop(core, xid) {
         return reply::refuse(core, io, id, Refusal::Loop);
     }
-    let pass_trailers = core.snapshot.cluster(cluster).is_some_and(|c| c.pass_trailers);
     let hint = hint(core, id, xid, cluster);
-    let Some(x) = core.exchanges.get_mut(xid) else { return };
+    let Core { snapshot, exchanges, .. } = core;
+    let (Some(spec), Some(x)) = (snapshot.cluster(cluster), exchanges.get_mut(xid)) else { return };
+    let pass_trailers = spec.pass_trailers;
+    x.nested = x.head.names.has(FieldName::RingwayAttempt);
+    if let Some(policy) = &spec.retry {
+        replay::prepare(x, policy);
+        let able = x.head.method.is_idempotent() && !x.nested && !x.head.upgrade_websocket;
+        x.may_hedge = able && policy.hedge_after.is_some();
+    }
     x.cluster = Some(cluster);
     x.timeouts = Some(timeouts);
     x.pass_trailers = pass_trailers;

@@ -1,9 +1,10 @@
 //! What the link of a conn's exchange or tunnel says, and what the exchange does about it.
 
-use super::{Conn, bulk::down, close, http1, on_tunnel_fate, relay, reply, tcp};
+use super::{Conn, bulk::down, close, hedge, http1, on_tunnel_fate, relay, reply, tcp};
 use crate::core::Core;
-use crate::exchange::attempt::{self, Loss, Step};
-use crate::exchange::{Attempt, Down, Exchange, Up, request, response};
+use crate::exchange::again::{self, Loss};
+use crate::exchange::attempt::{self, Step};
+use crate::exchange::{Attempt, Down, Exchange, Up, replay, request, response};
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Completion, Errno, Io, Kind, Outcome};
 use crate::link::{self, Link, Owner, Phase as LinkPhase};
@@ -29,14 +30,14 @@ pub fn on_completion(core: &mut Core, io: &mut impl Io, id: Id<Link>, completion
 fn leased_to(core: &Core, id: Id<Link>) -> Option<(Id<Conn>, Id<Exchange>)> {
     match core.links.get(id)?.owner {
         Owner::Exchange(x) => Some((core.conn_of(x)?, x)),
-        Owner::None | Owner::Tunnel(_) => None,
+        Owner::None | Owner::Beside(_) | Owner::Tunnel(_) => None,
     }
 }
 
 fn tunnel_of(core: &Core, id: Id<Link>) -> Option<(Id<Conn>, Id<Tunnel>)> {
     match core.links.get(id)?.owner {
         Owner::Tunnel(t) => Some((core.tunnels.get(t)?.conn, t)),
-        Owner::None | Owner::Exchange(_) => None,
+        Owner::None | Owner::Beside(_) | Owner::Exchange(_) => None,
     }
 }
 
@@ -52,7 +53,12 @@ fn on_connect(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: Outcome)
     if let Some((conn, tunnel)) = tunnel_of(core, id) {
         return tcp::on_connect_ended(core, io, conn, tunnel, &outcome);
     }
-    let Some((conn, x)) = leased_to(core, id) else { return link::close_when_quiet(core, io, id) };
+    let Some((conn, x)) = leased_to(core, id) else {
+        return match hedge::of(core, id) {
+            Some((conn, x)) => hedge::on_connect_ended(core, io, conn, x, &outcome),
+            None => link::close_when_quiet(core, io, id),
+        };
+    };
     match outcome {
         Outcome::Connected => {
             attempt::on_connected(core, x);
@@ -76,6 +82,7 @@ pub fn take_step(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchan
             Err(refusal) => reply::refuse(core, io, id, refusal),
         },
         Step::Refuse(refusal) => reply::refuse(core, io, id, refusal),
+        Step::Respond => relay::pump(core, io, id, xid),
         Step::Send => send_request(core, io, id, xid),
     }
 }
@@ -87,10 +94,24 @@ fn send_request(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchang
     if let Err(refusal) = announced.and_then(|()| request::send_head(core, io, xid)) {
         return reply::refuse(core, io, id, refusal);
     }
+    if core.exchanges.get(xid).is_some_and(|x| x.up() == Up::Body && x.body_taken)
+        && let Some(link) = link
+    {
+        match replay::push_held(core, xid, link) {
+            Ok(true) => {
+                if let Some(x) = core.exchanges.get_mut(xid) {
+                    x.enter_up(Up::Done);
+                }
+            }
+            Ok(false) => {}
+            Err(refusal) => return reply::refuse(core, io, id, refusal),
+        }
+        link::flush(core, io, link);
+    }
     attempt::await_response(core, io, xid);
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.body_since = now;
-    if x.up() == Up::Done {
+    if x.up() == Up::Done || x.body_taken {
         return http1::continue_body(core, io, id);
     }
     match core.conns.get_mut(id).and_then(|c| c.rx.take()) {
@@ -105,7 +126,7 @@ fn send_request(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchang
 }
 
 fn lose(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, loss: Loss) {
-    let step = attempt::on_lost(core, io, xid, loss);
+    let step = again::on_lost(core, io, xid, loss);
     take_step(core, io, id, xid, step);
 }
 
@@ -134,6 +155,9 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, ou
         }
         (LinkPhase::Leased, Some((conn, x)), _) => on_ended(core, io, conn, x, Refusal::OriginReset),
         (phase, _, outcome) => {
+            if let Some((conn, x)) = hedge::of(core, id) {
+                return hedge::on_recv(core, io, conn, x, outcome);
+            }
             if let Outcome::Received(lease) = outcome {
                 core.pool.give_back(lease);
             }
@@ -167,7 +191,10 @@ pub fn on_response_failed(
 ) {
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     if matches!(x.down(), Down::Waiting | Down::Head) {
-        return reply::refuse(core, io, id, refusal);
+        return match again::on_broken(core, io, xid) {
+            Some(step) => take_step(core, io, id, xid, step),
+            None => reply::refuse(core, io, id, refusal),
+        };
     }
     x.refusal = Some(refusal);
     core.stats.refusal(refusal).add(1);
@@ -196,7 +223,7 @@ fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, n:
         return link::close_when_quiet(core, io, id);
     }
     link::flush(core, io, id);
-    let Some((conn, x)) = leased_to(core, id) else { return };
+    let Some((conn, x)) = leased_to(core, id) else { return hedge::on_sent(core, id) };
     attempt::time_response(core, x);
     if core.exchanges.get(x).is_some_and(|x| x.up() == Up::Body) {
         http1::continue_body(core, io, conn);
@@ -240,7 +267,10 @@ pub(super) fn on_link_takes_no_more(core: &mut Core, io: &mut impl Io, id: Id<Li
     match leased_to(core, id) {
         Some((conn, x)) if !receiving => on_ended(core, io, conn, x, Refusal::OriginReset),
         Some((_, x)) => attempt::time_last_words(core, x),
-        None => link::close_when_quiet(core, io, id),
+        None => match hedge::of(core, id) {
+            Some((_, x)) => hedge::on_takes_no_more(core, io, x, receiving),
+            None => link::close_when_quiet(core, io, id),
+        },
     }
 }
 
@@ -300,6 +330,18 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
                 Some(Attempt::Sending) => lose(core, io, conn, x, Loss::timeout(refusal)),
                 _ => on_response_failed(core, io, conn, x, refusal),
             }
+        }
+        (LinkPhase::Leased, Some((conn, x))) => {
+            if core.exchanges.get(x).is_some_and(|x| x.hedge_by <= now) {
+                hedge::start(core, io, conn, x);
+            }
+            link::settle(core, id);
+        }
+        (_, None)
+            if (read || write)
+                && let Some((_, x)) = hedge::of(core, id) =>
+        {
+            hedge::on_too_slow(core, io, x);
         }
         _ => link::settle(core, id),
     }

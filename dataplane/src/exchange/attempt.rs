@@ -1,8 +1,7 @@
 //! Having a request answered: choose an endpoint, take an idle link or connect, and try elsewhere where that is allowed.
 
-use super::{Attempt, Down, Exchange, Up};
+use super::{Attempt, Down, Exchange, Up, beside};
 use crate::cluster::balance::Hint;
-use crate::cluster::retry::{self, Again, Failure};
 use crate::cluster::{PickError, Tried};
 use crate::core::Core;
 use crate::fault::Refusal;
@@ -24,28 +23,8 @@ pub enum Step {
     Queue,
     /// No endpoint is left, or the request must not be repeated: answer this.
     Refuse(Refusal),
-}
-
-/// How an attempt was lost before any byte of its response came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loss {
-    pub failure: Failure,
-    /// What the client is told if the request is not tried again.
-    pub refusal: Refusal,
-}
-
-impl Loss {
-    pub fn connect(refusal: Refusal) -> Self {
-        Self { failure: Failure::Connect, refusal }
-    }
-    /// A deadline passed: the origin may be at work on the request.
-    pub fn timeout(refusal: Refusal) -> Self {
-        Self { failure: Failure::Other, refusal }
-    }
-    pub fn link(refusal: Refusal) -> Self {
-        let failure = if refusal == Refusal::OriginReset { Failure::Reset } else { Failure::Closed };
-        Self { failure, refusal }
-    }
+    /// The same, but an endpoint has answered before: pass that on.
+    Respond,
 }
 
 /// Picks that may find their endpoint's last place taken by another shard before the request waits.
@@ -54,15 +33,21 @@ const LOST_RACES: u32 = 4;
 /// Begins the next attempt of an exchange. The first does not overtake those who wait.
 pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
     let first = core.exchanges.get(id).filter(|x| x.attempts == 0).and_then(|x| x.cluster);
-    if first.is_some_and(|cluster| link::queue::is_ahead(core, cluster)) {
-        return Step::Queue;
+    if let Some(cluster) = first {
+        let now = core.now();
+        if let Some(budget) = core.cluster_mut(cluster).and_then(|runtime| runtime.budget.as_mut()) {
+            budget.on_request(now);
+        }
+        if link::queue::is_ahead(core, cluster) {
+            return Step::Queue;
+        }
     }
-    begin(core, io, id)
+    begin(core, io, id, None)
 }
 
 /// As [`start`], for an exchange that waits and whose turn it is. [`Step::Queue`] says that it waits on.
 pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
-    begin(core, io, id)
+    begin(core, io, id, None)
 }
 
 /// Waits for a place.
@@ -93,9 +78,14 @@ pub fn end_wait(core: &mut Core, id: Id<Exchange>) {
     }
 }
 
-fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
+/// `picked` is an endpoint that was picked already, with a running request counted on it.
+pub(super) fn begin(
+    core: &mut Core,
+    io: &mut impl Io,
+    id: Id<Exchange>,
+    mut picked: Option<EndpointId>,
+) -> Step {
     let mut lost_races = 0;
-    let now = core.now();
     loop {
         let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(Refusal::NoEndpoint) };
         let failure = x.failure;
@@ -103,12 +93,17 @@ fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
             return Step::Refuse(Refusal::NoEndpoint);
         };
         if u32::from(x.attempts) >= limits::CONNECT_ATTEMPTS {
+            if let Some(endpoint) = picked {
+                end_request(core, (cluster, endpoint));
+            }
             return Step::Refuse(failure.unwrap_or(Refusal::ConnectFailed));
         }
-        let (tried, hint) = (x.tried, Hint { now, ..x.hint });
-        let (fresh, avoid) = (x.fresh, x.avoid);
-        let Some(runtime) = core.cluster_mut(cluster) else { return Step::Refuse(Refusal::NoEndpoint) };
-        let endpoint = match runtime.state.pick(&tried, hint) {
+        let (tried, fresh, avoid) = (x.tried, x.fresh, x.avoid);
+        let choice = match picked.take() {
+            Some(endpoint) => Ok(endpoint),
+            None => pick(core, id, &tried),
+        };
+        let endpoint = match choice {
             Ok(endpoint) => endpoint,
             Err(_) if fresh && avoid => {
                 // Nothing else may be had: the endpoint of the stale link is as good as it was, over a new connection.
@@ -159,6 +154,17 @@ fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Step {
     }
 }
 
+/// An endpoint for an exchange that is none of `tried`, with a running request counted on it.
+pub(super) fn pick(core: &mut Core, id: Id<Exchange>, tried: &Tried) -> Result<EndpointId, PickError> {
+    let now = core.now();
+    let Some(x) = core.exchanges.get(id) else { return Err(PickError::NoEndpoint) };
+    let (cluster, hint) = (x.cluster, Hint { now, ..x.hint });
+    let Some(runtime) = cluster.and_then(|cluster| core.cluster_mut(cluster)) else {
+        return Err(PickError::NoEndpoint);
+    };
+    runtime.state.pick(tried, hint)
+}
+
 fn lease(core: &mut Core, id: Id<Exchange>, taken: Id<Link>, endpoint: EndpointId) {
     let now = core.now();
     core.stats.links_reused.add(1);
@@ -196,7 +202,7 @@ fn connect(
 }
 
 /// Gives the running-request slot back.
-fn end_request(core: &mut Core, (cluster, endpoint): (ClusterId, EndpointId)) {
+pub(super) fn end_request(core: &mut Core, (cluster, endpoint): (ClusterId, EndpointId)) {
     link::queue::end_request(core, cluster, endpoint);
 }
 
@@ -220,59 +226,16 @@ pub fn on_head(core: &mut Core, id: Id<Exchange>) {
     }
 }
 
-/// The attempt was lost before any byte of a response. Closes its link and decides what comes next.
-pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) -> Step {
-    let Some(x) = core.exchanges.get(id) else { return Step::Refuse(loss.refusal) };
-    // A send that is still in flight may have written bytes already.
-    let written = x.link.and_then(|l| core.links.get(l)).is_some_and(|l| l.wrote || l.stream.is_sending());
-    let facts = retry::Attempt {
-        failure: loss.failure,
-        pooled: x.pooled,
-        idempotent: x.head.method.is_idempotent(),
-        request_bytes: written,
-        response_bytes: x.attempt() == Attempt::Receiving,
-        replayable: !x.body_taken,
-        attempts: u32::from(x.attempts),
-        repeats: u32::from(x.repeated),
-    };
-    let endpoint = x.endpoint;
-    release(core, io, id);
-    let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(loss.refusal) };
-    let again = facts.again();
-    match again {
-        Again::Never if loss.failure == Failure::Other || loss.failure == Failure::Connect => {
-            return Step::Refuse(loss.refusal);
-        }
-        Again::Never => return Step::Refuse(facts.refusal()),
-        Again::Elsewhere => {
-            if let Some(endpoint) = endpoint {
-                x.tried.add(endpoint);
-            }
-        }
-        Again::FreshLink => {
-            // The link was stale, or its endpoint is dying: another one first, while there is one (threat B02).
-            x.fresh = true;
-            x.avoid = true;
-            if let Some(endpoint) = endpoint {
-                x.tried.add(endpoint);
-            }
-        }
-    }
-    x.failure = Some(loss.refusal);
-    if loss.failure != Failure::Connect {
-        x.repeated = true;
-        x.enter_up(Up::Head);
-        // While the next link is reached, the client may be received from.
-        x.up_bulk.forget_readable();
-    }
-    x.enter_attempt(Attempt::Queued);
-    core.stats.retries.add(1);
-    start(core, io, id)
-}
-
-/// The attempt is over: it waits for nothing, its link is closed and the endpoint's request slot is free.
+/// The attempt is over, and whatever is beside it: it waits for nothing, its link is closed and the endpoint's request slot
+/// is free.
 pub fn release(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     end_wait(core, id);
+    release_link(core, io, id);
+    beside::drop(core, io, id);
+}
+
+/// Closes the attempt's link, and frees the endpoint's request slot.
+pub(super) fn release_link(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     if let Some(link) = detach(core, id) {
         drop_upload(core, io, id);
         link::close(core, io, link);
@@ -333,6 +296,7 @@ pub fn time_response(core: &mut Core, id: Id<Exchange>) {
     if let Some(l) = core.links.get_mut(link) {
         l.deadlines.read_by = if runs { now.after(timeouts.response_header) } else { Mono::MAX };
     }
+    beside::time(core, id);
     link::settle(core, link);
 }
 

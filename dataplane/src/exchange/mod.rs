@@ -1,10 +1,15 @@
 //! An exchange: one request and its response. Two halves that advance independently, and the attempts to have it answered.
 //!
-//! `attempt` finds and reaches an endpoint; `request` carries head and body up; `response` reads what comes down.
+//! `attempt` finds and reaches an endpoint, `again` decides what follows when that fails, `beside` has a second attempt
+//! beside the first; `request` carries head and body
+//! up, and `replay` does so once more; `response` reads what comes down.
 //! An exchange does not know how its conn speaks to the client: `conn` asks it for the next piece and writes it.
 
+pub mod again;
 pub mod attempt;
+pub mod beside;
 pub mod record;
+pub mod replay;
 pub mod request;
 pub mod response;
 
@@ -20,7 +25,9 @@ use crate::link::queue::Waiter;
 use crate::proto::http1::{BodyDecoder, Scan};
 use crate::proto::{Framing, RequestHead, ResponseHead};
 use crate::spec::{ClusterId, ClusterTimeouts, EndpointId, RouteId};
+use crate::stats::retries::Retries;
 use crate::table::Id;
+use beside::Beside;
 
 /// How far the request has gone up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -114,15 +121,16 @@ pub enum Attempt {
 impl Attempt {
     pub const ALL: [Self; 5] = [Self::Queued, Self::Connecting, Self::Sending, Self::Receiving, Self::Ended];
 
-    /// The transition table: back to `Queued` while nothing was received.
+    /// The transition table: back to `Queued` while nothing was passed on. `Queued` to `Receiving` is an attempt that was
+    /// put aside, or ran beside the first, and takes its place.
     pub const fn may_become(self, next: Self) -> bool {
         use Attempt::{Connecting, Ended, Queued, Receiving, Sending};
         matches!(
             (self, next),
-            (Queued, Connecting | Sending | Ended)
+            (Queued, Connecting | Sending | Receiving | Ended)
                 | (Connecting, Sending | Queued | Ended)
                 | (Sending, Receiving | Queued | Ended)
-                | (Receiving, Ended)
+                | (Receiving, Queued | Ended)
         )
     }
 }
@@ -187,14 +195,28 @@ pub struct Exchange {
     pub attempts: u8,
     /// The link came from the pool: it may turn out dead.
     pub pooled: bool,
-    /// The request was sent anew once already, after its link was lost.
-    pub repeated: bool,
+    /// Times the request was sent anew; the most there is says that it will not be again.
+    pub repeats: u8,
+    /// Copies of the request that an origin may have seen.
+    pub copies: u8,
+    /// Why it was tried again, or was not.
+    pub retried: Retries,
+    /// The request came as another proxy's second attempt.
+    pub nested: bool,
+    /// A second attempt may begin beside the first, but has not yet; when, once the request is out.
+    pub may_hedge: bool,
+    pub hedge_by: Mono,
+    /// A hedge that runs, or a response that is passed on if no other attempt does better.
+    pub beside: Option<Id<Beside>>,
     /// The next attempt must not take a link from the pool.
     pub fresh: bool,
     /// `tried` holds the endpoint of a stale link, which is only to be avoided.
     pub avoid: bool,
-    /// Bytes of the body were taken from the client: they cannot be sent again.
+    /// Bytes of the body were taken from the client: without [`Exchange::holds_body`] they cannot be sent again.
     pub body_taken: bool,
+    /// Most bytes of the body that may be held to be sent again; 0 where they are not held.
+    pub hold_limit: u32,
+    pub held: Option<Lease>,
     /// Why the last attempt failed.
     pub failure: Option<Refusal>,
     // --- what the log will say
@@ -203,6 +225,8 @@ pub struct Exchange {
     /// When the last attempt was begun, and when its connect was made, if it needed one.
     pub attempt_since: Mono,
     pub connected: Option<Mono>,
+    /// When the last copy of the request was sent: its head, and what there was of its body.
+    pub sent: Mono,
     pub first_byte: Option<Mono>,
     /// How long it waited for a place, microseconds, if it did.
     pub queue_us: Option<u32>,
@@ -261,15 +285,24 @@ impl Exchange {
             tried: Default::default(),
             attempts: 0,
             pooled: false,
-            repeated: false,
+            repeats: 0,
+            copies: 0,
+            retried: Retries::NONE,
+            nested: false,
+            may_hedge: false,
+            hedge_by: Mono::MAX,
+            beside: None,
             fresh: false,
             avoid: false,
             body_taken: false,
+            hold_limit: 0,
+            held: None,
             failure: None,
             status: 0,
             refusal: None,
             attempt_since: Mono(0),
             connected: None,
+            sent: Mono(0),
             first_byte: None,
             queue_us: None,
             upstream_local: None,
@@ -323,6 +356,14 @@ impl Exchange {
     pub fn answer_own(&mut self) {
         self.down_framing = Framing::None;
         self.enter_down(Down::Done);
+    }
+    /// What was taken of the body is held, all of it.
+    pub fn holds_body(&self) -> bool {
+        self.hold_limit > 0
+    }
+    /// Everything of the request so far can be sent again.
+    pub fn is_replayable(&self) -> bool {
+        !self.body_taken || self.holds_body()
     }
     /// Both halves are over.
     pub fn is_over(&self) -> bool {

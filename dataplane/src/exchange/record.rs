@@ -7,6 +7,7 @@ use crate::io::SocketAddress;
 use crate::proto::{FieldName, Version};
 use crate::spec::{ListenerId, Protocol};
 use crate::stats::access_log::Record;
+use crate::stats::retries::Retries;
 use crate::table::Id;
 
 /// Writes the record of an exchange that is over.
@@ -45,6 +46,7 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
         queue_us: x.queue_us.map(u64::from),
         first_byte_us: us(x.first_byte, x.started),
         attempts: x.attempts,
+        retries: x.retried,
         link_reused: x.pooled,
         refusal: x.refusal,
         close,
@@ -111,6 +113,7 @@ fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> 
         queue_us: None,
         first_byte_us: None,
         attempts: 0,
+        retries: Retries::NONE,
         link_reused: false,
         refusal: None,
         close: None,

@@ -1,6 +1,6 @@
 //! The request half: its head, regenerated, and its body, decoded and framed anew, onto the link.
 
-use super::{Exchange, Up};
+use super::{Exchange, Up, replay};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::fault::Refusal;
@@ -9,7 +9,7 @@ use crate::limits;
 use crate::link;
 use crate::proto::Framing;
 use crate::proto::http1::{self, LAST_CHUNK, RequestEdits, encode_request, frame_chunk, write_trailers};
-use crate::spec::{Cluster, ForwardedMode, HostPolicy};
+use crate::spec::{Cluster, EndpointId, ForwardedMode, HostPolicy};
 use crate::stream::Stream;
 use crate::table::Id;
 
@@ -17,13 +17,16 @@ pub use crate::limits::QUEUE_HIGH;
 
 /// Encodes the head for the exchange's link and queues it.
 pub fn send_head(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Result<(), Refusal> {
-    let lease = encode(core, id)?;
+    let lease = encode(core, id, core.exchanges.get(id).and_then(|x| x.endpoint))?;
+    let now = core.now();
     let Some(x) = core.exchanges.get_mut(id) else {
         core.pool.give_back(lease);
         return Ok(());
     };
     let next = if matches!(x.up_framing, Framing::None | Framing::Length(0)) { Up::Done } else { Up::Body };
     x.enter_up(next);
+    x.copies = x.copies.saturating_add(1);
+    x.sent = now;
     let link = x.link;
     match link.and_then(|l| core.links.get_mut(l)) {
         Some(l) => {
@@ -40,7 +43,12 @@ pub fn send_head(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Result<
     Ok(())
 }
 
-fn encode(core: &mut Core, id: Id<Exchange>) -> Result<Lease, Refusal> {
+/// The request's head as one endpoint gets it.
+pub(super) fn encode(
+    core: &mut Core,
+    id: Id<Exchange>,
+    endpoint: Option<EndpointId>,
+) -> Result<Lease, Refusal> {
     let Some(x) = core.exchanges.get(id) else { return Err(Refusal::NoEndpoint) };
     let Some(bytes) = &x.head_bytes else { return Err(Refusal::BuffersExhausted) };
     let Some(conn) = core.conns.get(x.conn) else { return Err(Refusal::NoEndpoint) };
@@ -49,7 +57,7 @@ fn encode(core: &mut Core, id: Id<Exchange>) -> Result<Lease, Refusal> {
     let host = cluster.and_then(|c| match &c.host {
         HostPolicy::Pass => None,
         HostPolicy::Endpoint => {
-            x.endpoint.and_then(|e| c.endpoints.get(usize::from(e.0))).map(|e| &*e.authority)
+            endpoint.and_then(|e| c.endpoints.get(usize::from(e.0))).map(|e| &*e.authority)
         }
         HostPolicy::Name(name) => Some(&**name),
     });
@@ -69,6 +77,8 @@ fn encode(core: &mut Core, id: Id<Exchange>) -> Result<Lease, Refusal> {
         trusted,
         scheme: "http",
         via: &core.snapshot.runtime.node,
+        // A count of another proxy's passes as it is.
+        copy: (x.copies > 0 && !x.nested).then_some(x.copies.saturating_add(1)),
         framing: x.up_framing,
         upgrade: x.head.upgrade_websocket,
         te_trailers: x.head.te_trailers && cluster.is_some_and(|c| c.pass_trailers),
@@ -136,6 +146,7 @@ pub fn feed(
         }
         return Ok(rest);
     }
+    replay::hold(&mut core.pool, x, &lease);
     if let Err(refusal) = push_body(core, id, lease, decoded.end) {
         if let Some(rest) = rest {
             core.pool.give_back(rest);
@@ -149,7 +160,7 @@ pub fn feed(
 }
 
 /// Queues a piece of the body on the link, framed.
-fn push_body(core: &mut Core, id: Id<Exchange>, mut lease: Lease, end: bool) -> Result<(), Refusal> {
+fn push_body(core: &mut Core, id: Id<Exchange>, lease: Lease, end: bool) -> Result<(), Refusal> {
     let Core { pool, exchanges, links, .. } = core;
     let Some(x) = exchanges.get_mut(id) else {
         pool.give_back(lease);
@@ -163,6 +174,21 @@ fn push_body(core: &mut Core, id: Id<Exchange>, mut lease: Lease, end: bool) -> 
         }
         return Ok(());
     };
+    push_piece(pool, &mut link.stream, x, lease, end)?;
+    if end {
+        x.enter_up(Up::Done);
+    }
+    Ok(())
+}
+
+/// Queues a piece of a request's body, which may be empty, framed; the last one ends it.
+pub(super) fn push_piece(
+    pool: &mut Pool,
+    stream: &mut Stream,
+    x: &Exchange,
+    mut lease: Lease,
+    end: bool,
+) -> Result<(), Refusal> {
     let trailers = x.up_trailers.as_deref().filter(|t| end && !t.is_empty()).map(Vec::as_slice);
     let empty = lease.is_empty();
     if empty {
@@ -171,13 +197,10 @@ fn push_body(core: &mut Core, id: Id<Exchange>, mut lease: Lease, end: bool) -> 
         if x.up_framing == Framing::Chunked {
             frame_chunk(&mut lease, pool, end && trailers.is_none());
         }
-        link.stream.push(lease);
+        stream.push(lease);
     }
     if x.up_framing == Framing::Chunked && end && (empty || trailers.is_some()) {
-        push_last_chunk(pool, &mut link.stream, trailers)?;
-    }
-    if end {
-        x.enter_up(Up::Done);
+        push_last_chunk(pool, stream, trailers)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The response half: reads what the link delivered, piece by piece. Its conn writes each piece to the client.
 
-use super::{Attempt, Down, Exchange, Up, attempt};
+use super::{Attempt, Down, Exchange, Up, again, attempt, replay};
 use crate::buf::{Class, Lease, Pool};
 use crate::cluster::ClusterState;
 use crate::core::Core;
@@ -17,7 +17,7 @@ pub enum Next {
     NeedMore,
     /// An interim (1xx) head stands at the front of `link_rx`.
     Interim,
-    /// The final head stands there; how its body ends is settled.
+    /// The final head stands there: [`accept`] it, or another attempt follows.
     Head,
     /// A 101 to an upgrade that the client asked for stands there.
     Upgraded,
@@ -35,18 +35,20 @@ pub fn receive(core: &mut Core, id: Id<Exchange>, lease: Lease) -> Result<(), Re
         pool.give_back(lease);
         return Ok(());
     };
-    if x.attempt() == Attempt::Sending {
+    let first = x.attempt() == Attempt::Sending;
+    if first {
         x.enter_attempt(Attempt::Receiving);
         x.first_byte = Some(now);
     }
-    match join(pool, x.link_rx.take(), lease) {
-        Some(joined) => {
-            x.link_rx = Some(joined);
-            Ok(())
-        }
-        // The head's bound is the scanner's: what does not fit here found no buffer.
-        None => Err(Refusal::BuffersExhausted),
+    let joined = join(pool, x.link_rx.take(), lease);
+    let held = joined.is_some();
+    x.link_rx = joined;
+    let (cluster, took) = (x.cluster, now.since(x.sent));
+    if first {
+        again::time(core, cluster, took);
     }
+    // The head's bound is the scanner's: what does not fit here found no buffer.
+    if held { Ok(()) } else { Err(Refusal::BuffersExhausted) }
 }
 
 /// One contiguous lease of two (invariant 17); both are given back where no class holds them.
@@ -110,12 +112,15 @@ fn on_head(x: &mut Exchange) -> Next {
             }
             Next::Interim
         }
-        _ => {
-            settle_framing(x);
-            x.enter_down(Down::Head);
-            Next::Head
-        }
+        _ => Next::Head,
     }
+}
+
+/// The final head at the front of `link_rx` is the answer: no other attempt will be made.
+pub fn accept(pool: &mut Pool, x: &mut Exchange) {
+    settle_framing(x);
+    replay::give_up(pool, x);
+    x.enter_down(Down::Head);
 }
 
 /// How the client will see the body end (RFC 9112 section 6).

@@ -58,6 +58,8 @@ impl Phase {
 pub enum Owner {
     None,
     Exchange(Id<Exchange>),
+    /// It is beside the one that the exchange has (`exchange::beside`).
+    Beside(Id<Exchange>),
     Tunnel(Id<Tunnel>),
 }
 
@@ -104,7 +106,10 @@ impl Link {
 
 /// How long the endpoint may take nothing: the exchange's word, which a route may have set, or the cluster's.
 pub fn send_timeout(core: &Core, link: &Link) -> Duration {
-    let exchange = if let Owner::Exchange(x) = link.owner { core.exchanges.get(x) } else { None };
+    let exchange = match link.owner {
+        Owner::Exchange(x) | Owner::Beside(x) => core.exchanges.get(x),
+        Owner::None | Owner::Tunnel(_) => None,
+    };
     exchange
         .and_then(|x| x.timeouts)
         .or_else(|| core.snapshot.cluster(link.cluster).map(|c| c.timeouts))
@@ -140,11 +145,15 @@ pub fn arm_small_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     }
 }
 
-/// Puts the link's deadlines into the wheel.
+/// Puts the link's deadlines into the wheel, and the time of its exchange's hedge.
 pub fn settle(core: &mut Core, id: Id<Link>) {
-    if let Some(link) = core.links.get_mut(id) {
-        link.deadlines.settle(&mut core.wheel, id.token(Kind::LinkTimer), Mono::MAX);
-    }
+    let Core { links, exchanges, wheel, .. } = core;
+    let Some(link) = links.get_mut(id) else { return };
+    let hedge = match link.owner {
+        Owner::Exchange(x) => exchanges.get(x).map_or(Mono::MAX, |x| x.hedge_by),
+        Owner::None | Owner::Beside(_) | Owner::Tunnel(_) => Mono::MAX,
+    };
+    link.deadlines.settle(wheel, id.token(Kind::LinkTimer), hedge);
 }
 
 /// Begins the end of a link, from any phase: asks for the end of what is in flight, then closes, then frees.

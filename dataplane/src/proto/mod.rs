@@ -61,6 +61,8 @@ pub enum FieldName {
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
+    /// Ours: this copy of a request is not its first (docs/http.md).
+    RingwayAttempt,
     Server,
     SetCookie,
     Te,

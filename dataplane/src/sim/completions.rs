@@ -66,11 +66,12 @@ impl<W: World> SimIo<W> {
         let mut n = 0;
         while n < most && self.ready.first_key_value().is_some_and(|((at, _), _)| *at <= self.net.now) {
             let Some((_, ready)) = self.ready.pop_first() else { break };
-            let Ready { completion, fd, verb, sent, forged } = ready;
+            let Ready { mut completion, fd, verb, sent, forged } = ready;
             if let Some((sights, before)) = sent {
                 let after = sum(&sights, pool);
                 assert!(after == Some(before), "the bytes of a send on {fd:?} changed before it completed");
             }
+            self.forget_write(&mut completion);
             let forged = forged || self.keeps_in_flight(&completion);
             if !completion.more && !forged {
                 self.live.remove(&completion.token);

@@ -17,6 +17,7 @@ use crate::route::RouteTable;
 use crate::shard::{Shard, Turn, drain};
 use crate::spec::ListenerId;
 use crate::stats::access_log;
+use crate::stats::retries::Retried;
 use crate::stats::{Counter, Stats};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -156,6 +157,11 @@ impl Run {
         self.io.world.ledger.proxied = listener.and_then(|l| l.proxy_protocol.as_ref()).map(|p| p.required);
         let cluster = self.drawn.snapshot.clusters[0].as_ref();
         self.io.world.ledger.announced = cluster.is_some_and(|c| c.send_proxy.is_some());
+        let retry = cluster.and_then(|c| c.retry.as_ref());
+        // The first, those that follow it or the one that replaces a stale connection, and a hedge.
+        let hedge = retry.is_some_and(|r| r.hedge_after.is_some());
+        self.io.world.ledger.most_copies =
+            1 + retry.map_or(1, |r| u32::from(r.attempts).max(1)) + u32::from(hedge);
         self.io.world.begin(&mut self.io.net);
         for (member, at) in self.members.iter_mut().zip(0..) {
             self.io.select(at);
@@ -292,7 +298,8 @@ impl Run {
                     ));
                 }
             }
-            let left = [core.conns.len(), core.links.len(), core.exchanges.len(), core.tunnels.len()];
+            let exchanges = core.exchanges.len() + core.besides.len();
+            let left = [core.conns.len(), core.links.len(), exchanges, core.tunnels.len()];
             if left != [0; 4] {
                 self.io.select(at);
                 let tokens = self.io.in_flight_tokens();
@@ -344,7 +351,12 @@ impl Run {
         for row in CLOSE_REASONS {
             self.tally.insert(format!("close {}", row.1), self.count(|s| s.close(row.0)));
         }
+        for why in Retried::ALL {
+            let n = self.count(|s| s.retried(why));
+            self.tally.insert(format!("retried {}", why.name()), n);
+        }
         for (what, n) in [
+            ("hedges won", self.count(|s| &s.hedges_won)),
             ("parks", self.count(|s| &s.parks)),
             ("unparks", self.count(|s| &s.unparks)),
             ("spliced bytes", self.count(|s| &s.spliced_bytes)),

@@ -4,7 +4,7 @@ use super::completions::Ready;
 use super::io::{SimIo, World};
 use super::operations::Verb;
 use crate::buf::Pool;
-use crate::io::{Completion, Fd, Kind, Outcome, Token};
+use crate::io::{Completion, Errno, Fd, Kind, Outcome, Token};
 
 /// One deliberate bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Sabotage {
     StaleCompletion,
     /// The FIN of an idle link is never reported.
     LostIdleFin,
+    /// A send to an origin went out, and is reported as failed with nothing sent.
+    ForgottenWrite,
     /// A message to another shard is reported as posted and never arrives.
     LostMessage,
 }
@@ -26,6 +28,17 @@ impl<W: World> SimIo<W> {
         let strikes = self.sabotage == Some(which) && self.net.faults.random().one_in(64);
         self.sabotaged += u64::from(strikes);
         strikes
+    }
+    /// What a send came to, as the shard is told.
+    pub(super) fn forget_write(&mut self, completion: &mut Completion) {
+        let struck = self.sabotage == Some(Sabotage::ForgottenWrite)
+            && completion.token.kind() == Kind::LinkSend
+            && matches!(completion.outcome, Outcome::Sent(_))
+            && self.net.faults.random().one_in(4);
+        if struck {
+            self.sabotaged += 1;
+            completion.outcome = Outcome::Failed(Errno(libc::EPIPE));
+        }
     }
     pub(super) fn swallows_message(&mut self) -> bool {
         self.strikes(Sabotage::LostMessage)

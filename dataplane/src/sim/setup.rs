@@ -9,8 +9,9 @@ use crate::io::{Address, SocketAddress};
 use crate::limits;
 use crate::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Hash,
-    HashOn, Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol, ProxyProtocol,
-    Route, RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Steer, Sticky, Timeouts,
+    HashOn, HedgeAfter, Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol,
+    ProxyProtocol, Retry, RetryOn, Route, RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Statuses,
+    Steer, Sticky, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,7 @@ pub(super) fn draw(seed: u64) -> Drawn {
     if random.one_in(6) {
         cluster.send_proxy = Some(random.pick(&[SendProxy::V1, SendProxy::V2]));
     }
+    cluster.retry = retry(&mut Random::new(seed ^ 0x7265_7472));
     let shards = if random.one_in(4) { random.between(2, 5) as u16 } else { 1 };
     let one_accepts = random.one_in(2);
     let snapshot = Snapshot {
@@ -201,6 +203,37 @@ fn cluster(random: &mut Random) -> Cluster {
         }
     }
     cluster
+}
+
+/// Half of the seeds have a policy on second attempts, of every kind there is.
+fn retry(random: &mut Random) -> Option<Retry> {
+    if random.one_in(2) {
+        return None;
+    }
+    let mut statuses = Statuses::default();
+    for status in [404, 500] {
+        if random.one_in(2) {
+            statuses.add(status);
+        }
+    }
+    let on =
+        RetryOn { connect: !random.one_in(8), reset: !random.one_in(4), timeout: random.one_in(2), statuses };
+    let ms = |n| HedgeAfter::Delay(Duration::from_millis(n));
+    Some(Retry {
+        attempts: random.below(4) as u8,
+        on,
+        budget_percent: random.pick(&[0, 20, 20, 100]),
+        budget_minimum: random.pick(&[0, 1, 10, 1_000]),
+        replay_body: random.pick(&[0, 2_000, 16 << 10, limits::REPLAY_BODY.max as u32]),
+        hedge_after: random.pick(&[
+            None,
+            Some(ms(5)),
+            Some(ms(50)),
+            Some(ms(250)),
+            Some(HedgeAfter::Percentile(50)),
+            Some(HedgeAfter::Percentile(95)),
+        ]),
+    })
 }
 
 /// Everything below /x goes to the cluster; nothing else has a route.

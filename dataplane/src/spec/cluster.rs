@@ -1,6 +1,6 @@
 //! A cluster: endpoints with one policy.
 
-use super::{ClusterId, EndpointId, Hash, SourceAddresses, Sticky};
+use super::{ClusterId, EndpointId, Hash, Retry, SourceAddresses, Sticky};
 use crate::io::Address;
 use crate::limits;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct Cluster {
     pub max_queued: u32,
     /// Each link begins with a PROXY header of this version, and then belongs to one client.
     pub send_proxy: Option<SendProxy>,
+    /// Second attempts; `None` is those that cost no origin anything.
+    pub retry: Option<Retry>,
     /// Pass trailers on (both ways) instead of dropping them.
     pub pass_trailers: bool,
     /// Where no endpoint may be used because checks or live traffic say so, use them all the same.
@@ -62,6 +64,7 @@ impl Cluster {
             send_proxy: None,
             pass_trailers: false,
             fail_open: false,
+            retry: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod cluster;
 pub mod listener;
+pub mod retry;
 pub mod route;
 pub mod source;
 pub mod sticky;
@@ -16,6 +17,7 @@ pub use listener::{
     Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Steer,
     Timeouts,
 };
+pub use retry::{HedgeAfter, Retry, RetryOn, Statuses};
 pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };

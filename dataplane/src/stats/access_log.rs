@@ -9,6 +9,7 @@ use crate::io::SocketAddress;
 use crate::limits::{LOG_RING_BYTES, LOG_STRING_BYTES};
 use crate::spec::{ClusterId, EndpointId, ListenerId, Protocol, RouteId};
 use crate::stats::request_id::RequestId;
+use crate::stats::retries::Retries;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -53,6 +54,8 @@ pub struct Record<'a> {
     pub first_byte_us: Option<u64>,
     /// Endpoints tried.
     pub attempts: u8,
+    /// Why more than one was, or was not.
+    pub retries: Retries,
     /// The last attempt went over a pooled link.
     pub link_reused: bool,
     /// Why the answer is our own.
@@ -196,6 +199,7 @@ impl<'a> Record<'a> {
             queue_us: None,
             first_byte_us: None,
             attempts: 0,
+            retries: Retries::NONE,
             link_reused: false,
             refusal: None,
             close: None,
@@ -222,6 +226,7 @@ impl<'a> Record<'a> {
             self.minor_version,
             self.protocol as u8,
             self.attempts,
+            self.retries.bits(),
             u8::from(self.link_reused),
             self.refusal.map_or(NONE, |refusal| refusal as u8),
             self.close.map_or(NONE, |close| close as u8),
@@ -254,7 +259,7 @@ impl<'a> Record<'a> {
         let peer = from.address()??;
         let upstream_local = from.address()?;
         let status = from.u16()?;
-        let [minor_version, protocol, attempts, reused, refusal, close] = from.array()?;
+        let [minor_version, protocol, attempts, retries, reused, refusal, close] = from.array()?;
         let record = Self {
             protocol: if protocol == Protocol::Tcp as u8 { Protocol::Tcp } else { Protocol::Http },
             wall_ns,
@@ -268,6 +273,7 @@ impl<'a> Record<'a> {
             status,
             minor_version,
             attempts,
+            retries: Retries::from_bits(retries),
             link_reused: reused != 0,
             refusal: REFUSALS.get(usize::from(refusal)).map(|row| row.refusal),
             close: CLOSE_REASONS.get(usize::from(close)).map(|row| row.0),

@@ -1,5 +1,6 @@
 //! The counters of one shard: written by its thread alone, read by control at any time (invariant 13).
 
+use super::retries::Retried;
 use crate::fault::{CloseReason, Refusal};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -41,7 +42,10 @@ pub struct Stats {
     pub links_reused: Counter,
     pub links_discarded_idle: Counter,
     pub link_idle_timeouts: Counter,
+    /// Attempts after a first one, those of tcp conns included; hedges are not among them.
     pub retries: Counter,
+    /// Hedges whose answer came first.
+    pub hedges_won: Counter,
     /// Waits for a place at a full cluster that ended, well or not, and how long they took together, microseconds.
     pub queue_waits: Counter,
     pub queue_us: Counter,
@@ -63,6 +67,7 @@ pub struct Stats {
     pub parks: Counter,
     /// Parked conns to which something came.
     pub unparks: Counter,
+    retried: [Counter; Retried::ALL.len()],
     refusals: [Counter; Refusal::COUNT],
     closes: [Counter; CloseReason::COUNT],
 }
@@ -85,6 +90,7 @@ impl Default for Stats {
             links_discarded_idle: Counter::default(),
             link_idle_timeouts: Counter::default(),
             retries: Counter::default(),
+            hedges_won: Counter::default(),
             queue_waits: Counter::default(),
             queue_us: Counter::default(),
             queued: Counter::default(),
@@ -99,6 +105,7 @@ impl Default for Stats {
             conns_open: Counter::default(),
             parks: Counter::default(),
             unparks: Counter::default(),
+            retried: std::array::from_fn(|_| Counter::default()),
             refusals: std::array::from_fn(|_| Counter::default()),
             closes: std::array::from_fn(|_| Counter::default()),
         }
@@ -108,6 +115,10 @@ impl Default for Stats {
 impl Stats {
     pub fn refusal(&self, refusal: Refusal) -> &Counter {
         &self.refusals[refusal as usize]
+    }
+    /// Requests that were sent again for a reason, or were not.
+    pub fn retried(&self, why: Retried) -> &Counter {
+        &self.retried[why as usize]
     }
     pub fn close(&self, reason: CloseReason) -> &Counter {
         &self.closes[reason as usize]

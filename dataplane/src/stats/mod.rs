@@ -3,5 +3,6 @@
 pub mod access_log;
 pub mod counters;
 pub mod request_id;
+pub mod retries;
 
 pub use counters::{Counter, Stats};

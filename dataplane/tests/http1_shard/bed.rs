@@ -41,6 +41,10 @@ pub(crate) fn origin_address() -> SocketAddress {
 pub(crate) fn origin_at(n: u16) -> SocketAddress {
     SocketAddress::new([127, 0, 0, 2].into(), 9000 + n)
 }
+/// The nth of several origins; the first is [`origin_address`].
+pub(crate) fn nth_origin_address(n: u16) -> SocketAddress {
+    SocketAddress::new([127, 0, 0, 2].into(), 9000 + n)
+}
 pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -68,6 +72,8 @@ pub(crate) enum Answer {
 pub(crate) struct End {
     peer: Peer,
     is_client: bool,
+    /// Which of several origins it is of.
+    pub(crate) origin: usize,
     /// Reads nothing.
     deaf: bool,
     /// Goes on speaking when the other side has finished.
@@ -99,6 +105,9 @@ impl End {
 pub(crate) struct Far {
     pub(crate) ends: Vec<End>,
     pub(crate) answer: Answer,
+    /// Those of the origins after the first, and where all of them listen.
+    pub(crate) others: Vec<Answer>,
+    listeners: Vec<sim::ListenerId>,
     /// Connections to the origin begin with a PROXY header, and these came.
     pub(crate) announced: bool,
     pub(crate) headers: Vec<Vec<u8>>,
@@ -116,6 +125,8 @@ impl Far {
         Self {
             ends: Vec::new(),
             answer: Answer::Ok,
+            others: Vec::new(),
+            listeners: Vec::new(),
             announced: false,
             headers: Vec::new(),
             deaf_origin: false,
@@ -142,7 +153,7 @@ impl Far {
             2 + u8::try_from(actor / CLIENTS_OF_AN_ADDRESS).expect("fewer clients than addresses and ports");
         net.bind(socket, SocketAddress::new([192, 0, third, 1].into(), 0)).expect("a free port");
         net.connect(socket, listen_address()).expect("a connect");
-        let at = self.add(net, socket, true, deaf);
+        let at = self.add(net, socket, true, deaf, 0);
         self.tell(net, at, script);
         at
     }
@@ -151,7 +162,7 @@ impl Far {
         script.into_iter().for_each(|act| self.ends[at].peer.push(act));
         self.act(net, at);
     }
-    fn add(&mut self, net: &Net, socket: SocketId, is_client: bool, deaf: bool) -> usize {
+    fn add(&mut self, net: &Net, socket: SocketId, is_client: bool, deaf: bool, origin: usize) -> usize {
         let actor = u32::try_from(self.ends.len() + 1).expect("few ends");
         let mut peer = Peer::new(actor);
         peer.adopt(socket);
@@ -159,6 +170,7 @@ impl Far {
         self.ends.push(End {
             peer,
             is_client,
+            origin,
             deaf,
             stays: false,
             received,
@@ -222,7 +234,8 @@ impl Far {
             };
             end.taken += message.len;
             end.needed = 0;
-            let acts = match &self.answer {
+            let answer = if end.origin == 0 { &self.answer } else { &self.others[end.origin - 1] };
+            let acts = match answer {
                 Answer::Ok if message.start.starts_with("HEAD ") => vec![say(OK_TO_HEAD)],
                 Answer::Ok => vec![say(OK)],
                 Answer::Script(acts) => acts.clone(),
@@ -241,7 +254,8 @@ impl World for Far {
         while net.pending(listener) > 0 {
             let actor = u32::try_from(self.ends.len() + 1).expect("few ends");
             let Some(socket) = net.accept(listener, sim::Owner::Actor(actor)) else { return };
-            self.add(net, socket, false, self.deaf_origin);
+            let origin = self.listeners.iter().position(|l| *l == listener).unwrap_or(0);
+            self.add(net, socket, false, self.deaf_origin, origin);
         }
     }
     fn on_timer(&mut self, net: &mut Net, actor: u32, _: u64) {
@@ -255,7 +269,7 @@ pub(crate) struct Bed {
     pub(crate) shard: Shard,
     pub(crate) stats: Arc<Stats>,
     pub(crate) shared: Arc<Shared>,
-    _log: access_log::LogReader,
+    log: access_log::LogReader,
 }
 
 pub(crate) fn listener() -> Listener {
@@ -330,7 +344,12 @@ impl Bed {
         io.set_option(fd, SocketOption::ReusePort).expect("a socket");
         io.bind(fd, &listen_address().into()).expect("a free address");
         io.listen(fd, 1024).expect("a bound socket");
-        io.net.listen(origin_address(), 1024, sim::Owner::Actor(0));
+        let cluster = snapshot.clusters[0].as_ref().expect("the cluster");
+        for n in 0..u16::try_from(cluster.endpoints.len()).expect("few endpoints") {
+            let listener = io.net.listen(nth_origin_address(n), 1024, sim::Owner::Actor(0));
+            io.world.listeners.push(listener);
+            io.world.others.extend((n > 0).then_some(Answer::Ok));
+        }
         let (log, reader) = access_log::ring();
         let (stats, shared) = (Arc::new(Stats::default()), Arc::new(Shared::new(&snapshot)));
         let setup = Setup {
@@ -346,7 +365,7 @@ impl Bed {
         };
         let mut shard = Shard::new(setup, &[(ListenerId(0), fd, listen_address())], io.clock());
         shard.start(&mut io);
-        let mut bed = Self { io, shard, stats, shared, _log: reader };
+        let mut bed = Self { io, shard, stats, shared, log: reader };
         // The accept must be armed before the first client comes, or that client's time would begin late.
         bed.turn();
         bed
@@ -466,6 +485,31 @@ impl Bed {
         refusals.chain(closes).filter_map(one).collect::<Vec<_>>().join(" ")
     }
 
+    /// What the nth origin answers from now on.
+    pub(crate) fn answers(&mut self, n: usize, acts: impl IntoIterator<Item = Act>) {
+        let answer = Answer::Script(acts.into_iter().collect());
+        match n.checked_sub(1) {
+            None => self.io.world.answer = answer,
+            Some(n) => self.io.world.others[n] = answer,
+        }
+    }
+    /// The nth origin no longer listens.
+    pub(crate) fn close_origin(&mut self, n: usize) {
+        let listener = self.io.world.listeners[n];
+        self.io.net.close_listener(listener);
+    }
+    /// How long each request that was logged since the last look took to the first byte of its answer, microseconds.
+    pub(crate) fn first_bytes(&mut self) -> Vec<u64> {
+        let mut all = Vec::new();
+        self.log.drain(usize::MAX, |r| all.extend(r.first_byte_us));
+        all
+    }
+    /// The requests that reached the origins, in order: which of them, and the request.
+    pub(crate) fn arrivals(&self) -> Vec<(usize, &Message)> {
+        let world = &self.io.world;
+        world.requests.iter().map(|(end, message)| (world.ends[*end].origin, message)).collect()
+    }
+
     /// Everyone has left: nothing but idle links remains.
     pub(crate) fn check_quiet(&mut self) -> Result<(), String> {
         for _ in 0..12 {
@@ -476,7 +520,7 @@ impl Bed {
         }
         let core = &self.shard.core;
         let mut wrong = std::mem::take(&mut self.io.world.wrong);
-        let left = [core.conns.len(), core.exchanges.len(), core.tunnels.len()];
+        let left = [core.conns.len(), core.exchanges.len() + core.besides.len(), core.tunnels.len()];
         if left != [0; 3] {
             wrong.push(format!("{left:?} conns, exchanges, tunnels are left"));
         }

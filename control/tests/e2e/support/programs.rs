@@ -1,5 +1,6 @@
 //! Programs that others wrote, started with a configuration of ours and ended with the test.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,12 @@ impl Ours {
     pub fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self { child: command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")), dir: None }
+    }
+}
+
+impl Ours {
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("signal a child");
     }
 }
 

@@ -15,7 +15,8 @@ use crate::table::Id;
 /// Whether the rest of a request's body goes by splice.
 pub fn is_wanted(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> bool {
     let Some(x) = core.exchanges.get(xid) else { return false };
-    if x.up() != Up::Body {
+    // What is to be held must pass through our hands.
+    if x.up() != Up::Body || x.holds_body() {
         return false;
     }
     let ends = (core.conns.get(id), x.link.and_then(|l| core.links.get(l)));

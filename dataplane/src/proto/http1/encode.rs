@@ -32,6 +32,8 @@ pub struct RequestEdits<'a> {
     pub scheme: &'a str,
     /// This process's pseudonym in Via.
     pub via: &'a str,
+    /// Which copy of the request this is, if not its first: said in Ringway-Attempt.
+    pub copy: Option<u8>,
     /// How we frame the body that follows.
     pub framing: Framing,
     /// Ask for a tunnel to `websocket`.
@@ -80,6 +82,11 @@ pub fn encode_request(
     if let Some(left) = head.max_forwards {
         to.text(b"max-forwards: ");
         to.number(u64::from(left.saturating_sub(1)));
+        to.text(b"\r\n");
+    }
+    if let Some(copy) = edits.copy {
+        to.text(b"ringway-attempt: ");
+        to.number(u64::from(copy));
         to.text(b"\r\n");
     }
     if head.expect_continue {

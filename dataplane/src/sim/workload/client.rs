@@ -368,6 +368,8 @@ impl Client {
         }
         if let Some((id, _)) = self.tunnel.take() {
             ledger.conclude(id, Outcome::Tunnelled { whole: false }, net.now);
+            // Whoever reads slowly may let the tunnel stand still for longer than one may.
+            ledger.exchanges[id as usize].excused = self.plan.pace.is_some();
         }
         let gone = self.peer.finished_at.is_some_and(|at| net.now.since(at) >= PATIENCE_WITH_HALF);
         // Whoever reads slowly learns late that the idle connection was closed meanwhile.

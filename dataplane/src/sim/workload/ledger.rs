@@ -32,8 +32,9 @@ pub(super) struct Exchange {
     /// Which client asked.
     pub(super) client: u32,
     pub(super) request: Request,
-    /// How often its head reached an origin.
+    /// How often its head reached an origin, and which of its copies did, a bit each.
     pub(super) arrivals: u32,
+    pub(super) copies: u32,
     pub(super) upload_done: bool,
     pub(super) outcome: Outcome,
     /// Its connection had a reason to end before it was answered.
@@ -63,6 +64,8 @@ pub struct Ledger {
     pub(crate) proxied: Option<bool>,
     /// Links begin with PROXY headers, and carry one request each.
     pub(crate) announced: bool,
+    /// Most copies of one request that origins may see.
+    pub(crate) most_copies: u32,
     /// The proxy ends connections by their age.
     pub(crate) mortal: bool,
     /// There is no proxy between the peers: what only a proxy does is not asked for.
@@ -100,6 +103,19 @@ impl Ledger {
         }
         if exchange.arrivals > 1 && !request.is_idempotent() {
             wrong.push(format!("it is a {method} and came {} times", exchange.arrivals));
+        }
+        if exchange.arrivals > 1 && request.nested {
+            wrong.push(format!("it was a second attempt already, and came {} times", exchange.arrivals));
+        }
+        // Each copy says which it is, or that it is the first.
+        let copy = head.field("ringway-attempt").map_or(Ok(1), str::parse::<u32>).unwrap_or(0).min(31);
+        let nested = request.nested && copy == 9;
+        if !nested && (copy == 0 || copy > self.most_copies || exchange.copies & 1 << copy != 0) {
+            wrong.push(format!("it is copy {copy} of {}, behind {:b}", self.most_copies, exchange.copies));
+        }
+        exchange.copies |= 1 << copy;
+        if exchange.arrivals > self.most_copies {
+            wrong.push(format!("it came {} times", exchange.arrivals));
         }
         for name in ["keep-alive", "proxy-connection"] {
             if head.field(name).is_some() {
@@ -181,14 +197,15 @@ fn judge_always(exchange: &Exchange, poisoned: bool) -> Option<&'static str> {
         Outcome::Complete { status, own: false, bytes } => {
             let answer = &request.answer;
             let until_close = matches!(answer.body, Sending::UntilClose(_));
-            let expected = if request.bodiless(answer.status) { 0 } else { answer.body.bytes() };
+            let mended = answer.mends && exchange.arrivals > 1 && status == answer.of_copy(2).status;
+            let expected = if request.bodiless(status) { 0 } else { answer.body.bytes() };
             if exchange.arrivals == 0 {
                 return Some("answered by an origin that never saw it");
             }
             if request.flaw.is_some() {
                 return None;
             }
-            if status != answer.status {
+            if status != answer.status && !mended {
                 return Some("another status than the origin's");
             }
             // Only a close-delimited body can be cut in secret, and then by its origin.
@@ -213,7 +230,8 @@ fn judge_strictly(exchange: &Exchange, race: bool) -> Option<&'static str> {
     {
         return None;
     }
-    if matches!(outcome, Outcome::Unanswered | Outcome::Cut) && *excused {
+    let ended = Outcome::Tunnelled { whole: false };
+    if (matches!(outcome, Outcome::Unanswered | Outcome::Cut) || *outcome == ended) && *excused {
         return None;
     }
     let own =
@@ -236,6 +254,7 @@ fn judge_strictly(exchange: &Exchange, race: bool) -> Option<&'static str> {
         _ => false,
     };
     let answered = match request.answer.misdeed {
+        Some(_) if good && request.answer.mends && exchange.arrivals > 1 => true,
         _ if lossy && *outcome != Outcome::Unsent => true,
         _ if exchange.raced => good || own(502) || own(200) || *outcome == Outcome::Cut,
         None | Some(Misdeed::ExtraBytes) => good || (race && own(502)),

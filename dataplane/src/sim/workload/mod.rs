@@ -85,6 +85,7 @@ impl Workload {
                 client: 0,
                 request,
                 arrivals: 0,
+                copies: 0,
                 upload_done: false,
                 outcome: Outcome::Unsent,
                 excused: false,

@@ -42,6 +42,8 @@ struct Current {
     deed: After,
     /// Its answer has bytes behind it that nobody asked for.
     extra: bool,
+    /// Which copy of the request it is.
+    copy: u32,
 }
 
 impl Call {
@@ -240,7 +242,8 @@ impl Call {
             return false;
         }
         let exchange = &ledger.exchanges[id as usize];
-        let (answer, checked) = (exchange.request.answer.clone(), exchange.request.flaw.is_none());
+        let answer = exchange.request.answer.of_copy(exchange.arrivals);
+        let checked = exchange.request.flaw.is_none();
         let body = Body::new(upload(id), frame, checked);
         let whole = body.is_done();
         self.current = Some(Current {
@@ -249,6 +252,7 @@ impl Call {
             answered: false,
             deed: answer.after,
             extra: answer.misdeed == Some(Misdeed::ExtraBytes),
+            copy: exchange.arrivals,
         });
         if answer.misdeed == Some(Misdeed::NeverReads) && !whole {
             self.peer.pace = Some((1, 1_000_000_000_000));
@@ -296,7 +300,7 @@ impl Call {
         current.answered = true;
         let id = current.id;
         let request = &ledger.exchanges[id as usize].request;
-        let answer = &request.answer;
+        let answer = &request.answer.of_copy(current.copy);
         if answer.delay > 0 {
             self.peer.push(Act::Wait(answer.delay));
         }

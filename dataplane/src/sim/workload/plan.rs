@@ -97,6 +97,20 @@ pub(super) struct Answer {
     pub(super) pause: u64,
     pub(super) misdeed: Option<Misdeed>,
     pub(super) after: After,
+    /// Whoever asks a second time is answered well.
+    pub(super) mends: bool,
+}
+
+impl Answer {
+    /// What the nth copy of its request gets, counted from 1.
+    pub(super) fn of_copy(&self, n: u32) -> Self {
+        let mut answer = self.clone();
+        if self.mends && n > 1 {
+            (answer.misdeed, answer.delay) = (None, 0);
+            answer.status = if self.status >= 400 { 200 } else { self.status };
+        }
+        answer
+    }
 }
 
 /// A client's part.
@@ -112,6 +126,8 @@ pub(super) struct Request {
     pub(super) upgrade: Option<(u64, u64)>,
     /// Index in [`FLAWS`]: a request to be refused.
     pub(super) flaw: Option<usize>,
+    /// It says that it is another proxy's second attempt.
+    pub(super) nested: bool,
     pub(super) answer: Answer,
 }
 
@@ -142,6 +158,9 @@ impl Request {
         if self.upgrade.is_some() {
             head.push_str("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
             head.push_str("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n");
+        }
+        if self.nested {
+            head.push_str("Ringway-Attempt: 9\r\n");
         }
         if self.expect {
             head.push_str("Expect: 100-continue\r\n");
@@ -279,6 +298,7 @@ fn draw_answer(random: &mut Random, method: &str, http10: bool) -> Answer {
         pause: if pieces { random.below(3 * MS) } else { 0 },
         misdeed,
         after,
+        mends: random.one_in(2),
     }
 }
 
@@ -294,6 +314,7 @@ pub(super) fn draw_request(random: &mut Random, last: bool) -> Request {
     };
     let http10 = random.one_in(10);
     let body = match method {
+        "POST" if random.one_in(6) => Sending::None,
         "POST" | "PUT" if !http10 && random.one_in(3) => Sending::Chunked(size(random)),
         "POST" | "PUT" => Sending::Sized(size(random)),
         "DELETE" if random.one_in(3) => Sending::Sized(random.below(100)),
@@ -307,6 +328,7 @@ pub(super) fn draw_request(random: &mut Random, last: bool) -> Request {
         body,
         upgrade: None,
         flaw: None,
+        nested: random.one_in(20),
         answer: draw_answer(random, method, http10),
     };
     if request.answer.misdeed == Some(Misdeed::NeverReads) && request.body.bytes() > 0 && random.one_in(3) {

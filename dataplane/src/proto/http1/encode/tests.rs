@@ -12,6 +12,7 @@ const EDITS: RequestEdits<'_> = RequestEdits {
     trusted: false,
     scheme: "http",
     via: "node",
+    copy: None,
     framing: Framing::None,
     upgrade: false,
     te_trailers: false,
