@@ -41,10 +41,6 @@ pub(crate) fn origin_address() -> SocketAddress {
 pub(crate) fn origin_at(n: u16) -> SocketAddress {
     SocketAddress::new([127, 0, 0, 2].into(), 9000 + n)
 }
-/// The nth of several origins; the first is [`origin_address`].
-pub(crate) fn nth_origin_address(n: u16) -> SocketAddress {
-    SocketAddress::new([127, 0, 0, 2].into(), 9000 + n)
-}
 pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -344,12 +340,8 @@ impl Bed {
         io.set_option(fd, SocketOption::ReusePort).expect("a socket");
         io.bind(fd, &listen_address().into()).expect("a free address");
         io.listen(fd, 1024).expect("a bound socket");
-        let cluster = snapshot.clusters[0].as_ref().expect("the cluster");
-        for n in 0..u16::try_from(cluster.endpoints.len()).expect("few endpoints") {
-            let listener = io.net.listen(nth_origin_address(n), 1024, sim::Owner::Actor(0));
-            io.world.listeners.push(listener);
-            io.world.others.extend((n > 0).then_some(Answer::Ok));
-        }
+        let origin = io.net.listen(origin_address(), 1024, sim::Owner::Actor(0));
+        io.world.listeners.push(origin);
         let (log, reader) = access_log::ring();
         let (stats, shared) = (Arc::new(Stats::default()), Arc::new(Shared::new(&snapshot)));
         let setup = Setup {
@@ -485,6 +477,14 @@ impl Bed {
         refusals.chain(closes).filter_map(one).collect::<Vec<_>>().join(" ")
     }
 
+    /// More origins, up to so many in all, with answers of their own.
+    pub(crate) fn open_origins(&mut self, count: u16) {
+        for n in 1..count {
+            let listener = self.io.net.listen(origin_at(n), 1024, sim::Owner::Actor(0));
+            self.io.world.listeners.push(listener);
+            self.io.world.others.push(Answer::Ok);
+        }
+    }
     /// What the nth origin answers from now on.
     pub(crate) fn answers(&mut self, n: usize, acts: impl IntoIterator<Item = Act>) {
         let answer = Answer::Script(acts.into_iter().collect());

@@ -1,6 +1,6 @@
 //! Second attempts: what is tried again and where, what a client is told when nothing helps, and what it all costs.
 
-use crate::bed::{Bed, OK, millis, nth_origin_address, say, seconds, wait};
+use crate::bed::{Bed, OK, millis, origin_at, say, seconds, wait};
 use dataplane::limits;
 use dataplane::sim::peers::Act;
 use dataplane::spec::{Cluster, Endpoint, EndpointId, HedgeAfter, Retry, RetryOn, Statuses};
@@ -29,17 +29,19 @@ fn hedging(after: Duration) -> Retry {
 }
 
 fn endpoints(cluster: &mut Cluster, count: u16) {
-    let endpoint = |n| Endpoint::new(EndpointId(n), &format!("origin-{n}"), nth_origin_address(n).into());
+    let endpoint = |n| Endpoint::new(EndpointId(n), &format!("origin-{n}"), origin_at(n).into());
     cluster.endpoints = (0..count).map(endpoint).collect();
 }
 
 /// So many origins behind a policy. Each request is sent to the next of them first.
 fn bed(count: u16, retry: Option<Retry>) -> Bed {
-    Bed::new(|_, cluster| {
+    let mut bed = Bed::new(|_, cluster| {
         endpoints(cluster, count);
         cluster.timeouts.response_header = seconds(1);
         cluster.retry = retry;
-    })
+    });
+    bed.open_origins(count);
+    bed
 }
 
 /// What one client is told that says this, and when the last of it came.

@@ -40,5 +40,5 @@ fn bytes_of_an_idle_tunnel() {
 
 #[test]
 fn bytes_of_an_idle_tunnel_behind_an_upgrade() {
-    hold(Kind::Upgraded, 1778.0);
+    hold(Kind::Upgraded, 1800.0);
 }
