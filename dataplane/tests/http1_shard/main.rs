@@ -15,6 +15,7 @@ mod proxy;
 mod queue;
 mod requests;
 mod responses;
+mod room;
 mod shards;
 mod sticky;
 mod timeouts;
