@@ -7,6 +7,7 @@ pub mod exit;
 mod inherited;
 pub mod log;
 pub mod ports;
+mod pressure;
 mod ready;
 pub mod run;
 mod watchdog;

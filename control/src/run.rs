@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::inherited;
 use crate::log::{self, Log};
 use crate::ports::{self, PortWatch};
+use crate::pressure::Pressure;
 use crate::ready;
 use crate::watchdog::{TICK, Watchdog};
 use dataplane::io::Address;
@@ -170,6 +171,7 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         log,
         watchdog: Watchdog::default(),
         ports: PortWatch::new(&loaded.snapshot, ports::of_machine().as_ref()),
+        pressure: Pressure::new(),
         ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
@@ -280,6 +282,7 @@ struct Running<'a> {
     log: &'a Log,
     watchdog: Watchdog,
     ports: PortWatch,
+    pressure: Pressure,
     ticks: u64,
     /// Shards that have not ended.
     alive: usize,
@@ -314,6 +317,7 @@ impl Running<'_> {
             Event::Tick => {
                 self.ticks += 1;
                 if self.ticks.is_multiple_of(PORTS_TICKS) {
+                    self.pressure.look(self.plane.stats(), Instant::now());
                     self.ports.look(|cluster, endpoint| self.plane.open_links(cluster, endpoint));
                 }
                 if let Some(shard) = self.watchdog.tick(&self.plane.turns()) {

@@ -12,6 +12,7 @@ use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use crate::conn::Conn;
 use crate::conn::brief::Brief;
+use crate::conn::room::Descriptors;
 use crate::exchange::Exchange;
 use crate::exchange::beside::Beside;
 use crate::io::{Clock, Mono};
@@ -144,6 +145,8 @@ pub struct Core {
     pub scratch: Scratch,
     /// Set once: nothing new is accepted, and every connection ends at its next boundary.
     pub draining: bool,
+    /// From which numbers on the process's descriptors are short.
+    pub descriptors: Descriptors,
     /// How many of its conns will last.
     pub brief: Brief,
     /// How long a conn waits for a request before it is parked.
@@ -230,6 +233,7 @@ impl Core {
                 ..Scratch::default()
             },
             draining: false,
+            descriptors: Descriptors::default(),
             brief: Brief::default(),
             park_after: limits::PARK_AFTER,
             next_request: 0,

@@ -201,6 +201,15 @@ pub const METHOD_BYTES: usize = 32;
 pub const HOST_BYTES: usize = 300;
 /// Tables of ended heads kept for the next ones; an idle shard keeps no more than this many of its busiest hour.
 pub const SPARE_HEADS: usize = 256;
+/// How long a shard waits at its start for memory for its ring, and between two tries.
+pub const RING_MEMORY_WAIT: Duration = secs(3);
+pub const RING_MEMORY_PAUSE: Duration = ms(50);
+/// Conns closed at once to make room when descriptors are short.
+pub const MAKE_ROOM: usize = 16;
+/// One that has not asked yet is not expected to within this: two round trips half around the world.
+pub const FIRST_BYTES: Duration = ms(500);
+/// One that rests between requests gives its place up no sooner.
+pub const REST: Duration = secs(1);
 /// Idle links closed at once, for each cluster, when descriptors have run out.
 pub const RELIEF_LINKS: usize = 4;
 /// Bytes of a body by which an early answer still lets the rest be read and dropped, to keep the connection.

@@ -5,6 +5,7 @@ mod listening;
 
 use crate::buf::PoolSize;
 use crate::cluster::shared::SharedEndpoint;
+use crate::conn::room::Descriptors;
 use crate::core::{Setup, Shared};
 use crate::io::{Address, Errno, Fd, Io, Kind, Token};
 use crate::limits;
@@ -215,7 +216,7 @@ impl Plane {
         std::mem::take(&mut self.log_readers)
     }
     /// What each shard counts.
-    pub fn stats(&self) -> impl Iterator<Item = &Stats> {
+    pub fn stats(&self) -> impl Iterator<Item = &Stats> + Clone {
         self.shards.iter().map(|s| &*s.stats)
     }
     /// Links open to an endpoint, idle ones included, over all shards; each holds a local port.
@@ -304,6 +305,7 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     let _ = affinity::pin(cpu);
     // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
     let mut shard = Shard::new(setup, &sockets.all, clock::now());
+    shard.core.descriptors = Descriptors::of_limit(sys::rlimit::descriptors());
     for at in sockets.alone {
         shard.core.listeners[at].alone = true;
     }

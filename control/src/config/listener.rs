@@ -62,7 +62,8 @@ pub(super) static SECTION: Section = Section {
             Shape::Count(limits::LISTENER_CONNECTIONS, None),
             Nothing,
             "Connections open at once, over all shards; further ones are refused. `\"auto\"` is half of the \
-             descriptors that the process may open, so that each connection can have its link.",
+             descriptors that the process may open, less 128 or a quarter for itself, so that each connection can have its \
+             link.",
         )
         .absent("\"auto\""),
         Key::new(
@@ -144,8 +145,8 @@ pub(super) static TIMEOUTS: Section = Section {
             "request_header",
             Shape::Duration(limits::REQUEST_HEADER_TIMEOUT, None),
             NextExchange,
-            "From the first byte of a request to the end of its head. Beyond: 408. Also from accept to the end of a PROXY \
-             header and of a ClientHello. Beyond: a close.",
+            "From the first byte of a request to the end of its head. Beyond: 408. Also from accept to the first byte, and to \
+             the end of a PROXY header and of a ClientHello. Beyond: a close.",
         ),
         Key::new(
             "request_body",

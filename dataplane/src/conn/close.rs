@@ -174,18 +174,6 @@ pub fn on_linger_eof(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     }
 }
 
-/// Closes the idle conn that has waited longest, to free a descriptor. Looks at all of them: only for emergencies.
-pub fn oldest_idle(core: &mut Core, io: &mut impl Io) {
-    let now = core.now().into();
-    let idle = core
-        .conns
-        .iter()
-        .filter(|(_, c)| c.phase() == Phase::Serving && c.exchange.is_none() && c.rx.is_none());
-    if let Some((id, _)) = idle.max_by_key(|(_, c)| c.deadlines.progress.age(now)) {
-        begin(core, io, id, CloseReason::Evicted);
-    }
-}
-
 /// Closes the conn that holds buffers and has been longest without progress (invariant 18). Only for emergencies.
 pub fn evict(core: &mut Core, io: &mut impl Io) {
     let now = core.now().into();

@@ -16,6 +16,7 @@ pub mod preface;
 pub mod queue;
 pub mod relay;
 pub mod reply;
+pub mod room;
 pub mod serve;
 pub mod tcp;
 pub mod upstream;

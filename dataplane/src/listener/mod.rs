@@ -65,8 +65,12 @@ pub fn on_accept(core: &mut Core, io: &mut impl Io, index: usize, result: Result
     let (id, alone, stopping) = (listener.id, listener.alone, listener.phase == Phase::Stopping);
     match result {
         Ok(fd) => {
-            core.stats.accepted.add(1);
-            even::place(core, io, (id, alone), fd);
+            if conn::room::may_stay(core, io, fd) {
+                core.stats.accepted.add(1);
+                even::place(core, io, (id, alone), fd);
+            } else {
+                io.discard(fd);
+            }
         }
         Err(_) if stopping => {}
         Err(errno) => {
@@ -88,7 +92,7 @@ pub fn on_accept(core: &mut Core, io: &mut impl Io, index: usize, result: Result
 }
 
 /// Accept failed. Out of descriptors or memory it pauses, so that it neither spins nor starves what is established
-/// (threat D05); idle links give their descriptors up first.
+/// (threat D05), and conns that are of little use make room.
 fn on_error(core: &mut Core, io: &mut impl Io, index: usize, errno: Errno) {
     match errno.0 {
         // accept(2): an error of the connection that was being accepted; the next one may be well.
@@ -105,8 +109,10 @@ fn on_error(core: &mut Core, io: &mut impl Io, index: usize, errno: Errno) {
         | libc::EOPNOTSUPP
         | libc::ENETUNREACH => {}
         _ => {
-            crate::link::pool::close_some(core, io);
-            conn::close::oldest_idle(core, io);
+            // Idle links are for those who are at work: theirs is the last room to be taken.
+            if !conn::room::make(core, io) {
+                crate::link::pool::close_some(core, io);
+            }
             let now = core.now();
             let listener = &mut core.listeners[index];
             listener.phase = Phase::Paused;

@@ -52,6 +52,8 @@ pub struct Stats {
     /// Waiting now.
     pub queued: Counter,
     pub evictions: Counter,
+    /// Conns closed because descriptors were short.
+    pub made_room: Counter,
     pub tunnels_started: Counter,
     pub tunnels_ended: Counter,
     pub tunnel_bytes_up: Counter,
@@ -95,6 +97,7 @@ impl Default for Stats {
             queue_us: Counter::default(),
             queued: Counter::default(),
             evictions: Counter::default(),
+            made_room: Counter::default(),
             tunnels_started: Counter::default(),
             tunnels_ended: Counter::default(),
             tunnel_bytes_up: Counter::default(),

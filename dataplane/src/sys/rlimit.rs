@@ -19,6 +19,11 @@ pub fn raise_descriptor_limit() -> u64 {
     if result == 0 { raised.rlim_cur } else { limit.rlim_cur }
 }
 
+/// Descriptors that may be open now.
+pub fn descriptors() -> u64 {
+    read(libc::RLIMIT_NOFILE).map_or(u64::MAX, |limit| limit.rlim_cur)
+}
+
 /// RLIMIT_MEMLOCK in bytes: the memory the kernel may pin for this user, which the ring's buffer tables count against.
 pub fn memlock() -> u64 {
     read(libc::RLIMIT_MEMLOCK).map_or(0, |limit| limit.rlim_cur)

@@ -16,6 +16,7 @@ mod queue;
 mod requests;
 mod responses;
 mod retry;
+mod room;
 mod shards;
 mod sticky;
 mod timeouts;
