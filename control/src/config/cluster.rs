@@ -269,12 +269,12 @@ pub(super) fn check_protocols(
     for (table, cluster) in tables.iter().zip(clusters) {
         let of_requests = cluster.hash.as_ref().is_some_and(|hash| hash.on != HashOn::Source);
         let balance = table.get("balance").filter(|_| of_requests);
-        let sticky = table.get("sticky");
-        if balance.is_none() && sticky.is_none() {
+        let of_requests = [balance, table.get("sticky"), table.get("retry")];
+        if of_requests.iter().all(Option::is_none) {
             continue;
         }
         let Some(listener) = of_tcp(cluster) else { continue };
-        for item in [balance, sticky].into_iter().flatten() {
+        for item in of_requests.into_iter().flatten() {
             let name = &listener.name;
             item.error(format!(
                 "is about requests, and the listener {name:?}, which uses this cluster, is tcp"

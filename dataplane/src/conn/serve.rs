@@ -189,8 +189,8 @@ fn forward(
     x.nested = x.head.names.has(FieldName::RingwayAttempt);
     if let Some(policy) = &spec.retry {
         replay::prepare(x, policy);
-        let able = x.head.method.is_idempotent() && !x.nested && !x.head.upgrade_websocket;
-        x.may_hedge = able && policy.hedge_after.is_some();
+        x.timed = policy.hedge_after.is_some();
+        x.may_hedge = x.timed && x.head.method.is_idempotent() && !x.nested && !x.head.upgrade_websocket;
     }
     x.cluster = Some(cluster);
     x.timeouts = Some(timeouts);

@@ -6,7 +6,7 @@ use crate::exchange::again::{self, Loss};
 use crate::exchange::attempt::{self, Step};
 use crate::exchange::{Attempt, Down, Exchange, Up, replay, request, response};
 use crate::fault::{CloseReason, Refusal};
-use crate::io::{Completion, Errno, Io, Kind, Outcome};
+use crate::io::{Completion, Errno, Io, Kind, Mono, Outcome};
 use crate::link::{self, Link, Owner, Phase as LinkPhase};
 use crate::proto::Framing;
 use crate::table::Id;
@@ -332,10 +332,13 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
             }
         }
         (LinkPhase::Leased, Some((conn, x))) => {
-            if core.exchanges.get(x).is_some_and(|x| x.hedge_by <= now) {
+            let hedge_by = |core: &Core| core.exchanges.get(x).map_or(Mono::MAX, |x| x.hedge_by);
+            if hedge_by(core) <= now {
                 hedge::start(core, io, conn, x);
             }
-            link::settle(core, id);
+            // The wheel may have fired for what was earlier than both.
+            let hedge_by = hedge_by(core);
+            link::settle_also(core, id, hedge_by);
         }
         (_, None)
             if (read || write)

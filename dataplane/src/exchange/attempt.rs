@@ -293,11 +293,12 @@ pub fn time_response(core: &mut Core, id: Id<Exchange>) {
     let (Some(link), Some(timeouts), Down::Waiting) = (x.link, x.timeouts, x.down()) else { return };
     let asked = x.head.expect_continue && x.interim_count == 0 && !x.body_taken;
     let runs = x.up() == Up::Done || asked;
+    let may_hedge = x.may_hedge;
     if let Some(l) = core.links.get_mut(link) {
         l.deadlines.read_by = if runs { now.after(timeouts.response_header) } else { Mono::MAX };
     }
-    beside::time(core, id);
-    link::settle(core, link);
+    let hedge_by = if may_hedge { beside::time(core, id) } else { Mono::MAX };
+    link::settle_also(core, link, hedge_by);
 }
 
 /// The link takes no more: whatever the request lacks, its answer must come soon.

@@ -67,18 +67,20 @@ fn take(core: &mut Core, id: Id<Exchange>) -> Option<Beside> {
     core.besides.remove(at)
 }
 
-/// The request, or another copy of it, is out: from now on it may soon be time for a hedge.
-pub(super) fn time(core: &mut Core, id: Id<Exchange>) {
-    let Some(x) = core.exchanges.get(id).filter(|x| x.may_hedge && x.hedge_by == Mono::MAX) else { return };
-    if x.up() != Up::Done || x.attempt() != Attempt::Sending {
-        return;
+/// When a hedge of the exchange begins, if it may have one: fixed as soon as all of the request is on its way.
+pub(super) fn time(core: &mut Core, id: Id<Exchange>) -> Mono {
+    let Some(x) = core.exchanges.get(id) else { return Mono::MAX };
+    let waits = x.up() == Up::Done && x.attempt() == Attempt::Sending;
+    if !waits || x.hedge_by != Mono::MAX {
+        return x.hedge_by;
     }
-    let now = core.now();
-    let cluster = x.cluster;
+    let (now, cluster) = (core.now(), x.cluster);
     let after = cluster.and_then(|cluster| core.cluster_mut(cluster)?.hedge.as_ref()?.after());
-    if let (Some(after), Some(x)) = (after, core.exchanges.get_mut(id)) {
-        x.hedge_by = now.after(after);
+    let by = after.map_or(Mono::MAX, |after| now.after(after));
+    if let Some(x) = core.exchanges.get_mut(id) {
+        x.hedge_by = by;
     }
+    by
 }
 
 /// Whether a hedge would be of use now, and is allowed. Asked once for each exchange: it is not may again.
@@ -148,6 +150,9 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> bool {
 
 /// The present attempt has the answer: ends what is beside it.
 pub fn cancel(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+    if core.exchanges.get(id).is_none_or(|x| x.beside.is_none()) {
+        return;
+    }
     let now = core.now();
     let cluster = core.exchanges.get(id).and_then(|x| x.cluster);
     let silent = of(core, id).filter(|hedge| hedge.attempt == Attempt::Sending);

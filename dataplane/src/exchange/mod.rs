@@ -203,6 +203,8 @@ pub struct Exchange {
     pub retried: Retries,
     /// The request came as another proxy's second attempt.
     pub nested: bool,
+    /// Its cluster has hedges, and wants to know when first bytes come.
+    pub timed: bool,
     /// A second attempt may begin beside the first, but has not yet; when, once the request is out.
     pub may_hedge: bool,
     pub hedge_by: Mono,
@@ -289,6 +291,7 @@ impl Exchange {
             copies: 0,
             retried: Retries::NONE,
             nested: false,
+            timed: false,
             may_hedge: false,
             hedge_by: Mono::MAX,
             beside: None,

@@ -35,16 +35,17 @@ pub fn receive(core: &mut Core, id: Id<Exchange>, lease: Lease) -> Result<(), Re
         pool.give_back(lease);
         return Ok(());
     };
-    let first = x.attempt() == Attempt::Sending;
-    if first {
+    let mut timed = false;
+    if x.attempt() == Attempt::Sending {
         x.enter_attempt(Attempt::Receiving);
         x.first_byte = Some(now);
+        timed = x.timed;
     }
     let joined = join(pool, x.link_rx.take(), lease);
     let held = joined.is_some();
     x.link_rx = joined;
-    let (cluster, took) = (x.cluster, now.since(x.sent));
-    if first {
+    if timed {
+        let (cluster, took) = (x.cluster, now.since(x.sent));
         again::time(core, cluster, took);
     }
     // The head's bound is the scanner's: what does not fit here found no buffer.

@@ -145,15 +145,16 @@ pub fn arm_small_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     }
 }
 
-/// Puts the link's deadlines into the wheel, and the time of its exchange's hedge.
+/// Puts the link's deadlines into the wheel.
 pub fn settle(core: &mut Core, id: Id<Link>) {
-    let Core { links, exchanges, wheel, .. } = core;
-    let Some(link) = links.get_mut(id) else { return };
-    let hedge = match link.owner {
-        Owner::Exchange(x) => exchanges.get(x).map_or(Mono::MAX, |x| x.hedge_by),
-        Owner::None | Owner::Beside(_) | Owner::Tunnel(_) => Mono::MAX,
-    };
-    link.deadlines.settle(wheel, id.token(Kind::LinkTimer), hedge);
+    settle_also(core, id, Mono::MAX);
+}
+
+/// As [`settle`], with the time of its exchange's hedge. Once told, the wheel keeps the earliest until it fires.
+pub fn settle_also(core: &mut Core, id: Id<Link>, hedge_by: Mono) {
+    if let Some(link) = core.links.get_mut(id) {
+        link.deadlines.settle(&mut core.wheel, id.token(Kind::LinkTimer), hedge_by);
+    }
 }
 
 /// Begins the end of a link, from any phase: asks for the end of what is in flight, then closes, then frees.

@@ -9,7 +9,7 @@ use dataplane::io::{
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HedgeAfter, Limits, Retry, RetryOn,
     ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
@@ -202,6 +202,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
             queue: Duration::ZERO,
         },
         pool: LinkPool { idle: 256, idle_timeout: 60 * SECOND, requests_per_connection: u64::MAX },
+        retry: Some(policy()),
         ..Cluster::new(ClusterId(0), "app", vec![Endpoint::new(EndpointId(0), "origin", origin.into())])
     };
     Snapshot {
@@ -209,6 +210,18 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         listeners: vec![Some(Arc::new(listener))],
         routes: Vec::new(),
         clusters: vec![Some(Arc::new(cluster))],
+    }
+}
+
+/// Everything that second attempts need is kept: bodies, counts, times.
+fn policy() -> Retry {
+    Retry {
+        attempts: 1,
+        on: RetryOn { connect: true, reset: true, timeout: true, ..RetryOn::default() },
+        budget_percent: 20,
+        budget_minimum: 10,
+        replay_body: 16 << 10,
+        hedge_after: Some(HedgeAfter::Percentile(95)),
     }
 }
 

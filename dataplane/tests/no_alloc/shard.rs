@@ -68,6 +68,17 @@ fn exchanges_with_uploads() {
     });
 }
 
+/// Bodies that are held to be sent again.
+#[test]
+fn exchanges_with_held_uploads() {
+    for len in [300, 8192, 16_384] {
+        let put = format!("PUT /up HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{}", "b".repeat(len));
+        let exchange =
+            Exchange { protocol: Protocol::Http, request: put.into_bytes(), response: OK.to_vec() };
+        assert_allocates_nothing_in(3_000, &exchange);
+    }
+}
+
 /// Bodies long enough to be spliced, and some of them with more behind what is copied with the head.
 #[test]
 fn exchanges_with_bulk_uploads() {
