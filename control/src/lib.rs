@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod exit;
+mod failing;
 mod inherited;
 pub mod log;
 pub mod ports;

@@ -4,6 +4,7 @@ use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
 use crate::doctor::{self, Question};
 use crate::exit::Exit;
+use crate::failing::Failing;
 use crate::inherited;
 use crate::log::{self, Log};
 use crate::ports::{self, PortWatch};
@@ -172,6 +173,8 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         watchdog: Watchdog::default(),
         ports: PortWatch::new(&loaded.snapshot, ports::of_machine().as_ref()),
         pressure: Pressure::new(),
+        loaded,
+        failing: Failing::default(),
         ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
@@ -283,6 +286,8 @@ struct Running<'a> {
     watchdog: Watchdog,
     ports: PortWatch,
     pressure: Pressure,
+    loaded: &'a Loaded,
+    failing: Failing,
     ticks: u64,
     /// Shards that have not ended.
     alive: usize,
@@ -316,6 +321,7 @@ impl Running<'_> {
             Event::ReopenLogs => self.log.reopen(),
             Event::Tick => {
                 self.ticks += 1;
+                self.failing.tick(self.plane, &self.loaded.snapshot);
                 if self.ticks.is_multiple_of(PORTS_TICKS) {
                     self.pressure.look(self.plane.stats(), Instant::now());
                     self.ports.look(|cluster, endpoint| self.plane.open_links(cluster, endpoint));

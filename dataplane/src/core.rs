@@ -8,6 +8,7 @@ use crate::bulk::Share;
 use crate::cluster::ClusterState;
 use crate::cluster::budget::Budget;
 use crate::cluster::delay::HedgeDelay;
+use crate::cluster::events::Events;
 use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
 use crate::conn::Conn;
@@ -40,19 +41,23 @@ pub struct Shared {
     pub listeners: Vec<Option<Arc<SharedListener>>>,
     pub clusters: Vec<Option<Arc<SharedCluster>>>,
     pub loads: SharedLoads,
+    /// What happens to endpoints, for control.
+    pub events: Arc<Events>,
 }
 
 impl Shared {
     /// Fresh counters for every object of a snapshot.
     pub fn new(snapshot: &Snapshot) -> Self {
+        let events = Arc::new(Events::new());
         let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
         let cluster = |c: &Option<Arc<crate::spec::Cluster>>| {
-            c.as_ref().map(|c| Arc::new(SharedCluster::new(c.endpoints.len(), snapshot.runtime.shards)))
+            c.as_ref().map(|c| Arc::new(SharedCluster::of(c, snapshot.runtime.shards, Arc::clone(&events))))
         };
         Self {
             listeners: snapshot.listeners.iter().map(listener).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             loads: SharedLoads::new(snapshot.runtime.shards),
+            events,
         }
     }
 }

@@ -159,6 +159,26 @@ pub const QUEUE_RUN: u32 = 8;
 /// A shard with waiters looks for places this often although nobody told it of one: whoever would have may have ended.
 pub const QUEUE_LOOK: Duration = ms(250);
 
+// --- failing endpoints (cluster/outlier.rs, cluster/breaker.rs, cluster/events.rs) -------------------------------
+
+/// Failures in a row until an endpoint is ejected; `u64::MAX` stands for "off".
+pub const CONSECUTIVE_FAILURES: Bound<u64> = bound(1, 5, u64::MAX);
+/// Requests of a window before the rate of failures counts.
+pub const MINIMUM_VOLUME: Bound<u64> = bound(1, 100, 1 << 30);
+/// The window of the rate of failures, which slides in so many steps.
+pub const RATE_WINDOW: Bound<Duration> = bound(secs(1), secs(10), secs(600));
+pub const RATE_STEPS: u32 = 10;
+pub const EJECTION_TIME: Bound<Duration> = bound(ms(100), secs(30), secs(24 * 3600));
+pub const MAX_EJECTION_TIME: Bound<Duration> = bound(ms(100), secs(300), secs(24 * 3600));
+pub const MAX_EJECTED_PERCENT: Bound<u64> = bound(0, 50, 100);
+/// Failures in a row until a breaker opens.
+pub const FAILURE_THRESHOLD: Bound<u64> = bound(1, 5, 1 << 20);
+pub const RECOVERY_TIMEOUT: Bound<Duration> = bound(ms(100), secs(30), secs(24 * 3600));
+pub const TRIAL_TIMEOUT: Bound<Duration> = bound(ms(100), secs(10), secs(24 * 3600));
+/// Events of endpoints that wait for control, which reads them ten times a second; beyond, they are counted as lost. A
+/// power of two.
+pub const EVENTS: usize = 4096;
+
 // --- HTTP/1 ---------------------------------------------------------------------------------------------------
 
 /// Bytes of the request line without its CRLF. RFC 9112 section 3 recommends at least 8000.
@@ -371,6 +391,7 @@ const _: () = assert!(
     RETRY_ATTEMPTS.max + 2 <= CONNECT_ATTEMPTS as u64,
     "the first attempt, its repeats and a hedge are attempts too"
 );
+const _: () = assert!(EVENTS.is_power_of_two());
 const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
 const _: () =
     assert!(SPLICE_STEP_LAST <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));

@@ -19,6 +19,7 @@ use crate::sys::inherited::InheritedError;
 use crate::sys::unix::SocketFile;
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, Unusable};
+use conditions::Watched;
 use listening::{Listening, Sockets};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -112,6 +113,8 @@ pub struct Plane {
     log_readers: Vec<LogReader>,
     /// Who has not been told yet to look at which cluster, because its mailbox was full.
     untold: RefCell<BTreeSet<(ClusterId, usize)>>,
+    snapshot: Arc<Snapshot>,
+    watched: RefCell<Vec<Watched>>,
 }
 
 impl fmt::Debug for Plane {
@@ -197,14 +200,11 @@ impl Plane {
             // One that is gone already is reported through `notify`.
             let _ = shard.send(rings.clone());
         }
-        Ok(Self {
-            shared,
-            bound,
-            files: RefCell::new(files),
-            shards,
-            log_readers,
-            untold: RefCell::default(),
-        })
+        let clusters = snapshot.clusters.iter().zip(&shared.clusters);
+        let watched = clusters.filter_map(|(spec, shared)| Watched::new(spec.as_ref()?, shared.as_ref()?));
+        let watched = RefCell::new(watched.collect());
+        let (files, untold) = (RefCell::new(files), RefCell::default());
+        Ok(Self { shared, bound, files, shards, log_readers, untold, snapshot, watched })
     }
 
     /// One entry for each bound address.

@@ -4,10 +4,17 @@
 
 #![cfg(loom)]
 
-use dataplane::cluster::eligible::{Admin, Health};
+use dataplane::cluster::balance::Hint;
+use dataplane::cluster::eligible::{Admin, Breaker, Health};
+use dataplane::cluster::events::{Event, Events, Failed, What};
+use dataplane::cluster::outcome::Outcome;
 use dataplane::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
+use dataplane::cluster::{ClusterState, Tried};
+use dataplane::io::{Mono, SocketAddress};
 use dataplane::shard::mailbox::mailbox;
-use dataplane::spec::EndpointId;
+use dataplane::spec::{
+    BreakerOf, CircuitBreaker, Cluster, ClusterId, Endpoint, EndpointId, Outlier, Statuses,
+};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
@@ -210,28 +217,175 @@ fn a_queue_is_bounded() {
     });
 }
 
+/// A cluster of so many endpoints with weight, half of which may be ejected, each after one failure; with breakers that open
+/// after one and are half-open at once.
+fn rules(endpoints: u16) -> Cluster {
+    let address = |n| SocketAddress::new([127, 0, 0, 1].into(), 9000 + n).into();
+    let endpoints = (0..endpoints).map(|n| Endpoint::new(EndpointId(n), "e", address(n))).collect();
+    let second = std::time::Duration::from_secs(1);
+    let outlier = Outlier {
+        consecutive_failures: 1,
+        failure_rate: None,
+        minimum_volume: 1,
+        window: second,
+        ejection_time: second,
+        max_ejection_time: second,
+        max_ejected_percent: 50,
+        failure_status: Statuses::SERVER_ERRORS,
+    };
+    let breaker = CircuitBreaker {
+        of: BreakerOf::Cluster,
+        failure_threshold: 1,
+        recovery_timeout: std::time::Duration::ZERO,
+        trial_timeout: second,
+        failure_status: Statuses::SERVER_ERRORS,
+    };
+    let cluster = Cluster::new(ClusterId(0), "c", endpoints);
+    Cluster { outlier: Some(outlier), circuit_breaker: Some(breaker), ..cluster }
+}
+
 /// Two say something of one endpoint at once: neither word is lost, and whoever sees the version of both sees both.
 #[test]
 fn what_is_said_of_an_endpoint_is_announced() {
     loom::model(|| {
-        let cluster = Arc::new(SharedCluster::new(1, 2));
+        let (cluster, spec) = (Arc::new(SharedCluster::new(1, 2)), rules(1));
         let operator = {
             let cluster = cluster.clone();
             thread::spawn(move || assert!(cluster.set_admin(EndpointId(0), Admin::Drain)))
         };
         let checks = {
             let cluster = cluster.clone();
-            thread::spawn(move || assert!(cluster.set_health(EndpointId(0), Health::Down)))
+            thread::spawn(move || assert!(cluster.set_health(EndpointId(0), Health::Down, Mono(1))))
         };
-        let version = cluster.version();
-        let condition = cluster.endpoint(EndpointId(0)).unwrap().condition();
-        if version == 2 {
-            assert_eq!((condition.admin, condition.health), (Admin::Drain, Health::Down));
+        let seen = |cluster: &SharedCluster| {
+            let condition = cluster.condition(&spec, EndpointId(0), Mono(1)).unwrap();
+            (condition.admin, condition.health)
+        };
+        if cluster.version() == 2 {
+            assert_eq!(seen(&cluster), (Admin::Drain, Health::Down));
         }
         operator.join().unwrap();
         checks.join().unwrap();
-        let condition = cluster.endpoint(EndpointId(0)).unwrap().condition();
-        assert_eq!((condition.admin, condition.health), (Admin::Drain, Health::Down));
-        assert_eq!(cluster.version(), 2);
+        assert_eq!((cluster.version(), seen(&cluster)), (2, (Admin::Drain, Health::Down)));
+    });
+}
+
+/// Two shards eject two endpoints of which one may be out: one is, and its place comes back with it.
+#[test]
+fn no_more_endpoints_are_ejected_than_may_be() {
+    loom::model(|| {
+        let (cluster, spec) = (Arc::new(SharedCluster::new(2, 2)), rules(2));
+        let eject = |id| {
+            let (cluster, spec) = (cluster.clone(), spec.clone());
+            thread::spawn(move || {
+                let rules = spec.outlier.as_ref().unwrap();
+                cluster.eject(&spec, rules, EndpointId(id), Failed::InARow(1), Mono(5))
+            })
+        };
+        let ejected = [eject(0), eject(1)].map(|shard| shard.join().unwrap());
+        assert!(ejected[0] != ejected[1], "{ejected:?}");
+        let out = |id| cluster.ejected_until(EndpointId(id), Mono(5)).is_some();
+        assert_eq!([out(0), out(1)], ejected);
+        assert!(cluster.set_health(EndpointId(u16::from(ejected[1])), Health::Up, Mono(6)));
+        let rules = spec.outlier.as_ref().unwrap();
+        assert!(cluster.eject(&spec, rules, EndpointId(0), Failed::InARow(1), Mono(6)));
+        assert!(!cluster.eject(&spec, rules, EndpointId(1), Failed::InARow(1), Mono(6)));
+    });
+}
+
+/// An endpoint whose time is over is written down as readmitted while it is ejected anew: it is out or not, and the places
+/// are counted right either way.
+#[test]
+fn readmission_and_ejection_keep_count() {
+    loom::model(|| {
+        let (cluster, spec) = (Arc::new(SharedCluster::new(2, 2)), rules(2));
+        let rules = spec.outlier.unwrap();
+        assert!(cluster.eject(&spec, &rules, EndpointId(0), Failed::InARow(1), Mono(0)));
+        let late = Mono(2_000_000_000);
+        let control = {
+            let (cluster, spec) = (cluster.clone(), spec.clone());
+            thread::spawn(move || cluster.settle(&spec, late))
+        };
+        let again = cluster.eject(&spec, &rules, EndpointId(0), Failed::InARow(1), late);
+        control.join().unwrap();
+        let out = cluster.ejected_until(EndpointId(0), late).is_some();
+        assert!(out == again);
+        // One place there is: whoever is not out can have it, and nobody beside who is.
+        assert!(cluster.eject(&spec, &rules, EndpointId(1), Failed::InARow(1), late) != out);
+    });
+}
+
+/// Two shards pick at a half-open breaker: one of them tries, and what it finds is what becomes of the breaker.
+#[test]
+fn one_shard_tries() {
+    let mut builder = loom::model::Builder::new();
+    // Enough for a race of two and its loser's second look.
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let spec = std::sync::Arc::new(rules(1));
+        let shared = std::sync::Arc::new(SharedCluster::new(1, 2));
+        let state = |shard| ClusterState::new(spec.clone(), shared.clone(), shard, 1);
+        let mut first = state(0);
+        let hint = |who| Hint { now: Mono(10), who, ..Hint::default() };
+        let id = first.pick(&Tried::NONE, hint(1)).unwrap();
+        first.report(id, 1, Outcome::ConnectFailed, Mono(10));
+        first.end_request(id);
+        let pick = |mut state: ClusterState, who| {
+            thread::spawn(move || {
+                let picked = state.pick(&Tried::NONE, hint(who));
+                (picked.is_ok(), state)
+            })
+        };
+        let (one, other) = (pick(first, 2), pick(state(1), 3));
+        let ((one, mut first), (other, mut second)) = (one.join().unwrap(), other.join().unwrap());
+        assert!(one != other, "{one} {other}");
+        let (state, who) = if one { (&mut first, 2) } else { (&mut second, 3) };
+        state.report(id, who, Outcome::Answered(200), Mono(11));
+        assert_eq!(shared.breaker(&spec, Mono(11)).0, Breaker::Closed);
+    });
+}
+
+/// A trial that ends as its time does: whoever writes first has the say, and the breaker is one or the other.
+#[test]
+fn a_late_trial_and_its_silence_do_not_both_count() {
+    loom::model(|| {
+        let spec = std::sync::Arc::new(rules(1));
+        let shared = std::sync::Arc::new(SharedCluster::new(1, 2));
+        let mut state = ClusterState::new(spec.clone(), shared.clone(), 0, 1);
+        let hint = |who| Hint { now: Mono(10), who, ..Hint::default() };
+        let id = state.pick(&Tried::NONE, hint(1)).unwrap();
+        state.report(id, 1, Outcome::ConnectFailed, Mono(10));
+        state.end_request(id);
+        assert_eq!(state.pick(&Tried::NONE, hint(2)), Ok(id));
+        let late = Mono(1_000_000_010);
+        let control = {
+            let (spec, shared) = (spec.clone(), shared.clone());
+            thread::spawn(move || shared.settle(&spec, late))
+        };
+        // Its own clock is a little behind.
+        state.report(id, 2, Outcome::Answered(200), Mono(late.0 - 1));
+        control.join().unwrap();
+        let breaker = shared.breaker(&spec, late).0;
+        assert!(matches!(breaker, Breaker::Closed | Breaker::HalfOpen), "{breaker:?}");
+    });
+}
+
+/// Two shards tell something while control reads: what is read is whole and comes once, and the rest comes later.
+#[test]
+fn events_are_whole_and_come_once() {
+    loom::model(|| {
+        let events = Arc::new(Events::with_slots(2));
+        let event =
+            |n: u16| Event { cluster: ClusterId(n), endpoint: None, what: What::Closed, at: Mono(n.into()) };
+        let tell = |n| {
+            let events = events.clone();
+            thread::spawn(move || events.push(event(n)))
+        };
+        let shards = [tell(1), tell(2)];
+        let mut read: Vec<_> = events.pop().into_iter().collect();
+        shards.into_iter().for_each(|shard| shard.join().unwrap());
+        read.extend(std::iter::from_fn(|| events.pop()));
+        read.sort_by_key(|event| event.at);
+        assert_eq!((read, events.lost()), (vec![event(1), event(2)], 0));
     });
 }

@@ -3,7 +3,7 @@
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
-use super::{Environment, address, balance, host, later, retry, source, sticky};
+use super::{Environment, address, balance, failures, host, later, retry, source, sticky};
 use dataplane::limits;
 use dataplane::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HashOn, HostPolicy, Listener, Pool,
@@ -92,8 +92,15 @@ pub(super) static SECTION: Section = Section {
         )
         .absent("none"),
         Key::later("health", Shape::Table(&later::HEALTH), Nothing, "Active checks."),
-        Key::later("outlier", Shape::Table(&later::OUTLIER), Nothing, "Passive checks."),
-        Key::later("circuit_breaker", Shape::Table(&later::CIRCUIT_BREAKER), Nothing, "Circuit breaker."),
+        Key::new(
+            "outlier",
+            Shape::Table(&failures::OUTLIER),
+            Nothing,
+            "Ejecting endpoints at which live requests fail.",
+        )
+        .absent("none"),
+        Key::new("circuit_breaker", Shape::Table(&failures::CIRCUIT_BREAKER), Nothing, "Stopping requests to what fails.")
+            .absent("none"),
         Key::new("retry", Shape::Table(&retry::SECTION), NextExchange, "Second attempts.")
             .absent("failed connects and dead pooled connections only"),
         Key::new("sticky", Shape::Table(&sticky::SECTION), NextExchange, "Clients come back to their endpoint by a cookie.")
@@ -245,6 +252,8 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 retry: retry::read(table),
                 pass_trailers: table.word("trailers") == "pass",
                 fail_open: table.flag("fail_open"),
+                outlier: failures::outlier(table),
+                circuit_breaker: failures::circuit_breaker(table),
             }
         })
         .collect()

@@ -45,30 +45,6 @@ pub(super) static EXPECT_BODY: Section = Section {
     ],
 };
 
-pub(super) static OUTLIER: Section = Section {
-    path: "cluster.outlier",
-    shared: false,
-    doc: "Ejecting endpoints that fail real requests.",
-    keys: &[
-        key("consecutive_failures", "a whole number", Nothing, "In a row until ejection."),
-        key("failure_rate", "a number from 0 to 1", Nothing, "Share of failures until ejection."),
-        key("minimum_volume", "a whole number", Nothing, "Requests before the rate counts."),
-        key("ejection_time", "a duration", Nothing, "How long."),
-        key("max_ejected_percent", "a whole number", Nothing, "Endpoints that may be out at once."),
-    ],
-};
-
-pub(super) static CIRCUIT_BREAKER: Section = Section {
-    path: "cluster.circuit_breaker",
-    shared: false,
-    doc: "Stopping requests to a cluster that fails.",
-    keys: &[
-        key("failure_threshold", "a whole number", Nothing, "Failures until it opens."),
-        key("recovery_timeout", "a duration", Nothing, "Until it tries again."),
-        key("trial_timeout", "a duration", Nothing, "For the trial."),
-    ],
-};
-
 pub(super) static AVAILABLE: Section = Section {
     path: "route.match.available",
     shared: false,

@@ -7,6 +7,7 @@
 mod address;
 mod balance;
 mod cluster;
+mod failures;
 mod host;
 mod keys;
 mod later;

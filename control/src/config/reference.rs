@@ -1,7 +1,9 @@
 //! Writes docs/config.md from the key tables. A test fails when the file is stale.
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
-use super::{balance, cluster, later, listener, matching, process, reply, retry, route, sticky, template};
+use super::{
+    balance, cluster, failures, later, listener, matching, process, reply, retry, route, sticky, template,
+};
 use std::fmt::Write;
 
 /// Every section, in the manual's order.
@@ -33,8 +35,8 @@ pub fn sections() -> &'static [&'static Section] {
         &sticky::SECTION,
         &later::HEALTH,
         &later::EXPECT_BODY,
-        &later::OUTLIER,
-        &later::CIRCUIT_BREAKER,
+        &failures::OUTLIER,
+        &failures::CIRCUIT_BREAKER,
         &retry::SECTION,
     ];
     ALL

@@ -3,7 +3,9 @@
 use super::keys::Shape;
 use super::*;
 use dataplane::limits::{self, Bound};
-use dataplane::spec::{Action, ForwardedMode, HashOn, HedgeAfter, HostPolicy, TemplatePart, Variable};
+use dataplane::spec::{
+    Action, BreakerOf, ForwardedMode, HashOn, HedgeAfter, HostPolicy, TemplatePart, Variable,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -95,6 +97,7 @@ fn what_is_left_out_is_the_default() {
     assert_eq!((&*endpoint.name, &*endpoint.authority), ("127.0.0.1:1", "127.0.0.1:1"));
     assert_eq!((endpoint.weight, endpoint.max_connections, endpoint.max_requests), (1, u32::MAX, u32::MAX));
     assert_eq!((endpoint.priority, cluster.fail_open), (0, false));
+    assert_eq!((cluster.outlier, cluster.circuit_breaker), (None, None));
     // What tests build their clusters from is what the file's defaults are.
     let one = dataplane::spec::Endpoint::new(endpoint.id, "127.0.0.1:1", endpoint.address.clone());
     let machine = cluster.source_addresses.clone();
@@ -143,6 +146,19 @@ fn what_is_written_is_taken() {
     assert_eq!((&*two.name, two.weight, two.max_connections, two.max_requests), ("two", 3, 30000, 1000));
     let tiers: Vec<_> = app.endpoints.iter().map(|e| e.priority).collect();
     assert_eq!((tiers, app.fail_open, api.fail_open), (vec![0, 1, 7], true, false));
+    let outlier = api.outlier.unwrap();
+    assert_eq!((outlier.consecutive_failures, outlier.failure_rate), (u32::MAX, Some(0.25)));
+    assert_eq!((outlier.minimum_volume, outlier.window), (50, Duration::from_secs(20)));
+    assert_eq!(outlier.ejection_time, Duration::from_secs(10));
+    assert_eq!((outlier.max_ejection_time, outlier.max_ejected_percent), (Duration::from_secs(60), 67));
+    assert!(outlier.failure_status.has(502) && outlier.failure_status.has(429));
+    assert!(!outlier.failure_status.has(505) && !outlier.failure_status.has(404));
+    let breaker = api.circuit_breaker.unwrap();
+    assert_eq!((breaker.of, breaker.failure_threshold), (BreakerOf::Both, 7));
+    assert_eq!(breaker.recovery_timeout, Duration::from_secs(5));
+    assert_eq!(breaker.trial_timeout, Duration::from_secs(1));
+    assert!(!breaker.failure_status.has(500), "none");
+    assert!(app.outlier.unwrap().failure_status.has(500) && app.circuit_breaker.is_none());
     assert_eq!((api.max_queued, api.timeouts.queue), (50, Duration::from_secs(10)));
     assert_eq!((app.max_queued, app.timeouts.queue), (1024, Duration::from_secs(5)));
     let retry = api.retry.as_ref().unwrap();
@@ -284,8 +300,12 @@ const KEYS: &[(&str, &str)] = &[
         "kind method path host headers expect_status expect_body interval timeout rise fall fast_interval initial",
     ),
     ("cluster.health.expect_body", "contains regex"),
-    ("cluster.outlier", "consecutive_failures failure_rate minimum_volume ejection_time max_ejected_percent"),
-    ("cluster.circuit_breaker", "failure_threshold recovery_timeout trial_timeout"),
+    (
+        "cluster.outlier",
+        "consecutive_failures failure_rate minimum_volume window ejection_time max_ejection_time max_ejected_percent \
+         failure_status",
+    ),
+    ("cluster.circuit_breaker", "of failure_threshold recovery_timeout trial_timeout failure_status"),
     ("cluster.retry", "attempts on budget_percent budget_minimum replay_body hedge_after"),
     ("cluster.sticky", "cookie indirect nocache http_only secure same_site domain path max_age key"),
 ];

@@ -19,6 +19,7 @@ mod bodies;
 mod dead_peer;
 mod doctor;
 mod exhaustion;
+mod failing;
 mod forwarding;
 mod limits;
 mod links;

@@ -1,6 +1,10 @@
 //! What is known of an endpoint at a moment: the node's numbers behind it, and the value that is made of them.
 
+use super::breaker::SharedBreaker;
 use super::eligible::{Admin, Breaker, Eligible, Health, eligible};
+use super::outlier::SharedEjection;
+use crate::io::Mono;
+use crate::spec::Cluster;
 use crate::sync::{AtomicU32, Ordering};
 
 /// What is known of an endpoint at a moment.
@@ -10,6 +14,8 @@ pub struct Condition {
     pub health: Health,
     pub ejected: bool,
     pub breaker: Breaker,
+    /// When ejection or breaker change by themselves; `Mono::MAX` is never.
+    pub until: Mono,
 }
 
 impl Condition {
@@ -28,6 +34,8 @@ impl Condition {
 pub(super) struct SharedCondition {
     /// What control said: `health:1 | admin:2`, the lowest bits.
     told: AtomicU32,
+    pub(super) ejection: SharedEjection,
+    pub(super) breaker: SharedBreaker,
 }
 
 const ADMIN_BITS: u32 = 0b11;
@@ -36,7 +44,7 @@ const DOWN_BIT: u32 = 0b100;
 impl SharedCondition {
     /// Ready and up.
     pub(super) fn new() -> Self {
-        Self { told: AtomicU32::new(0) }
+        Self { told: AtomicU32::new(0), ejection: SharedEjection::new(), breaker: SharedBreaker::new() }
     }
     /// Sets what the operator says; false if it said so before.
     pub(super) fn set_admin(&self, admin: Admin) -> bool {
@@ -53,7 +61,7 @@ impl SharedCondition {
         let changed = |told: u32| Some(change(told)).filter(|next| *next != told);
         self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed).is_ok()
     }
-    pub(super) fn get(&self) -> Condition {
+    pub(super) fn at(&self, spec: &Cluster, now: Mono) -> Condition {
         let told = self.told.load(Ordering::Relaxed);
         let admin = match told & ADMIN_BITS {
             0 => Admin::Ready,
@@ -61,24 +69,31 @@ impl SharedCondition {
             _ => Admin::Maint,
         };
         let health = if told & DOWN_BIT == 0 { Health::Up } else { Health::Down };
-        Condition { admin, health, ejected: false, breaker: Breaker::Closed }
+        let ejected = self.ejection.until(now);
+        let rules = spec.circuit_breaker.as_ref().filter(|rules| rules.is_of_endpoints());
+        let (breaker, until) =
+            rules.map_or((Breaker::Closed, Mono::MAX), |rules| self.breaker.at(rules, now));
+        let until = until.min(ejected.unwrap_or(Mono::MAX));
+        Condition { admin, health, ejected: ejected.is_some(), breaker, until }
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::cluster::test_cluster;
 
     #[test]
     fn what_is_told_is_kept() {
-        let shared = SharedCondition::new();
-        assert_eq!(shared.get().eligible(), Eligible::Yes);
+        let (shared, spec) = (SharedCondition::new(), test_cluster(&[1]));
+        let get = || shared.at(&spec, Mono(0));
+        assert_eq!(get().eligible(), Eligible::Yes);
         for admin in Admin::ALL {
             for health in Health::ALL {
-                let differs = (shared.get().admin != admin, shared.get().health != health);
+                let differs = (get().admin != admin, get().health != health);
                 assert_eq!((shared.set_admin(admin), shared.set_health(health)), differs);
                 assert!(!shared.set_admin(admin) && !shared.set_health(health));
-                assert_eq!((shared.get().admin, shared.get().health), (admin, health));
+                assert_eq!((get().admin, get().health), (admin, health));
             }
         }
     }

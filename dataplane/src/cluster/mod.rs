@@ -5,15 +5,21 @@
 //! `pick` ends in one `end_request`, each `open_link` in one `close_link`, each `park_link` in one `unpark_link`.
 
 pub mod balance;
+mod breaker;
 pub mod budget;
 pub mod capacity;
+pub mod change;
 pub mod condition;
 pub mod delay;
 pub mod eligible;
+pub mod events;
 pub mod exhausted;
 mod hint;
+pub mod outcome;
+pub mod outlier;
 pub mod retry;
 pub mod shared;
+mod trial;
 pub mod usable;
 
 use crate::io::Mono;
@@ -25,6 +31,7 @@ use exhausted::SourceId;
 use shared::SharedCluster;
 use std::net::IpAddr;
 use std::sync::Arc;
+use trial::UnderWay;
 use usable::Usable;
 
 /// The endpoints that one request already tried.
@@ -78,6 +85,8 @@ pub enum PickError {
     NoEndpoint,
     /// Some are left, but each is at `max_connections` or `max_requests`.
     Full,
+    /// Breakers keep requests from all that are left; [`Usable::reopens`] says for how long.
+    CircuitOpen,
 }
 
 /// Whether a place is free at a cluster, as one shard sees it.
@@ -85,7 +94,7 @@ pub enum PickError {
 pub enum Room {
     /// Every endpoint is at a limit.
     None,
-    /// An endpoint is below its limits, or none is left that could be full: then a waiter learns that.
+    /// An endpoint is below its limits, or none may be used at all: then a waiter learns that.
     Open,
     /// Only this shard can go on, by an idle link to this endpoint, which is at `max_connections`.
     Idle(EndpointId),
@@ -99,6 +108,8 @@ pub struct ClusterState {
     shared: Arc<SharedCluster>,
     balancer: Box<dyn Balancer>,
     usable: Usable,
+    /// Requests of this shard that try for the node whether something works again.
+    trials: Vec<UnderWay>,
     /// This shard's idle links, by endpoint.
     idle: Box<[u32]>,
 }
@@ -113,10 +124,10 @@ impl ClusterState {
         let policy = policy(cluster.balance).unwrap_or(&POLICIES[0]);
         let seed = seed ^ (u64::from(shard) << 48) ^ (u64::from(cluster.id.0) << 32);
         let mut balancer = (policy.build)(&cluster, seed);
-        let usable = Usable::new(&cluster, &shared);
+        let usable = Usable::new(&cluster, &shared, Mono(0));
         balancer.on_usable_changed(&cluster, &usable);
         let idle = vec![0; cluster.endpoints.len()].into();
-        Self { shard, cluster, shared, balancer, usable, idle }
+        Self { shard, cluster, shared, balancer, usable, trials: Vec::new(), idle }
     }
 
     pub fn spec(&self) -> &Arc<Cluster> {
@@ -134,21 +145,28 @@ impl ClusterState {
         &self.usable
     }
     /// Learns what changed of the endpoints' conditions; costs a comparison if nothing did.
-    pub fn refresh(&mut self) {
-        if !self.usable.is_fresh(&self.shared) {
-            self.look();
+    pub fn refresh(&mut self, now: Mono) {
+        if !self.usable.is_fresh(&self.shared, now) {
+            self.look(now);
         }
     }
     #[cold]
-    fn look(&mut self) {
-        self.usable.look(&self.cluster, &self.shared);
+    fn look(&mut self, now: Mono) {
+        self.usable.look(&self.cluster, &self.shared, now);
         self.balancer.on_usable_changed(&self.cluster, &self.usable);
     }
 
     /// An endpoint for an attempt, with a running request counted on it until [`ClusterState::end_request`]: whom the client
     /// sticks to, as long as it may be, else the policy's choice.
     pub fn pick(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
-        self.refresh();
+        self.refresh(hint.now);
+        if self.usable.is_guarded() {
+            return self.pick_guarded(tried, hint);
+        }
+        self.choose(tried, hint)
+    }
+    /// The endpoint that is chosen, whatever breakers say.
+    fn choose(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
         let sticky = hint.sticky.filter(|&id| self.keeps(id) && !tried.contains(id));
         let Self { cluster, shared, balancer, usable, idle, .. } = self;
         let view = View { cluster, shared, usable, idle, tried };
@@ -179,7 +197,9 @@ impl ClusterState {
     fn pick_beyond(&self, tried: &Tried) -> Result<EndpointId, PickError> {
         let Self { cluster, shared, usable, idle, .. } = self;
         let view = View { cluster, shared, usable, idle, tried };
-        let mut error = PickError::NoEndpoint;
+        // Whoever tried something is told how that failed.
+        let shut = tried.is_empty() && usable.reopens().is_some();
+        let mut error = if shut { PickError::CircuitOpen } else { PickError::NoEndpoint };
         let mut last = 0;
         while !tried.is_empty()
             && let Some(tier) = cluster.endpoints.iter().map(|e| e.priority).filter(|tier| *tier > last).min()
@@ -291,6 +311,9 @@ impl ClusterState {
 
     /// Whether a place is free. Looks at every endpoint: only for clusters at which somebody waits.
     pub fn room(&self) -> Room {
+        if self.usable.reopens().is_some() {
+            return Room::Open;
+        }
         let (mut room, mut usable) = (Room::None, false);
         for (spec, idle) in self.cluster.endpoints.iter().zip(&self.idle) {
             let usable_here = self.usable.contains(spec.id);

@@ -6,30 +6,32 @@
 //! for a free place. [`SharedCluster::meet`] stands between the two steps on both sides, so that at least one sees the
 //! other. `tests/loom.rs` checks every interleaving.
 
-use super::condition::{Condition, SharedCondition};
-use super::eligible::{Admin, Health};
-use crate::spec::EndpointId;
+use super::breaker::SharedBreaker;
+use super::condition::SharedCondition;
+use super::events::Events;
+use crate::spec::{Cluster, ClusterId, EndpointId};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
+use std::sync::Arc;
 
 /// How many of something are out, over all shards.
 #[derive(Debug)]
-struct Count(AtomicU32);
+pub(super) struct Count(AtomicU32);
 
 impl Count {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(AtomicU32::new(0))
     }
-    fn get(&self) -> u32 {
+    pub(super) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
     /// Takes one unless `limit` are out; `u32::MAX` is no limit. Compares and swaps: adding first and undoing later
     /// would refuse others in between although there was room.
-    fn try_take(&self, limit: u32) -> bool {
+    pub(super) fn try_take(&self, limit: u32) -> bool {
         let next = |n: u32| (n < limit).then(|| n.saturating_add(1));
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
     /// Gives one back; how many are left.
-    fn give_back(&self) -> u32 {
+    pub(super) fn give_back(&self) -> u32 {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more given back than taken");
         before.wrapping_sub(1)
@@ -169,8 +171,16 @@ impl SharedLoads {
 /// One cluster's numbers, over all shards.
 #[derive(Debug)]
 pub struct SharedCluster {
-    /// Raised by every change of an endpoint's condition; read at every pick, and nearly never written.
-    version: Padded<AtomicU64>,
+    pub(super) id: ClusterId,
+    pub(super) events: Arc<Events>,
+    /// Raised by every change of a condition; read at every pick, and nearly never written.
+    pub(super) version: Padded<AtomicU64>,
+    /// The cluster's own.
+    pub(super) breaker: Padded<SharedBreaker>,
+    /// Endpoints that are ejected, those included whose readmission nobody wrote down yet.
+    pub(super) ejected: Padded<Count>,
+    /// By shard, which alone writes its own. Empty unless the cluster watches rates.
+    pub(super) tallies: Box<[Padded<Tallies>]>,
     pick_ticket: Padded<AtomicU64>,
     source_ticket: Padded<AtomicU64>,
     /// Counted only where the policy asks for it.
@@ -179,6 +189,9 @@ pub struct SharedCluster {
     queue: Padded<SharedQueue>,
     endpoints: Box<[Padded<SharedEndpoint>]>,
 }
+
+/// By endpoint: requests that ended, and how many of them failed.
+pub(super) type Tallies = Box<[[AtomicU64; 2]]>;
 
 /// Those who wait for a place at a cluster.
 #[derive(Debug)]
@@ -199,10 +212,23 @@ pub struct SharedEndpoint {
     running_requests: Count,
     /// Shards with an idle link to it; kept where `max_connections` is a number.
     idle: ShardSet,
-    condition: SharedCondition,
+    pub(super) condition: SharedCondition,
 }
 
 impl SharedCluster {
+    /// Of `spec`, which tells `events` what happens.
+    pub fn of(spec: &Cluster, shards: u16, events: Arc<Events>) -> Self {
+        let watches = spec.outlier.is_some_and(|rules| rules.failure_rate.is_some());
+        let tally = |_| [AtomicU64::new(0), AtomicU64::new(0)];
+        let of_shard = |_| Padded((0..spec.endpoints.len()).map(tally).collect());
+        Self {
+            id: spec.id,
+            events,
+            tallies: (0..if watches { shards } else { 0 }).map(of_shard).collect(),
+            ..Self::new(spec.endpoints.len(), shards)
+        }
+    }
+    /// Of a cluster of so many endpoints that no rules hold for, and of which nobody is told anything.
     pub fn new(endpoints: usize, shards: u16) -> Self {
         let endpoint = |_| {
             Padded(SharedEndpoint {
@@ -213,7 +239,12 @@ impl SharedCluster {
             })
         };
         Self {
+            id: ClusterId(0),
+            events: Arc::new(Events::with_slots(2)),
             version: Padded(AtomicU64::new(0)),
+            breaker: Padded(SharedBreaker::new()),
+            ejected: Padded(Count::new()),
+            tallies: Box::default(),
             pick_ticket: Padded(AtomicU64::new(0)),
             source_ticket: Padded(AtomicU64::new(0)),
             running: Padded(Count::new()),
@@ -261,29 +292,6 @@ impl SharedCluster {
     }
     pub fn idle_links(&self) -> u32 {
         self.idle_links.0.get()
-    }
-}
-
-/// Conditions.
-impl SharedCluster {
-    /// Another one than before whenever the condition of an endpoint changed; whoever sees it sees that change.
-    pub fn version(&self) -> u64 {
-        self.version.0.load(Ordering::Acquire)
-    }
-    /// Sets what the operator says of an endpoint; false if nothing changed.
-    pub fn set_admin(&self, id: EndpointId, admin: Admin) -> bool {
-        self.change(id, |condition| condition.set_admin(admin))
-    }
-    /// Sets what the checks say of an endpoint; false if nothing changed.
-    pub fn set_health(&self, id: EndpointId, health: Health) -> bool {
-        self.change(id, |condition| condition.set_health(health))
-    }
-    fn change(&self, id: EndpointId, change: impl FnOnce(&SharedCondition) -> bool) -> bool {
-        let changed = self.endpoint(id).is_some_and(|endpoint| change(&endpoint.condition));
-        if changed {
-            self.version.0.fetch_add(1, Ordering::Release);
-        }
-        changed
     }
 }
 
@@ -371,9 +379,6 @@ impl SharedEndpoint {
     /// Counts a request out; how many are left.
     pub fn end(&self) -> u32 {
         self.running_requests.give_back()
-    }
-    pub fn condition(&self) -> Condition {
-        self.condition.get()
     }
     pub fn open_links(&self) -> u32 {
         self.open_links.get()

@@ -1,5 +1,7 @@
 //! A shard's part of a cluster: what is taken is given back, and limits hold over shards.
 
+mod failing;
+
 use super::eligible::{Admin, Health};
 use super::*;
 use crate::spec::{ClusterId, ClusterTimeouts, Pool};
@@ -141,12 +143,12 @@ fn a_change_of_condition_holds_at_the_next_pick_of_every_shard() {
         let shared = shards[0].shared.clone();
         let mut pick = |n: usize| shards[n % 4].pick(&Tried::NONE, Hint::default());
         (0..12).for_each(|n| assert_ne!(pick(n), Err(PickError::NoEndpoint)));
-        shared.set_health(EndpointId(0), Health::Down);
+        shared.set_health(EndpointId(0), Health::Down, Mono(0));
         shared.set_admin(EndpointId(2), Admin::Drain);
         (0..12).for_each(|n| assert_eq!(pick(n), Ok(EndpointId(1)), "{}", policy.name));
         shared.set_admin(EndpointId(1), Admin::Maint);
         (0..12).for_each(|n| assert_eq!(pick(n), Err(PickError::NoEndpoint), "{}", policy.name));
-        shared.set_health(EndpointId(0), Health::Up);
+        shared.set_health(EndpointId(0), Health::Up, Mono(0));
         (0..12).for_each(|n| assert_eq!(pick(n), Ok(EndpointId(0)), "{}", policy.name));
     }
 }
@@ -168,7 +170,7 @@ fn who_tried_a_whole_tier_goes_to_the_next() {
         Err(PickError::Full),
         "a tier that is full keeps its requests"
     );
-    state.shared.set_health(EndpointId(2), Health::Down);
+    state.shared.set_health(EndpointId(2), Health::Down, Mono(0));
     assert_eq!(state.pick(&tried, Hint::default()), Ok(EndpointId(3)));
     assert_eq!(state.pick(&tried, Hint::default()), Err(PickError::Full));
     tried.add(EndpointId(3));
@@ -181,14 +183,14 @@ fn only_links_on_which_requests_may_come_are_kept() {
     cluster.endpoints[1].priority = 1;
     let mut state = shards(cluster, 1).remove(0);
     let kept = |state: &mut ClusterState| {
-        state.refresh();
+        state.refresh(Mono(0));
         [0, 1].map(|id| state.keeps_links(EndpointId(id)))
     };
     assert_eq!(kept(&mut state), [true, true], "another tier's turn may come");
     state.shared.set_admin(EndpointId(0), Admin::Drain);
     assert_eq!(kept(&mut state), [false, true]);
     state.shared.set_admin(EndpointId(0), Admin::Ready);
-    state.shared.set_health(EndpointId(1), Health::Down);
+    state.shared.set_health(EndpointId(1), Health::Down, Mono(0));
     assert_eq!(kept(&mut state), [true, false]);
     assert!(!state.keeps_links(EndpointId(2)));
 }
@@ -199,8 +201,8 @@ fn places_are_looked_for_at_usable_endpoints() {
     cluster.endpoints.iter_mut().for_each(|e| e.max_requests = 1);
     let mut state = shards(cluster, 1).remove(0);
     let mut room = |id, health| {
-        state.shared.set_health(EndpointId(id), health);
-        state.refresh();
+        state.shared.set_health(EndpointId(id), health, Mono(0));
+        state.refresh(Mono(0));
         state.room()
     };
     assert_eq!(room(0, Health::Down), Room::Open);

@@ -1,11 +1,12 @@
 //! Which endpoints of a cluster the next pick chooses among, as one shard last saw it: those that may be used, of the first
 //! tier that has any.
 //!
-//! A pick compares the cluster's version, which every change of a condition raises, and looks at no endpoint. Only when the
-//! version is another one are all conditions read again.
+//! A pick compares two numbers and looks at no endpoint: the cluster's version, which every change of a condition raises,
+//! and the time at which one changes by itself. Only when either says so are all conditions read again.
 
-use super::eligible::Eligible;
+use super::eligible::{Breaker, Eligible, Why};
 use super::shared::SharedCluster;
+use crate::io::Mono;
 use crate::spec::{Cluster, Endpoint, EndpointId};
 
 /// The usable endpoints of a cluster, as one shard sees them.
@@ -13,6 +14,14 @@ use crate::spec::{Cluster, Endpoint, EndpointId};
 pub struct Usable {
     /// The version that was looked at.
     version: u64,
+    /// Nothing changes by itself before this.
+    until: Mono,
+    /// The cluster's own breaker.
+    breaker: Breaker,
+    /// Some of the chosen endpoints are half-open, or the cluster's breaker is not closed: a pick may be a trial, or none.
+    guarded: bool,
+    /// When a breaker lets the next request try, where breakers leave nothing to choose; else never.
+    reopens: Mono,
     /// By endpoint: what it may be used for.
     eligible: Box<[Eligible]>,
     /// By endpoint: whether picks choose among it.
@@ -32,30 +41,47 @@ pub(super) enum Choice {
 
 impl Usable {
     /// Of a cluster at this moment.
-    pub fn new(cluster: &Cluster, shared: &SharedCluster) -> Self {
+    pub fn new(cluster: &Cluster, shared: &SharedCluster, now: Mono) -> Self {
         let endpoints = cluster.endpoints.len();
         let eligible = vec![Eligible::Yes; endpoints].into();
-        let mut usable = Self { version: 0, eligible, choices: vec![Choice::No; endpoints].into(), count: 0 };
-        usable.look(cluster, shared);
+        let mut usable = Self {
+            version: 0,
+            until: Mono::MAX,
+            breaker: Breaker::Closed,
+            guarded: false,
+            reopens: Mono::MAX,
+            eligible,
+            choices: vec![Choice::No; endpoints].into(),
+            count: 0,
+        };
+        usable.look(cluster, shared, now);
         usable
     }
 
     /// Whether nothing changed since the last look.
-    pub fn is_fresh(&self, shared: &SharedCluster) -> bool {
-        self.version == shared.version()
+    pub fn is_fresh(&self, shared: &SharedCluster, now: Mono) -> bool {
+        self.version == shared.version() && now < self.until
     }
 
     /// Looks at every endpoint; off the steady path.
-    pub fn look(&mut self, cluster: &Cluster, shared: &SharedCluster) {
+    pub fn look(&mut self, cluster: &Cluster, shared: &SharedCluster, now: Mono) {
         // Before the conditions: what changes while they are read raises the version again.
         self.version = shared.version();
-        let condition = |id: EndpointId| shared.endpoint(id).map(|endpoint| endpoint.condition());
+        let (breaker, mut until) = shared.breaker(cluster, now);
+        let (mut shut_until, mut is_shut) = (until, breaker == Breaker::Open || breaker == Breaker::Trying);
+        let condition = |id: EndpointId| shared.condition(cluster, id, now);
         for (endpoint, eligible) in cluster.endpoints.iter().zip(&mut self.eligible) {
-            *eligible = condition(endpoint.id).map_or(*eligible, |condition| condition.eligible());
+            let Some(condition) = condition(endpoint.id) else { continue };
+            *eligible = condition.eligible();
+            until = until.min(condition.until);
+            if *eligible == Eligible::No(Why::BreakerOpen) && endpoint.weight > 0 {
+                is_shut = true;
+                shut_until = shut_until.min(condition.until);
+            }
         }
-        let eligible = &self.eligible;
-        let usable = |endpoint: &Endpoint| eligible[usize::from(endpoint.id.0)].takes_new();
-        self.count = choose(&mut self.choices, &cluster.endpoints, usable);
+        let eligible = |endpoint: &Endpoint| self.eligible[usize::from(endpoint.id.0)];
+        let takes_new = |endpoint: &Endpoint| eligible(endpoint).takes_new();
+        self.count = choose(&mut self.choices, &cluster.endpoints, takes_new);
         if self.count == 0 && cluster.fail_open {
             let trusted = |endpoint: &Endpoint| {
                 condition(endpoint.id)
@@ -63,8 +89,28 @@ impl Usable {
             };
             choose(&mut self.choices, &cluster.endpoints, trusted);
         }
+        let chosen = |endpoint: &&Endpoint| self.choices[usize::from(endpoint.id.0)] != Choice::No;
+        let mut chosen = cluster.endpoints.iter().filter(chosen);
+        self.guarded = breaker != Breaker::Closed || chosen.any(|e| eligible(e) == Eligible::Trial);
+        (self.until, self.breaker) = (until, breaker);
+        self.reopens = if is_shut { shut_until } else { Mono::MAX };
     }
 
+    /// Whether a pick may be a trial, or must not be made.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+    /// The cluster's own breaker.
+    pub fn breaker(&self) -> Breaker {
+        self.breaker
+    }
+    /// Where breakers keep requests from all that could take them: when one of them lets the next try, as far as is known;
+    /// else `None`.
+    pub fn reopens(&self) -> Option<Mono> {
+        let shut = self.breaker == Breaker::Open || self.breaker == Breaker::Trying;
+        (self.reopens < Mono::MAX && (shut || self.choices.iter().all(|choice| *choice == Choice::No)))
+            .then_some(self.reopens)
+    }
     /// Whether picks may choose an endpoint, as far as its limits allow: it may be used, has weight, and is of the tier in
     /// use; or nothing may be used, and the cluster fails open to it.
     pub fn contains(&self, id: EndpointId) -> bool {
@@ -78,9 +124,9 @@ impl Usable {
         self.eligible.get(usize::from(id.0)).copied()
     }
     /// Endpoints of the tier in use that may be used and have weight; 0 where picks have none, or only those that the cluster
-    /// fails open to.
+    /// fails open to, or its breaker is open.
     pub fn count(&self) -> u32 {
-        self.count
+        if self.breaker == Breaker::Open { 0 } else { self.count }
     }
 }
 
@@ -108,6 +154,8 @@ mod tests {
     use crate::cluster::eligible::{Admin, Health};
     use crate::cluster::test_cluster;
 
+    const NOW: Mono = Mono(1);
+
     /// Two endpoints of tier 0, two of tier 1, one of tier 7 and one without weight.
     fn tiers() -> (Cluster, SharedCluster) {
         let mut cluster = test_cluster(&[1, 1, 1, 1, 1, 0]);
@@ -125,7 +173,7 @@ mod tests {
     #[test]
     fn the_first_tier_with_a_usable_endpoint_is_used() {
         let (cluster, shared) = tiers();
-        let mut usable = Usable::new(&cluster, &shared);
+        let mut usable = Usable::new(&cluster, &shared, NOW);
         assert_eq!((chosen(&usable), usable.count()), (vec![0, 1], 2));
         // What goes down or comes up, and what is chosen then.
         let steps: [(u16, Health, &[u16]); 7] = [
@@ -138,41 +186,41 @@ mod tests {
             (1, Health::Up, &[1]),
         ];
         for (id, health, expected) in steps {
-            assert!(shared.set_health(EndpointId(id), health) && !usable.is_fresh(&shared));
-            usable.look(&cluster, &shared);
-            assert!(usable.is_fresh(&shared));
+            assert!(shared.set_health(EndpointId(id), health, NOW) && !usable.is_fresh(&shared, NOW));
+            usable.look(&cluster, &shared, NOW);
+            assert!(usable.is_fresh(&shared, NOW));
             assert_eq!(
                 (chosen(&usable), usable.count()),
                 (expected.to_vec(), u32::try_from(expected.len()).unwrap())
             );
         }
-        assert!(!shared.set_health(EndpointId(1), Health::Up) && usable.is_fresh(&shared));
+        assert!(!shared.set_health(EndpointId(1), Health::Up, NOW) && usable.is_fresh(&shared, NOW));
     }
 
     #[test]
     fn failing_open_obeys_the_operator() {
         let (mut cluster, shared) = tiers();
         cluster.fail_open = true;
-        let mut usable = Usable::new(&cluster, &shared);
-        (0..5).for_each(|id| assert!(shared.set_health(EndpointId(id), Health::Down)));
-        usable.look(&cluster, &shared);
+        let mut usable = Usable::new(&cluster, &shared, NOW);
+        (0..5).for_each(|id| assert!(shared.set_health(EndpointId(id), Health::Down, NOW)));
+        usable.look(&cluster, &shared, NOW);
         assert_eq!((chosen(&usable), usable.count()), (vec![0, 1], 0), "the first tier, though it is down");
         assert!(
             shared.set_admin(EndpointId(0), Admin::Maint) && shared.set_admin(EndpointId(1), Admin::Drain)
         );
-        usable.look(&cluster, &shared);
+        usable.look(&cluster, &shared, NOW);
         assert_eq!(chosen(&usable), [2, 3], "neither in maintenance nor draining");
         (2..5).for_each(|id| assert!(shared.set_admin(EndpointId(id), Admin::Maint)));
-        usable.look(&cluster, &shared);
+        usable.look(&cluster, &shared, NOW);
         assert_eq!(chosen(&usable), [0; 0]);
     }
 
     #[test]
     fn those_who_stick_may_go_where_others_may_not() {
         let (cluster, shared) = tiers();
-        let mut usable = Usable::new(&cluster, &shared);
+        let mut usable = Usable::new(&cluster, &shared, NOW);
         shared.set_admin(EndpointId(0), Admin::Drain);
-        usable.look(&cluster, &shared);
+        usable.look(&cluster, &shared, NOW);
         assert_eq!(usable.eligible(EndpointId(0)), Some(Eligible::StickyOnly));
         assert_eq!(usable.eligible(EndpointId(2)), Some(Eligible::Yes), "of another tier");
         assert_eq!(usable.eligible(EndpointId(6)), None);

@@ -2,6 +2,7 @@
 
 use super::{Conn, Phase, deadline, flush, tcp};
 use crate::buf::{Class, Lease};
+use crate::cluster::outcome::Outcome;
 use crate::core::Core;
 use crate::exchange::{Down, attempt, record};
 use crate::fault::CloseReason;
@@ -63,7 +64,7 @@ fn cuts_unframed(core: &Core, conn: &Conn) -> bool {
 /// The running exchange ends with its conn.
 fn abort_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReason) {
     let Some(xid) = core.conns.get(id).and_then(|c| c.exchange) else { return };
-    attempt::release(core, io, xid);
+    attempt::release(core, io, xid, Outcome::Unknown);
     if let Some(x) = core.exchanges.get_mut(xid) {
         x.abort_up();
         if !x.down().is_over() {

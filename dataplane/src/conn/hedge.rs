@@ -5,11 +5,12 @@
 //! hedge are dropped: they are advice, and which answer they belong to is not known yet.
 
 use super::{Conn, relay};
+use crate::cluster::outcome::Outcome as Attempted;
 use crate::core::Core;
 use crate::exchange::response::join;
 use crate::exchange::{Attempt, Exchange, again, beside, replay};
 use crate::fault::Refusal;
-use crate::io::{Io, Outcome};
+use crate::io::{Errno, Io, Outcome};
 use crate::limits;
 use crate::link::{self, Link, Owner};
 use crate::proto::http1::{Parsed, parse_response};
@@ -46,7 +47,7 @@ fn send(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
         link::announce::announce(core, io, link, id).and_then(|()| replay::send_copy(core, io, xid, link));
     if sent.is_err() {
         // The first attempt is none the worse.
-        return beside::drop(core, io, xid);
+        return beside::drop(core, io, xid, Attempted::Unknown);
     }
     await_answer(core, io, xid, link);
 }
@@ -76,7 +77,8 @@ pub fn on_connect_ended(
 ) {
     if !matches!(outcome, Outcome::Connected) {
         core.stats.connect_failures.add(1);
-        return beside::drop(core, io, xid);
+        let errno = if let Outcome::Failed(errno) = outcome { *errno } else { Errno(libc::EIO) };
+        return beside::drop(core, io, xid, link::connect::refusal_of(errno).into());
     }
     let now = core.now();
     if let Some(hedge) = beside::of_mut(core, xid) {
@@ -97,18 +99,28 @@ pub fn on_sent(core: &mut Core, id: Id<Link>) {
 /// The endpoint takes no more of a hedge's request. If it says why, that is heard.
 pub fn on_takes_no_more(core: &mut Core, io: &mut impl Io, xid: Id<Exchange>, receiving: bool) {
     if hedge(core, xid).is_some() && !receiving {
-        beside::drop(core, io, xid);
+        let lost = lost(core, xid);
+        beside::drop(core, io, xid, lost);
     }
 }
 
 /// A deadline of a link that is beside passed.
 pub fn on_too_slow(core: &mut Core, io: &mut impl Io, xid: Id<Exchange>) {
-    beside::drop(core, io, xid);
+    beside::drop(core, io, xid, Attempted::Timeout);
+}
+
+/// What the end of a hedge's link says of its endpoint: nothing if it may have been dead before.
+fn lost(core: &Core, xid: Id<Exchange>) -> Attempted {
+    let pooled = beside::of(core, xid).is_some_and(|hedge| hedge.pooled);
+    if pooled { Attempted::Unknown } else { Attempted::Lost }
 }
 
 /// What the link of a hedge delivered, or its end.
 pub fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, outcome: Outcome) {
-    let Outcome::Received(lease) = outcome else { return beside::drop(core, io, xid) };
+    let Outcome::Received(lease) = outcome else {
+        let lost = lost(core, xid);
+        return beside::drop(core, io, xid, lost);
+    };
     let Core { exchanges, besides, pool, .. } = core;
     let at = exchanges.get(xid).and_then(|x| x.beside);
     let Some(hedge) = at.and_then(|at| besides.get_mut(at)) else { return pool.give_back(lease) };
@@ -123,7 +135,13 @@ pub fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange
             beside::win(core, io, xid);
             relay::pump(core, io, id, xid);
         }
-        Said::Final(_) | Said::Nonsense => beside::drop(core, io, xid),
+        Said::Final(status) => beside::drop(core, io, xid, Attempted::Answered(status)),
+        Said::Nonsense => {
+            // Unless no buffer held what came.
+            let came = beside::of(core, xid).is_some_and(|hedge| hedge.rx.is_some());
+            let said = if came { Attempted::Invalid } else { Attempted::Unknown };
+            beside::drop(core, io, xid, said);
+        }
     }
 }
 

@@ -43,8 +43,9 @@ pub fn look(core: &mut Core, io: &mut impl Io) {
 /// Conditions of a cluster's endpoints changed: idle links to what may not be used are closed, and whoever waits learns that
 /// there is somewhere to go now, or nowhere.
 pub fn on_change(core: &mut Core, io: &mut impl Io, cluster: ClusterId) {
+    let now = core.now();
     let Some(runtime) = core.cluster_mut(cluster) else { return };
-    runtime.state.refresh();
+    runtime.state.refresh(now);
     link::pool::close_unwanted(core, io, cluster);
     queue::stir(core, cluster);
 }
@@ -52,10 +53,10 @@ pub fn on_change(core: &mut Core, io: &mut impl Io, cluster: ClusterId) {
 /// Gives the places of a cluster away, as far as this shard can.
 fn give(core: &mut Core, io: &mut impl Io, cluster: ClusterId) {
     for _ in 0..limits::QUEUE_SERVES {
-        let shard = core.shard;
+        let (now, shard) = (core.now(), core.shard);
         let Some(runtime) = core.cluster_mut(cluster) else { return };
         let run = std::mem::take(&mut runtime.queue.run);
-        runtime.state.refresh();
+        runtime.state.refresh(now);
         runtime.state.shared().meet();
         let Some(next) = runtime.state.shared().next_waiting() else { return };
         match runtime.state.room() {

@@ -2,6 +2,7 @@
 
 use super::{Conn, Phase, bulk::down, close, flush, http1, upstream};
 use crate::buf::{Class, Lease, Pool};
+use crate::cluster::outcome::Outcome;
 use crate::core::Core;
 use crate::exchange::request::{QUEUE_HIGH, push_last_chunk};
 use crate::exchange::response::{self, Next};
@@ -340,7 +341,7 @@ fn upgrade(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
         l.enter(LinkPhase::Tunnel);
         l.deadlines.cancel(&mut core.wheel);
     }
-    attempt::detach(core, xid);
+    attempt::detach(core, xid, Outcome::Answered(101));
     shrink_head(core, xid);
     start_tunnel(core, io, id, Tunnel::new(id, link, carried));
 }

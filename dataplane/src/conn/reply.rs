@@ -26,7 +26,7 @@ pub fn refuse(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal)
         None => return,
     }
     core.stats.refusal(refusal).add(1);
-    attempt::release(core, io, xid);
+    attempt::release(core, io, xid, refusal.into());
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.refusal = Some(refusal);
     x.status = refusal.status();
@@ -221,9 +221,18 @@ fn compose_in(
         content_type,
         extra: &extra[..fields],
         body: &scratch.body[..content],
-        retry_after: (frame.status == 503).then_some(1),
+        retry_after: (frame.status == 503).then(|| retry_after(core, x, frame)),
     };
     encode_own_reply(&reply, &mut scratch.reply)
+}
+
+/// Seconds after which asking again may help: when an open breaker lets somebody try, else soon.
+fn retry_after(core: &Core, x: Option<&Exchange>, frame: &Frame<'_>) -> u32 {
+    let cluster = x.filter(|_| frame.refusal == Some(Refusal::CircuitOpen)).and_then(|x| x.cluster);
+    let runtime = cluster.and_then(|id| core.clusters.get(usize::from(id.0))?.as_ref());
+    let left =
+        runtime.and_then(|runtime| runtime.state.usable().reopens()).map_or(0, |at| at.since(core.now()));
+    u32::try_from(left.div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
 
 /// Renders the body into `text` and the fields' values into `values`; lengths of the body and of the fields.

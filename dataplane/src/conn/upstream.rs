@@ -191,7 +191,7 @@ pub fn on_response_failed(
 ) {
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     if matches!(x.down(), Down::Waiting | Down::Head) {
-        return match again::on_broken(core, io, xid) {
+        return match again::on_broken(core, io, xid, refusal) {
             Some(step) => take_step(core, io, id, xid, step),
             None => reply::refuse(core, io, id, refusal),
         };
@@ -201,7 +201,7 @@ pub fn on_response_failed(
     let until_close = x.down_framing == Framing::UntilClose;
     x.enter_down(Down::Aborted);
     x.abort_up();
-    attempt::release(core, io, xid);
+    attempt::release(core, io, xid, refusal.into());
     if until_close {
         // Only a reset tells this client that the end is not the end.
         return close::begin(core, io, id, CloseReason::OriginAborted);

@@ -2,6 +2,7 @@
 
 use super::attempt::{Step, begin, pick, release_link, start};
 use super::{Attempt, Exchange, Up, beside};
+use crate::cluster::outcome::Outcome;
 use crate::cluster::retry::{self, Again, Failure};
 use crate::core::Core;
 use crate::fault::Refusal;
@@ -64,7 +65,9 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
     let facts = facts(core, x, loss.failure);
     let mut again = facts.again(policy(core, x));
     let (endpoint, unseen) = (x.endpoint, x.attempt() == Attempt::Sending && !facts.request_bytes);
-    release_link(core, io, id);
+    // A pooled link that is gone may have been closed long before: it says nothing of the endpoint now.
+    let stale = facts.pooled && matches!(loss.failure, Failure::Closed | Failure::Reset);
+    release_link(core, io, id, if stale { Outcome::Unknown } else { loss.refusal.into() });
     if let Some(x) = core.exchanges.get_mut(id) {
         x.failure = Some(loss.refusal);
         x.copies -= u8::from(unseen && x.copies > 0);
@@ -173,9 +176,9 @@ pub fn on_answer(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Option<
 
 /// What the present attempt's origin says is no answer, and no reason to ask another one. `None` says that there is nothing
 /// beside it to take its place.
-pub fn on_broken(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Option<Step> {
+pub fn on_broken(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, refusal: Refusal) -> Option<Step> {
     core.exchanges.get(id)?.beside?;
-    release_link(core, io, id);
+    release_link(core, io, id, refusal.into());
     if beside::take_over(core, id) {
         return Some(Step::Wait);
     }

@@ -2,6 +2,7 @@
 
 use super::{Attempt, Down, Exchange, Up, beside};
 use crate::cluster::balance::Hint;
+use crate::cluster::outcome::Outcome;
 use crate::cluster::{PickError, Tried};
 use crate::core::Core;
 use crate::fault::Refusal;
@@ -94,7 +95,7 @@ pub(super) fn begin(
         };
         if u32::from(x.attempts) >= limits::CONNECT_ATTEMPTS {
             if let Some(endpoint) = picked {
-                end_request(core, (cluster, endpoint));
+                end_request(core, id, (cluster, endpoint), Outcome::Unknown);
             }
             return Step::Refuse(failure.unwrap_or(Refusal::ConnectFailed));
         }
@@ -115,6 +116,7 @@ pub(super) fn begin(
             }
             Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Refuse(failure.unwrap_or(Refusal::NoEndpoint)),
+            Err(PickError::CircuitOpen) => return Step::Refuse(Refusal::CircuitOpen),
         };
         let at = (cluster, endpoint);
         // While receives wait for buffers, an idle link may hold bytes that nobody has seen (threat F22).
@@ -133,7 +135,7 @@ pub(super) fn begin(
                 return Step::Send;
             }
             Err(Refusal::EndpointsFull) => {
-                end_request(core, at);
+                end_request(core, id, at, Outcome::Unknown);
                 lost_races += 1;
                 // An idle link that must not be used holds the place that a new one could have.
                 if link::pool::close_oldest_to(core, io, cluster, endpoint) || lost_races == LOST_RACES {
@@ -141,7 +143,7 @@ pub(super) fn begin(
                 }
             }
             Err(refusal) => {
-                end_request(core, at);
+                end_request(core, id, at, refusal.into());
                 let Some(x) = core.exchanges.get_mut(id) else { return Step::Refuse(refusal) };
                 x.failure = Some(refusal);
                 x.attempts += 1;
@@ -156,9 +158,9 @@ pub(super) fn begin(
 
 /// An endpoint for an exchange that is none of `tried`, with a running request counted on it.
 pub(super) fn pick(core: &mut Core, id: Id<Exchange>, tried: &Tried) -> Result<EndpointId, PickError> {
-    let now = core.now();
+    let (now, who) = (core.now(), Owner::Exchange(id).number());
     let Some(x) = core.exchanges.get(id) else { return Err(PickError::NoEndpoint) };
-    let (cluster, hint) = (x.cluster, Hint { now, ..x.hint });
+    let (cluster, hint) = (x.cluster, Hint { now, who, ..x.hint });
     let Some(runtime) = cluster.and_then(|cluster| core.cluster_mut(cluster)) else {
         return Err(PickError::NoEndpoint);
     };
@@ -201,9 +203,10 @@ fn connect(
     Ok(())
 }
 
-/// Gives the running-request slot back.
-pub(super) fn end_request(core: &mut Core, (cluster, endpoint): (ClusterId, EndpointId)) {
-    link::queue::end_request(core, cluster, endpoint);
+/// Gives the running-request slot back, and says how the attempt at the endpoint went.
+pub(super) fn end_request(core: &mut Core, id: Id<Exchange>, at: (ClusterId, EndpointId), outcome: Outcome) {
+    link::report(core, Owner::Exchange(id), at, outcome);
+    link::queue::end_request(core, at.0, at.1);
 }
 
 /// The connect of the attempt's link was made: the request may be sent.
@@ -215,28 +218,30 @@ pub fn on_connected(core: &mut Core, id: Id<Exchange>) {
     }
 }
 
-/// The head of the response came: tells the cluster's policy how long that took from when the link was there.
+/// The head of the response came: tells the cluster's policy how long that took from when the link was there; and if this
+/// attempt is a breaker's trial, that decides it.
 pub fn on_head(core: &mut Core, id: Id<Exchange>) {
     let now = core.now();
     let Some(x) = core.exchanges.get(id) else { return };
-    let (Some(cluster), Some(endpoint)) = (x.cluster, x.endpoint) else { return };
+    let (Some(cluster), Some(endpoint), status) = (x.cluster, x.endpoint, x.response.status) else { return };
     let since = x.connected.filter(|_| !x.pooled).unwrap_or(x.attempt_since);
     if let Some(runtime) = core.cluster_mut(cluster) {
         runtime.state.observe(endpoint, now.since(since), now);
+        runtime.state.decide(endpoint, Owner::Exchange(id).number(), Outcome::Answered(status), now);
     }
 }
 
 /// The attempt is over, and whatever is beside it: it waits for nothing, its link is closed and the endpoint's request slot
-/// is free.
-pub fn release(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+/// is free. `outcome` is what that says of the endpoint, if it was reached for.
+pub fn release(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, outcome: Outcome) {
     end_wait(core, id);
-    release_link(core, io, id);
-    beside::drop(core, io, id);
+    release_link(core, io, id, outcome);
+    beside::drop(core, io, id, Outcome::Unknown);
 }
 
 /// Closes the attempt's link, and frees the endpoint's request slot.
-pub(super) fn release_link(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
-    if let Some(link) = detach(core, id) {
+pub(super) fn release_link(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, outcome: Outcome) {
+    if let Some(link) = detach(core, id, outcome) {
         drop_upload(core, io, id);
         link::close(core, io, link);
     }
@@ -253,7 +258,8 @@ fn drop_upload(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
 pub fn give_back(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let reusable = x.link_clean && x.response.keep_alive && x.up() == Up::Done;
-    let Some(link) = detach(core, id) else { return };
+    let answered = Outcome::Answered(x.response.status);
+    let Some(link) = detach(core, id, answered) else { return };
     drop_upload(core, io, id);
     let sent = core.links.get(link).is_some_and(|l| l.stream.is_drained() && !l.stream.is_eof());
     if reusable && sent {
@@ -264,7 +270,7 @@ pub fn give_back(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
 }
 
 /// Takes the link out of the exchange and ends the request at its endpoint.
-pub fn detach(core: &mut Core, id: Id<Exchange>) -> Option<Id<Link>> {
+pub fn detach(core: &mut Core, id: Id<Exchange>, outcome: Outcome) -> Option<Id<Link>> {
     let x = core.exchanges.get_mut(id)?;
     let link = x.link.take()?;
     let (cluster, endpoint) = (x.cluster, x.endpoint);
@@ -272,7 +278,7 @@ pub fn detach(core: &mut Core, id: Id<Exchange>) -> Option<Id<Link>> {
         l.owner = Owner::None;
     }
     if let (Some(cluster), Some(endpoint)) = (cluster, endpoint) {
-        end_request(core, (cluster, endpoint));
+        end_request(core, id, (cluster, endpoint), outcome);
     }
     Some(link)
 }

@@ -5,6 +5,7 @@
 
 use super::{Attempt, Exchange, Up, again, attempt};
 use crate::buf::Lease;
+use crate::cluster::outcome::Outcome;
 use crate::core::Core;
 use crate::io::{Io, Mono};
 use crate::link::{self, Link, Owner};
@@ -17,7 +18,7 @@ use crate::table::Id;
 /// What the present attempt has in the exchange itself.
 #[derive(Debug)]
 pub struct Beside {
-    /// None is needed any more for a response that came whole.
+    /// None is needed any more for a response that came whole, of which was told then how its attempt went.
     pub link: Option<Id<Link>>,
     pub endpoint: EndpointId,
     pub pooled: bool,
@@ -33,6 +34,8 @@ pub struct Beside {
     /// Interim responses, and their bytes: they are not passed on while it is open whose answer will be.
     pub interim_count: u32,
     pub interim_bytes: usize,
+    /// Of a response that was put aside.
+    pub status: u16,
 }
 
 impl Beside {
@@ -119,8 +122,8 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> bool {
         }
         None => match link::connect::begin(core, io, (cluster, endpoint), owner, timeouts.connect) {
             Ok(link) => link,
-            Err(_) => {
-                attempt::end_request(core, (cluster, endpoint));
+            Err(refusal) => {
+                attempt::end_request(core, id, (cluster, endpoint), refusal.into());
                 return false;
             }
         },
@@ -141,6 +144,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> bool {
         scan: Scan::default(),
         interim_count: 0,
         interim_bytes: 0,
+        status: 0,
     };
     place(core, id, hedge);
     again::pay(core, id);
@@ -160,13 +164,15 @@ pub fn cancel(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
         let (endpoint, took) = (hedge.endpoint, now.since(hedge.sent));
         again::time_silence(core, (cluster, endpoint), took);
     }
-    drop(core, io, id);
+    drop(core, io, id, Outcome::Unknown);
 }
 
-/// Ends what is beside the present attempt: its link is closed, its running request given back.
-pub fn drop(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
+/// Ends what is beside the present attempt: its link is closed, its running request given back. `outcome` is what is known of
+/// a hedge.
+pub fn drop(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, outcome: Outcome) {
     let Some(beside) = take(core, id) else { return };
     let cluster = core.exchanges.get(id).and_then(|x| x.cluster);
+    let outcome = if beside.is_hedge() { outcome } else { Outcome::Answered(beside.status) };
     if let Some(rx) = beside.rx {
         core.pool.give_back(rx);
     }
@@ -175,7 +181,7 @@ pub fn drop(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
         l.owner = Owner::None;
     }
     if let Some(cluster) = cluster {
-        attempt::end_request(core, (cluster, beside.endpoint));
+        attempt::end_request(core, id, (cluster, beside.endpoint), outcome);
     }
     link::close(core, io, link);
 }
@@ -183,7 +189,7 @@ pub fn drop(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
 /// Puts the response at the front of `link_rx` aside, its head read. One that came whole needs no link any more. What was
 /// beside before is dropped: it is older.
 pub(super) fn put_aside(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
-    drop(core, io, id);
+    drop(core, io, id, Outcome::Unknown);
     let Some(x) = core.exchanges.get(id) else { return };
     let body = match x.response.framing {
         Framing::None => Some(0),
@@ -196,6 +202,7 @@ pub(super) fn put_aside(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let free = whole && x.link.and_then(|l| core.links.get(l)).is_some_and(sent);
     let present = take_present(core, id);
     let (Some(mut present), Some(x)) = (present, core.exchanges.get(id)) else { return };
+    let answered = Outcome::Answered(present.status);
     let (link, at) = (present.link, x.cluster.map(|cluster| (cluster, present.endpoint)));
     if free {
         present.link = None;
@@ -208,7 +215,7 @@ pub(super) fn put_aside(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
         l.owner = if free { Owner::None } else { Owner::Beside(id) };
     }
     if let (true, Some(link), Some(at)) = (free, link, at) {
-        attempt::end_request(core, at);
+        attempt::end_request(core, id, at, answered);
         link::pool::put(core, io, link);
     }
 }
@@ -232,6 +239,7 @@ fn take_present(core: &mut Core, id: Id<Exchange>) -> Option<Beside> {
         scan: Scan::default(),
         interim_count: 0,
         interim_bytes: 0,
+        status: x.response.status,
     })
 }
 
@@ -275,7 +283,7 @@ pub fn win(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let (cluster, sent, silent) = (x.cluster, x.sent, x.attempt() == Attempt::Sending);
     let at = cluster.zip(x.endpoint);
-    attempt::release_link(core, io, id);
+    attempt::release_link(core, io, id, Outcome::Unknown);
     if let Some(at) = at.filter(|_| silent) {
         again::time_silence(core, at, now.since(sent));
     }
@@ -300,7 +308,7 @@ pub(super) fn swap(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
 pub fn restore(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> bool {
     let response = if is_hedged(core, id) { None } else { take(core, id) };
     let Some(response) = response else { return false };
-    attempt::release_link(core, io, id);
+    attempt::release_link(core, io, id, Outcome::Unknown);
     set_present(core, id, response);
     if let Some(x) = core.exchanges.get_mut(id) {
         x.repeats = u8::MAX;

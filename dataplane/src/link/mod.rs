@@ -10,6 +10,7 @@ pub mod queue;
 
 use crate::buf::Class;
 use crate::cluster::exhausted::{Pair, SourceId};
+use crate::cluster::outcome::Outcome;
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
@@ -61,6 +62,21 @@ pub enum Owner {
     /// It is beside the one that the exchange has (`exchange::beside`).
     Beside(Id<Exchange>),
     Tunnel(Id<Tunnel>),
+}
+
+impl Owner {
+    /// A number that no other owner has at the same time: who a pick and its report are of.
+    pub fn number(self) -> u64 {
+        const TUNNEL_BIT: u64 = 1 << 63;
+        let number = |slot: u32, generation: u32| u64::from(generation) << 32 | u64::from(slot);
+        match self {
+            Self::None => 0,
+            // A generation has 24 bits and is never 0.
+            // Of the two attempts of one exchange each has an endpoint of its own.
+            Self::Exchange(id) | Self::Beside(id) => number(id.slot(), id.generation()),
+            Self::Tunnel(id) => number(id.slot(), id.generation()) | TUNNEL_BIT,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -154,6 +170,14 @@ pub fn settle(core: &mut Core, id: Id<Link>) {
 pub fn settle_also(core: &mut Core, id: Id<Link>, hedge_by: Mono) {
     if let Some(link) = core.links.get_mut(id) {
         link.deadlines.settle(&mut core.wheel, id.token(Kind::LinkTimer), hedge_by);
+    }
+}
+
+/// How the attempt went that `owner` picked an endpoint for: told once for each pick.
+pub fn report(core: &mut Core, owner: Owner, at: (ClusterId, EndpointId), outcome: Outcome) {
+    let now = core.now();
+    if let Some(runtime) = core.cluster_mut(at.0) {
+        runtime.state.report(at.1, owner.number(), outcome, now);
     }
 }
 

@@ -1,59 +1,144 @@
-//! Conditions of endpoints: what control says of them, and what it can see.
+//! Conditions of endpoints: what control says of them, what it can see, and what happened to them.
 
 use super::Plane;
 use crate::cluster::condition::Condition;
-use crate::cluster::eligible::{Admin, Health};
+use crate::cluster::eligible::{Admin, Breaker, Health};
+use crate::cluster::events::{Event, Failed, What};
+use crate::cluster::outlier::RateWatch;
 use crate::cluster::shared::SharedCluster;
+use crate::io::Mono;
 use crate::shard::mailbox::Command;
-use crate::spec::{ClusterId, EndpointId};
+use crate::spec::{Cluster, ClusterId, EndpointId};
+use crate::sys::clock;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// An endpoint as the whole node has it at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndpointStatus {
     pub condition: Condition,
+    /// How long it will still be ejected.
+    pub ejected_for: Option<Duration>,
     /// Requests and tunnels.
     pub running: u32,
     /// Links, idle ones included.
     pub open_links: u32,
 }
 
+/// A cluster whose endpoints' conditions change by what shards see, as control watches it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    spec: Arc<Cluster>,
+    shared: Arc<SharedCluster>,
+    /// The version that shards were last told to look at.
+    told: u64,
+    /// Where the rate of failures is watched.
+    rates: Option<RateWatch>,
+}
+
+impl Watched {
+    pub(super) fn new(spec: &Arc<Cluster>, shared: &Arc<SharedCluster>) -> Option<Self> {
+        let rates = spec.outlier.is_some_and(|rules| rules.failure_rate.is_some());
+        (spec.outlier.is_some() || spec.circuit_breaker.is_some()).then(|| Self {
+            spec: Arc::clone(spec),
+            shared: Arc::clone(shared),
+            told: shared.version(),
+            rates: rates.then(|| RateWatch::new(spec.endpoints.len())),
+        })
+    }
+    /// Does what is due, and says whether shards have to look at the cluster.
+    fn tick(&mut self, now: Mono) -> bool {
+        let Self { spec, shared, told, rates } = self;
+        shared.settle(spec, now);
+        if let (Some(rates), Some(rules)) = (rates, &spec.outlier)
+            && now >= rates.next_step()
+        {
+            let eject = |id, rate| shared.eject(spec, rules, id, Failed::Rate(rate), now);
+            rates.step(rules, now, |id| shared.tallied(id), eject);
+        }
+        let version = shared.version();
+        std::mem::replace(told, version) != version
+    }
+}
+
 impl Plane {
-    fn cluster(&self, cluster: ClusterId) -> Option<&SharedCluster> {
+    fn shared_cluster(&self, cluster: ClusterId) -> Option<&SharedCluster> {
         self.shared.clusters.get(usize::from(cluster.0))?.as_deref()
     }
 
     /// Says what the operator wants of an endpoint: every pick from now on obeys. False if there is no such endpoint or it was
     /// so before.
     pub fn set_admin(&self, cluster: ClusterId, endpoint: EndpointId, admin: Admin) -> bool {
-        let changed = self.cluster(cluster).is_some_and(|shared| shared.set_admin(endpoint, admin));
+        let changed = self.shared_cluster(cluster).is_some_and(|shared| shared.set_admin(endpoint, admin));
         self.look(cluster, changed)
     }
-    /// Says what the active checks found of an endpoint: every pick from now on follows. False if there is no such endpoint
-    /// or it was so before.
+    /// Says what the active checks found of an endpoint: every pick from now on follows. One that is ejected and found good is
+    /// readmitted, so that this is worth telling again. False if there is no such endpoint or nothing changed.
     pub fn set_health(&self, cluster: ClusterId, endpoint: EndpointId, health: Health) -> bool {
-        let changed = self.cluster(cluster).is_some_and(|shared| shared.set_health(endpoint, health));
+        let now = clock::now().mono;
+        let shared = self.shared_cluster(cluster);
+        let changed = shared.is_some_and(|shared| shared.set_health(endpoint, health, now));
         self.look(cluster, changed)
     }
     /// What is known of an endpoint; none if there is no such endpoint.
     pub fn endpoint_status(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<EndpointStatus> {
-        let shared = self.cluster(cluster)?.endpoint(endpoint)?;
-        let (running, open_links) = (shared.running_requests(), shared.open_links());
-        Some(EndpointStatus { condition: shared.condition(), running, open_links })
+        let (now, spec) = (clock::now().mono, self.snapshot.cluster(cluster)?);
+        let shared = self.shared_cluster(cluster)?;
+        let condition = shared.condition(spec, endpoint, now)?;
+        let until = shared.ejected_until(endpoint, now);
+        let counts = shared.endpoint(endpoint)?;
+        Some(EndpointStatus {
+            condition,
+            ejected_for: until.map(|until| Duration::from_nanos(until.since(now))),
+            running: counts.running_requests(),
+            open_links: counts.open_links(),
+        })
+    }
+    /// What a cluster's own circuit breaker is; closed where it has none.
+    pub fn cluster_breaker(&self, cluster: ClusterId) -> Breaker {
+        let both = self.snapshot.cluster(cluster).zip(self.shared_cluster(cluster));
+        both.map_or(Breaker::Closed, |(spec, shared)| shared.breaker(spec, clock::now().mono).0)
     }
     /// Those who wait for a place at a cluster, over all shards.
     pub fn waiters(&self, cluster: ClusterId) -> u32 {
-        self.cluster(cluster).map_or(0, SharedCluster::waiters)
+        self.shared_cluster(cluster).map_or(0, SharedCluster::waiters)
+    }
+
+    /// Hands over what happened to endpoints, oldest first, after doing what time and the rates of failures ask for; then
+    /// shards close the links and look at the waiters that are concerned. Control calls it at each of its ticks.
+    pub fn events(&self, mut each: impl FnMut(Event)) {
+        let now = clock::now().mono;
+        for watched in self.watched.borrow_mut().iter_mut() {
+            if watched.tick(now) {
+                self.ask_all(watched.spec.id);
+            }
+        }
+        self.tell_untold();
+        while let Some(event) = self.shared.events.pop() {
+            each(event);
+        }
+    }
+    /// Events that were lost since the start, because control did not come to read them.
+    pub fn lost_events(&self) -> u64 {
+        self.shared.events.lost()
+    }
+    /// Events of each kind since the start, by name.
+    pub fn event_counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        What::NAMES.into_iter().zip(self.shared.events.counts())
     }
 
     /// Tells every shard to look at the links and waiters of a cluster if something changed there; says whether it did.
     fn look(&self, cluster: ClusterId, changed: bool) -> bool {
         if changed {
-            self.untold.borrow_mut().extend((0..self.shards.len()).map(|shard| (cluster, shard)));
+            self.ask_all(cluster);
             self.tell_untold();
         }
         changed
     }
-    /// Tells those who had no room for it before. Control calls it now and then, as a mailbox empties within a turn.
+    fn ask_all(&self, cluster: ClusterId) {
+        self.untold.borrow_mut().extend((0..self.shards.len()).map(|shard| (cluster, shard)));
+    }
+    /// Tells those who are to look at a cluster, as far as their mailboxes have room; the rest at the next tick.
     pub fn tell_untold(&self) {
         self.untold.borrow_mut().retain(|&(cluster, shard)| {
             let shard = self.shards.get(shard);

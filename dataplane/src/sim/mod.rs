@@ -13,6 +13,7 @@
 )]
 
 mod completions;
+mod conditions;
 pub mod faults;
 pub mod io;
 pub mod net;

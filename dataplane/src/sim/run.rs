@@ -1,5 +1,6 @@
 //! One seed: one or more whole shards between the peers of a workload, from its first accept to nothing left.
 
+use super::conditions::Conditions;
 use super::faults::{Fault, FaultPlan};
 use super::io::SimIo;
 use super::sabotage::Sabotage;
@@ -15,11 +16,11 @@ use crate::limits;
 use crate::link;
 use crate::route::RouteTable;
 use crate::shard::{Shard, Turn, drain};
-use crate::spec::ListenerId;
+use crate::spec::{ClusterId, ListenerId};
 use crate::stats::access_log;
 use crate::stats::retries::Retried;
 use crate::stats::{Counter, Stats};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ struct Run {
     io: SimIo<Workload>,
     members: Vec<Member>,
     shared: Arc<Shared>,
+    conditions: Conditions,
     drawn: Drawn,
     tally: BTreeMap<String, u64>,
     seen: Seen,
@@ -74,6 +76,8 @@ struct Member {
     // Kept so that the shard's log has a reader.
     _log: access_log::LogReader,
     drain_at: Mono,
+    /// Clusters whose links and waiters it is to look at.
+    looks: BTreeSet<ClusterId>,
     phase: Phase,
 }
 
@@ -138,12 +142,20 @@ impl Run {
             let sockets: Vec<_> = numbered.map(|(id, at)| (id, listen(&mut io, at), at)).collect();
             let mut shard = Shard::new(setup, &sockets, io.clock());
             shard.core.park_after = drawn.park_after;
-            Member { shard, stats, _log: reader, drain_at: Mono::MAX, phase: Phase::Serving }
+            Member {
+                shard,
+                stats,
+                _log: reader,
+                drain_at: Mono::MAX,
+                looks: BTreeSet::new(),
+                phase: Phase::Serving,
+            }
         };
         let members = (0..snapshot.runtime.shards).map(member).collect();
         Self {
             io,
             members,
+            conditions: Conditions::new(seed, drawn.fickle, &snapshot, &shared),
             shared,
             drawn,
             tally: BTreeMap::new(),
@@ -212,8 +224,11 @@ impl Run {
         assert!(self.io.turns < MOST_TURNS, "{MOST_TURNS} turns: the shards do not wait");
         let alone = self.members.len() == 1;
         let Some(at) = (if alone { Some(0) } else { self.io.next_shard(until) }) else { return };
-        let member = &mut self.members[usize::from(at)];
         let now = self.io.clock().mono;
+        if let Some(cluster) = self.conditions.tick(now) {
+            self.members.iter_mut().for_each(|member| _ = member.looks.insert(cluster));
+        }
+        let member = &mut self.members[usize::from(at)];
         if member.phase == Phase::Ended {
             // As the plane does when a shard has ended: turns until the kernel holds nothing.
             let (pool, mut out) = (&mut member.shard.core.pool, Vec::new());
@@ -234,6 +249,9 @@ impl Run {
             member.drain_at = Mono::MAX;
             let by = now.after(self.drawn.snapshot.runtime.drain_timeout);
             drain::begin(&mut member.shard, &mut self.io, by);
+        }
+        for cluster in std::mem::take(&mut member.looks) {
+            conn::queue::on_change(&mut member.shard.core, &mut self.io, cluster);
         }
         if member.shard.turn(&mut self.io).expect("the simulator turns") == Turn::Ended {
             member.phase = Phase::Ended;
@@ -366,6 +384,7 @@ impl Run {
             self.tally.insert(what.to_owned(), n);
         }
         self.tally.extend(self.seen.words());
+        self.tally.extend(Conditions::tally(&self.shared));
         self.tally.insert("last pipe lent".to_owned(), self.io.last_pipe_lent());
         let ledger = &mut self.io.world.ledger;
         for (what, n) in &ledger.tally {

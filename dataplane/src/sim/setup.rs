@@ -8,10 +8,10 @@ use crate::cluster::balance;
 use crate::io::{Address, SocketAddress};
 use crate::limits;
 use crate::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Hash,
-    HashOn, HedgeAfter, Limits, ListenAddress, Listener, ListenerId, Match, Network, Pool, Protocol,
-    ProxyProtocol, Retry, RetryOn, Route, RouteId, Runtime, SendProxy, Snapshot, SourceAddresses, Statuses,
-    Steer, Sticky, Timeouts,
+    Action, BreakerOf, CircuitBreaker, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded,
+    ForwardedMode, Hash, HashOn, HedgeAfter, Limits, ListenAddress, Listener, ListenerId, Match, Network,
+    Outlier, Pool, Protocol, ProxyProtocol, Retry, RetryOn, Route, RouteId, Runtime, SendProxy, Snapshot,
+    SourceAddresses, Statuses, Steer, Sticky, Timeouts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(super) struct Drawn {
     pub(super) one_accepts: bool,
     /// Idle conns are parked after this: in most seeds while their clients think.
     pub(super) park_after: Duration,
+    /// What is said of endpoints changes while the seed runs.
+    pub(super) fickle: bool,
     /// Pipes of the shard: in some seeds so few that flows which stall have to give theirs up.
     pub(super) pipes: u16,
 }
@@ -57,6 +59,7 @@ pub(super) fn draw(seed: u64) -> Drawn {
     let mut pool = PoolSize { tiny: 4096, small: 2048, large: 256 };
     let mut scarce = true;
     let mut drain_after = None;
+    let mut fickle = false;
     match random.below(16) {
         0 => listener.max_connections = random.between(10, 60) as u32,
         1 => pool = PoolSize { tiny: 64, small: 48, large: 12 },
@@ -65,6 +68,10 @@ pub(super) fn draw(seed: u64) -> Drawn {
         3 => endpoints(&mut cluster, &mut flows).for_each(|e| e.max_connections = 3),
         4 => drain_after = Some(Duration::from_millis(random.between(1_000, 14_000))),
         5 => endpoints(&mut cluster, &mut flows).for_each(|e| e.weight = 0),
+        rules @ 7..=10 => {
+            fickle = true;
+            [&mut cluster, &mut flows].into_iter().for_each(|c| watch(c, rules, &mut random));
+        }
         _ => scarce = false,
     }
     if random.one_in(4) {
@@ -93,7 +100,7 @@ pub(super) fn draw(seed: u64) -> Drawn {
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
     let pipes = random.pick(&[limits::PIPES, limits::PIPES, 2, 1]);
-    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after, pipes }
+    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after, fickle, pipes }
 }
 
 fn listener() -> Listener {
@@ -148,6 +155,34 @@ fn flow_cluster(http: &Cluster) -> Cluster {
     let table = balance::maglev::table(&endpoints);
     let hash = http.hash.clone().map(|hash| Hash { on: HashOn::Source, table, ..hash });
     Cluster { id: ClusterId(1), name: "flows".into(), endpoints, hash, sticky: None, ..http.clone() }
+}
+
+/// Rules for endpoints that fail, with times so short that a seed sees all of them.
+fn watch(cluster: &mut Cluster, rules: u64, random: &mut Random) {
+    let time = |random: &mut Random| Duration::from_millis(random.pick(&[100, 1_000, 4_000]));
+    let outlier = Outlier {
+        consecutive_failures: random.between(1, 4) as u32,
+        failure_rate: None,
+        minimum_volume: 1,
+        window: seconds(1),
+        ejection_time: time(random),
+        max_ejection_time: seconds(10),
+        max_ejected_percent: random.pick(&[40, 70, 100]),
+        failure_status: Statuses::SERVER_ERRORS,
+    };
+    let breaker = CircuitBreaker {
+        of: random.pick(&[BreakerOf::Endpoint, BreakerOf::Cluster, BreakerOf::Both]),
+        failure_threshold: random.between(1, 4) as u32,
+        recovery_timeout: time(random),
+        trial_timeout: time(random),
+        failure_status: Statuses::SERVER_ERRORS,
+    };
+    cluster.outlier = (rules != 8).then_some(outlier);
+    cluster.circuit_breaker = (rules != 7).then_some(breaker);
+    cluster.fail_open = random.one_in(2);
+    if rules == 10 {
+        cluster.endpoints.iter_mut().for_each(|e| e.priority = random.below(3) as u8);
+    }
 }
 
 fn endpoints<'a>(one: &'a mut Cluster, other: &'a mut Cluster) -> impl Iterator<Item = &'a mut Endpoint> {

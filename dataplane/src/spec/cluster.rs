@@ -1,6 +1,6 @@
 //! A cluster: endpoints with one policy.
 
-use super::{ClusterId, EndpointId, Hash, Retry, SourceAddresses, Sticky};
+use super::{CircuitBreaker, ClusterId, EndpointId, Hash, Outlier, Retry, SourceAddresses, Sticky};
 use crate::io::Address;
 use crate::limits;
 use std::sync::Arc;
@@ -33,6 +33,9 @@ pub struct Cluster {
     pub pass_trailers: bool,
     /// Where no endpoint may be used because checks or live traffic say so, use them all the same.
     pub fail_open: bool,
+    /// Ejecting endpoints at which live requests fail.
+    pub outlier: Option<Outlier>,
+    pub circuit_breaker: Option<CircuitBreaker>,
 }
 
 impl Cluster {
@@ -65,6 +68,8 @@ impl Cluster {
             pass_trailers: false,
             fail_open: false,
             retry: None,
+            outlier: None,
+            circuit_breaker: None,
         }
     }
 }

@@ -5,23 +5,27 @@
 
 pub mod balance;
 pub mod cluster;
+pub mod failures;
 pub mod listener;
 pub mod retry;
 pub mod route;
 pub mod source;
+pub mod statuses;
 pub mod sticky;
 
 pub use balance::{Hash, HashOn};
 pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SendProxy};
+pub use failures::{BreakerOf, CircuitBreaker, Outlier};
 pub use listener::{
     Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Steer,
     Timeouts,
 };
-pub use retry::{HedgeAfter, Retry, RetryOn, Statuses};
+pub use retry::{HedgeAfter, Retry, RetryOn};
 pub use route::{
     Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };
 pub use source::SourceAddresses;
+pub use statuses::Statuses;
 pub use sticky::{Sticky, StickyValue};
 
 use std::sync::Arc;

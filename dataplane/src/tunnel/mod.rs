@@ -364,7 +364,7 @@ pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool) -> (u64
         core.stats.tunnel_bytes_down.add(tunnel.down_bytes);
     }
     if let Some(reach) = &tunnel.reach {
-        reach::end_request(core, reach);
+        reach::end_request(core, id, reach);
     }
     if let Some(link) = tunnel.link {
         if let Some(fd) = core.links.get(link).map(|l| l.stream.fd)

@@ -2,6 +2,7 @@
 
 use super::Tunnel;
 use crate::cluster::balance::Hint;
+use crate::cluster::outcome::Outcome;
 use crate::cluster::{PickError, Tried};
 use crate::core::Core;
 use crate::fault::Refusal;
@@ -136,7 +137,7 @@ pub fn is_eager(core: &mut Core, id: Id<Tunnel>) -> bool {
 /// As [`start`], for one that waits and whose turn it is. [`Step::Queue`] says that it waits on.
 pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
     let mut lost_races = 0;
-    let now = core.now();
+    let (now, who) = (core.now(), Owner::Tunnel(id).number());
     let conn = core.tunnels.get(id).and_then(|tunnel| core.conns.get(tunnel.conn));
     let source = conn.and_then(|conn| conn.peer.ip());
     loop {
@@ -147,14 +148,16 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
         }
         let Some(runtime) = core.cluster_mut(cluster) else { return Step::Fail(Refusal::NoEndpoint) };
         let timeout = runtime.state.spec().timeouts.connect;
-        let hint = Hint { now, ..Hint::of_source(runtime.state.spec(), source) };
+        let hint = Hint { now, who, ..Hint::of_source(runtime.state.spec(), source) };
         let endpoint = match runtime.state.pick(&tried, hint) {
             Ok(endpoint) => endpoint,
             Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Fail(failure.unwrap_or(Refusal::NoEndpoint)),
+            Err(PickError::CircuitOpen) => return Step::Fail(Refusal::CircuitOpen),
         };
         let begun = link::connect::begin(core, io, (cluster, endpoint), Owner::Tunnel(id), timeout);
         if begun == Err(Refusal::EndpointsFull) {
+            link::report(core, Owner::Tunnel(id), (cluster, endpoint), Outcome::Unknown);
             give_back(core, cluster, Some(endpoint));
             lost_races += 1;
             // A link that waits idle for a request is of no use to a tunnel, and holds a place.
@@ -190,6 +193,8 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
 /// The connect was made. Its deadline is over; those of the tunnel begin with [`super::start`].
 pub fn on_connected(core: &mut Core, id: Id<Tunnel>) {
     let now = core.now();
+    // However the tunnel ends one day, the endpoint was there.
+    report(core, id, Outcome::CONNECTED);
     let Core { tunnels, links, wheel, clusters, .. } = core;
     let Some(tunnel) = tunnels.get_mut(id) else { return };
     if let Some(reach) = &mut tunnel.reach
@@ -220,8 +225,18 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, refusal: Refus
     start(core, io, id)
 }
 
+/// How the present attempt went.
+fn report(core: &mut Core, id: Id<Tunnel>, outcome: Outcome) {
+    let Some(reach) = reach_mut(core, id) else { return };
+    if let (Some(endpoint), true) = (reach.endpoint, reach.running) {
+        let at = (reach.cluster, endpoint);
+        link::report(core, Owner::Tunnel(id), at, outcome);
+    }
+}
+
 /// The attempt at its endpoint is over.
 fn fail(core: &mut Core, id: Id<Tunnel>, refusal: Refusal) {
+    report(core, id, refusal.into());
     let Some(reach) = reach_mut(core, id) else { return };
     reach.failure = Some(refusal);
     if let Some(endpoint) = reach.endpoint {
@@ -233,7 +248,11 @@ fn fail(core: &mut Core, id: Id<Tunnel>, refusal: Refusal) {
 }
 
 /// Gives the running request of a tunnel that is over back, if it holds one.
-pub(super) fn end_request(core: &mut Core, reach: &Reach) {
+pub(super) fn end_request(core: &mut Core, id: Id<Tunnel>, reach: &Reach) {
+    if let (Some(endpoint), true, false) = (reach.endpoint, reach.running, reach.is_done()) {
+        // Its client left before the connect was made.
+        link::report(core, Owner::Tunnel(id), (reach.cluster, endpoint), Outcome::Unknown);
+    }
     give_back(core, reach.cluster, reach.endpoint.filter(|_| reach.running));
 }
 

@@ -22,8 +22,8 @@ fn with_spare(change: impl FnOnce(&mut Cluster)) -> Bed {
 
 /// As the plane does it: the condition first, then the command.
 fn set_health(bed: &mut Bed, endpoint: EndpointId, health: Health) {
-    let shared = bed.shared.clusters[0].as_ref().expect("the cluster");
-    assert!(shared.set_health(endpoint, health));
+    let (shared, now) = (bed.shared.clusters[0].as_ref().expect("the cluster"), bed.now());
+    assert!(shared.set_health(endpoint, health, now));
     conn::queue::on_change(&mut bed.shard.core, &mut bed.io, ClusterId(0));
 }
 

@@ -8,6 +8,7 @@ mod bulk;
 #[path = "../cases/mod.rs"]
 mod cases;
 mod even;
+mod failing;
 mod limits;
 mod message;
 mod ports;

@@ -326,3 +326,39 @@ fn three_hundred_serial_connections_are_a_hundred_for_each_of_three_endpoints() 
         assert_eq!(used, 8, "every shard had some");
     }
 }
+
+/// Eight shards before an origin that failed: half-open, with clients on all of them, exactly one request reaches it.
+#[test]
+fn one_trial_of_eight_shards() {
+    for seed in 0..8 {
+        println!("seed {seed}");
+        let mut crowd = Crowd::new(8, plans(seed), |c| {
+            c.circuit_breaker = Some(dataplane::spec::CircuitBreaker {
+                of: dataplane::spec::BreakerOf::Endpoint,
+                failure_threshold: 5,
+                recovery_timeout: seconds(3),
+                trial_timeout: seconds(100),
+                failure_status: dataplane::spec::Statuses::SERVER_ERRORS,
+            });
+        });
+        let broken = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+        crowd.io.world.answer = Answer::Script(vec![say(broken)]);
+        for n in 1..=40 {
+            crowd.clients(1, &[say(GET)]);
+            crowd.run_until("it is answered", |crowd| crowd.sum(|stats| stats.responses.get()) == n);
+        }
+        let asked = crowd.io.world.requests.len();
+        assert_eq!((asked, crowd.refusals()), (5, vec![("circuit_open", 35)]));
+        crowd.run_for(seconds(4));
+        crowd.io.world.answer = Answer::Script(vec![wait(seconds(5)), say(OK)]);
+        crowd.clients(100, &[say(GET)]);
+        crowd.run_for(seconds(4));
+        assert_eq!((crowd.io.world.requests.len(), crowd.refusals()), (6, vec![("circuit_open", 134)]));
+        crowd.run_for(seconds(4));
+        crowd.io.world.answer = Answer::Ok;
+        let late = crowd.clients(50, &[say(GET)]);
+        crowd.run_for(seconds(1));
+        assert!(late.into_iter().all(|client| crowd.statuses(client) == [200]));
+        crowd.check();
+    }
+}

@@ -72,6 +72,8 @@ pub struct Hint {
     pub now: Mono,
     /// Whom the client sticks to: it is picked whatever the policy, as long as it may be.
     pub sticky: Option<EndpointId>,
+    /// Who picks, told from all others of its shard at any time: if the pick is a trial, its result is this one's.
+    pub who: u64,
 }
 
 /// What a policy may know of its cluster: the endpoints, and how busy they are over all shards.

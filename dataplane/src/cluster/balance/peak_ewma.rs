@@ -115,7 +115,7 @@ mod tests {
     fn picks(balancer: &mut PeakEwma, cluster: &Cluster, now: Mono) -> Vec<u32> {
         let (count, tried) = (cluster.endpoints.len(), Tried::NONE);
         let (shared, idle) = (SharedCluster::new(count, 1), vec![0; count]);
-        let usable = Usable::new(cluster, &shared);
+        let usable = Usable::new(cluster, &shared, Mono(0));
         let view = View { cluster, shared: &shared, usable: &usable, idle: &idle, tried: &tried };
         let mut counts = vec![0; count];
         for _ in 0..100 {
@@ -152,7 +152,7 @@ mod tests {
         let cost = |running: u32| {
             let (shared, idle, tried) = (SharedCluster::new(3, 1), [0; 3], Tried::NONE);
             (0..running).for_each(|_| assert!(shared.endpoint(EndpointId(2)).unwrap().try_start(u32::MAX)));
-            let usable = Usable::new(&cluster, &shared);
+            let usable = Usable::new(&cluster, &shared, Mono(0));
             let view =
                 View { cluster: &cluster, shared: &shared, usable: &usable, idle: &idle, tried: &tried };
             [0, 1, 2].map(|at| balancer.cost(&view, EndpointId(at), Mono(0)))

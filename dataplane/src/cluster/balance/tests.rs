@@ -19,7 +19,7 @@ impl Scene {
     fn new(weights: &[u32]) -> Self {
         let cluster = test_cluster(weights);
         let shared = SharedCluster::new(weights.len(), 1);
-        let usable = Usable::new(&cluster, &shared);
+        let usable = Usable::new(&cluster, &shared, Mono(0));
         Self { cluster, shared, usable, idle: vec![0; weights.len()], tried: Tried::NONE }
     }
     fn view(&self) -> View<'_> {
@@ -32,11 +32,11 @@ impl Scene {
         balancer
     }
     fn set_health(&mut self, at: usize, health: Health) {
-        assert!(self.shared.set_health(endpoint_id(at), health));
+        assert!(self.shared.set_health(endpoint_id(at), health, Mono(0)));
         self.look();
     }
     fn look(&mut self) {
-        self.usable.look(&self.cluster, &self.shared);
+        self.usable.look(&self.cluster, &self.shared, Mono(0));
     }
     fn start(&self, id: EndpointId) {
         assert!(self.shared.endpoint(id).is_some_and(|endpoint| endpoint.try_start(u32::MAX)));
@@ -296,7 +296,7 @@ fn least_connections_takes_the_idle_one_and_idle_ones_in_turn() {
 fn first_fills_endpoints_in_their_order() {
     let mut scene = Scene::new(&[1, 0, 9, 1]);
     scene.cluster.endpoints.iter_mut().for_each(|endpoint| endpoint.max_requests = 2);
-    scene.usable.look(&scene.cluster, &scene.shared);
+    scene.look();
     let mut balancer = scene.build(policy("first").unwrap(), 0);
     let mut next = || {
         let id = balancer.pick(&scene.view(), Hint::default());

@@ -1,0 +1,76 @@
+//! How an attempt went, as far as that says something of its endpoint.
+
+use crate::fault::Refusal;
+use crate::spec::Statuses;
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered with this status, to the end. A tunnel that came about counts as one.
+    Answered(u16),
+    ConnectFailed,
+    /// The connection was closed or reset before the end of the answer.
+    Lost,
+    /// The endpoint was too slow, connects included.
+    Timeout,
+    /// Its answer was none.
+    Invalid,
+    /// It says nothing of the endpoint: the client left, something of ours ran out, or a pooled link was stale.
+    Unknown,
+}
+
+impl Outcome {
+    /// Of a tunnel of a tcp listener.
+    pub const CONNECTED: Self = Self::Answered(200);
+
+    /// Whether it was good; `None` where that is not known. `failures` are answers that count as bad.
+    pub fn is_good(self, failures: &Statuses) -> Option<bool> {
+        match self {
+            Self::Answered(status) => Some(!failures.has(status)),
+            Self::ConnectFailed | Self::Lost | Self::Timeout | Self::Invalid => Some(false),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// What a refusal with which an attempt ended says of its endpoint.
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ConnectFailed => Self::ConnectFailed,
+            Refusal::OriginClosed | Refusal::OriginReset | Refusal::OriginClosedAfterWrite => Self::Lost,
+            Refusal::ConnectTimeout
+            | Refusal::OriginSendTimeout
+            | Refusal::ResponseHeaderTimeout
+            | Refusal::ResponseBodyTimeout => Self::Timeout,
+            Refusal::ResponseInvalid
+            | Refusal::ResponseFramingInvalid
+            | Refusal::ResponseHeaderTooLarge
+            | Refusal::ResponseTooManyInterim
+            | Refusal::ResponseUnexpectedUpgrade
+            | Refusal::ResponseEncodingUnknown => Self::Invalid,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::fault::REFUSALS;
+
+    /// What is of the client or of us never counts against an endpoint.
+    #[test]
+    fn only_what_origins_do_counts() {
+        for row in REFUSALS {
+            let bad = Outcome::from(row.refusal).is_good(&Statuses::default());
+            let of_origin =
+                ["connect_", "origin_", "response_"].iter().any(|front| row.name.starts_with(front));
+            assert_eq!(bad, of_origin.then_some(false), "{}", row.name);
+        }
+        assert_eq!(Outcome::Answered(503).is_good(&Statuses::SERVER_ERRORS), Some(false));
+        assert_eq!(Outcome::Answered(503).is_good(&Statuses::default()), Some(true));
+        assert_eq!(Outcome::Answered(404).is_good(&Statuses::SERVER_ERRORS), Some(true));
+        assert_eq!(Outcome::CONNECTED.is_good(&Statuses::SERVER_ERRORS), Some(true));
+    }
+}

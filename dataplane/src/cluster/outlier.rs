@@ -1,0 +1,175 @@
+//! Passive checks: an endpoint at which live requests fail is ejected, that is left alone for a while.
+//!
+//! Failures in a row are counted by whoever sees them; the rate of failures is watched by control, from what each shard
+//! counts by itself. Either way it is one compare-and-swap that ejects, after one that takes a place among those that may
+//! be out at once.
+
+use super::shared::Count;
+use crate::io::Mono;
+use crate::limits::RATE_STEPS;
+use crate::spec::{Cluster, EndpointId, Outlier};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How many endpoints of a cluster may be out at once: the share of those with weight, rounded down, so that a cluster of
+/// one keeps it unless the share is the whole.
+pub fn most_ejected(cluster: &Cluster, rules: &Outlier) -> u32 {
+    let count = cluster.endpoints.iter().filter(|endpoint| endpoint.weight > 0).count();
+    let most = count as u64 * u64::from(rules.max_ejected_percent) / 100;
+    u32::try_from(most).unwrap_or(u32::MAX)
+}
+
+/// An endpoint's ejections, over all shards.
+#[derive(Debug)]
+pub(super) struct SharedEjection {
+    /// Failures in a row.
+    failures: AtomicU32,
+    /// How often it was ejected, less one for each `ejection_time` that it behaved.
+    times: AtomicU32,
+    /// 0 is not ejected. It stays when the time is over, until somebody writes the readmission down.
+    until: AtomicU64,
+    /// When it was last readmitted.
+    back_since: AtomicU64,
+}
+
+impl SharedEjection {
+    /// Not ejected.
+    pub(super) fn new() -> Self {
+        Self {
+            failures: AtomicU32::new(0),
+            times: AtomicU32::new(0),
+            until: AtomicU64::new(0),
+            back_since: AtomicU64::new(0),
+        }
+    }
+
+    /// Until when it is ejected; `None` if it is not.
+    pub(super) fn until(&self, now: Mono) -> Option<Mono> {
+        Some(Mono(self.until.load(Ordering::Relaxed))).filter(|until| now < *until)
+    }
+
+    /// A request went well. Writes nothing unless some failed before.
+    pub(super) fn succeed(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+    /// A request failed: how many did in a row.
+    pub(super) fn fail(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+    /// Ejects the endpoint, for how long and the how many-th time in a row; none if it is ejected, or `most` are.
+    pub(super) fn eject(
+        &self,
+        rules: &Outlier,
+        ejected: &Count,
+        most: u32,
+        now: Mono,
+    ) -> Option<(Duration, u32)> {
+        let before = self.until.load(Ordering::Relaxed);
+        if now.0 < before || (before == 0 && !ejected.try_take(most)) {
+            return None;
+        }
+        // One whose readmission nobody wrote down yet still has its place.
+        let back_since = if before == 0 { self.back_since.load(Ordering::Relaxed) } else { before };
+        let base = u64::try_from(rules.ejection_time.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let calm = u32::try_from(now.since(Mono(back_since)) / base).unwrap_or(u32::MAX);
+        let times = self.times.load(Ordering::Relaxed).saturating_sub(calm).saturating_add(1);
+        let time = rules.ejection_time.saturating_mul(times).min(rules.max_ejection_time);
+        let until = now.after(time).0.max(1);
+        if self.until.compare_exchange(before, until, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            if before == 0 {
+                ejected.give_back();
+            }
+            return None;
+        }
+        self.times.store(times, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
+        Some((time, times))
+    }
+    /// Lets the endpoint back in, if its time is over or `early`; true for the one who does.
+    pub(super) fn readmit(&self, ejected: &Count, early: bool, now: Mono) -> bool {
+        let until = self.until.load(Ordering::Relaxed);
+        if until == 0 || (now.0 < until && !early) {
+            return false;
+        }
+        // Before the door opens: what failed meanwhile was begun before.
+        self.failures.store(0, Ordering::Relaxed);
+        self.back_since.store(now.0.min(until), Ordering::Relaxed);
+        let readmits = self.until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if readmits {
+            ejected.give_back();
+        }
+        readmits
+    }
+}
+
+/// Requests of an endpoint that ended, and how many of them failed, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    pub ended: u64,
+    pub failed: u64,
+}
+
+impl Tally {
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            ended: self.ended.saturating_sub(earlier.ended),
+            failed: self.failed.saturating_sub(earlier.failed),
+        }
+    }
+    /// Failures in ten thousand, where there were enough requests and the rules say that it is too many.
+    fn is_too_bad(self, rules: &Outlier) -> Option<u32> {
+        let rate = rules.failure_rate?;
+        // Both are far below 2^52.
+        let share = self.failed as f64 / self.ended.max(1) as f64;
+        let bad = self.failed > 0 && self.ended >= u64::from(rules.minimum_volume) && share >= rate;
+        let of_ten_thousand = self.failed.saturating_mul(10_000) / self.ended.max(1);
+        bad.then(|| u32::try_from(of_ten_thousand).unwrap_or(u32::MAX))
+    }
+}
+
+const STEPS: usize = RATE_STEPS as usize;
+
+/// Watches the rates of failures of a cluster's endpoints over a window that slides in steps.
+#[derive(Debug)]
+pub struct RateWatch {
+    /// By endpoint, what was counted at the last steps; the oldest is next to be written.
+    past: Box<[[Tally; STEPS]]>,
+    at: usize,
+    next_step: Mono,
+}
+
+impl RateWatch {
+    /// Of so many endpoints, from now on.
+    pub fn new(endpoints: usize) -> Self {
+        Self { past: vec![[Tally::default(); STEPS]; endpoints].into(), at: 0, next_step: Mono(0) }
+    }
+    /// When the window slides next.
+    pub fn next_step(&self) -> Mono {
+        self.next_step
+    }
+    /// Slides the window. Tells `bad` of each endpoint whose failures in ten thousand within it are too many; what was counted
+    /// of one that `bad` ejects is forgotten.
+    pub fn step(
+        &mut self,
+        rules: &Outlier,
+        now: Mono,
+        tally: impl Fn(EndpointId) -> Tally,
+        mut bad: impl FnMut(EndpointId, u32) -> bool,
+    ) {
+        self.next_step = now.after(rules.window / RATE_STEPS);
+        for (id, past) in (0u16..).map(EndpointId).zip(&mut self.past) {
+            let total = tally(id);
+            let too_bad = total.since(past[self.at]).is_too_bad(rules);
+            past[self.at] = total;
+            if too_bad.is_some_and(|rate| bad(id, rate)) {
+                *past = [total; STEPS];
+            }
+        }
+        self.at = (self.at + 1) % STEPS;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,110 @@
+//! Picks past a breaker that is not closed: of the whole node one request tries, and what becomes of it decides.
+
+use super::balance::Hint;
+use super::breaker::Trial;
+use super::eligible::{Breaker, Eligible};
+use super::outcome::Outcome;
+use super::{ClusterState, PickError, Tried};
+use crate::io::Mono;
+use crate::spec::EndpointId;
+
+/// A request of this shard that is a trial.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnderWay {
+    who: u64,
+    endpoint: EndpointId,
+    /// Of the endpoint's breaker, and of the cluster's; one at least.
+    of_endpoint: Option<Trial>,
+    of_cluster: Option<Trial>,
+}
+
+impl UnderWay {
+    fn until(&self) -> Mono {
+        let end = |trial: Option<Trial>| trial.map_or(Mono(0), Trial::until);
+        end(self.of_endpoint).max(end(self.of_cluster))
+    }
+}
+
+/// Trials that a pick may find somebody else has begun.
+const LOST_TRIALS: u32 = 8;
+
+impl ClusterState {
+    /// As [`ClusterState::pick`], where the cluster's breaker or that of an endpoint is not closed.
+    #[cold]
+    pub(super) fn pick_guarded(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
+        let Some(rules) = self.cluster.circuit_breaker else { return self.choose(tried, hint) };
+        // What was not heard of in time decides nothing any more.
+        self.trials.retain(|trial| hint.now < trial.until());
+        for _ in 0..LOST_TRIALS {
+            let of_cluster = match self.usable.breaker() {
+                Breaker::Closed => None,
+                Breaker::Open | Breaker::Trying => return Err(PickError::CircuitOpen),
+                Breaker::HalfOpen => match self.shared.begin_trial(&rules, None, hint.now) {
+                    Some(trial) => Some(trial),
+                    None => {
+                        self.refresh(hint.now);
+                        continue;
+                    }
+                },
+            };
+            let picked = self.choose(tried, hint);
+            let half_open = picked.is_ok_and(|id| self.usable.eligible(id) == Some(Eligible::Trial));
+            let of_endpoint = match picked {
+                Ok(id) if half_open => self.shared.begin_trial(&rules, Some(id), hint.now),
+                _ => None,
+            };
+            match picked {
+                Ok(endpoint) if half_open == of_endpoint.is_some() => {
+                    if of_endpoint.is_some() || of_cluster.is_some() {
+                        self.trials.push(UnderWay { who: hint.who, endpoint, of_endpoint, of_cluster });
+                    }
+                    return picked;
+                }
+                _ => {}
+            }
+            if let Some(trial) = of_cluster {
+                self.shared.end_trial(&rules, None, trial, None, hint.now);
+            }
+            // Somebody else tries that endpoint.
+            self.end_request(picked?);
+            self.refresh(hint.now);
+        }
+        Err(PickError::Full)
+    }
+
+    /// How an attempt at an endpoint went; exactly once for each pick, by the same `who`.
+    pub fn report(&mut self, id: EndpointId, who: u64, outcome: Outcome, now: Mono) {
+        if self.cluster.outlier.is_none() && self.cluster.circuit_breaker.is_none() {
+            return;
+        }
+        self.decide(id, who, outcome, now);
+        self.shared.report(&self.cluster, id, outcome, now);
+        if let Some(rules) = &self.cluster.outlier
+            && rules.failure_rate.is_some()
+            && let Some(good) = outcome.is_good(&rules.failure_status)
+        {
+            self.shared.tally(self.shard, id, !good);
+        }
+    }
+    /// What a trial found, as soon as that is known: its result does not wait for the end of a long answer. Nothing happens
+    /// if `who` is no trial.
+    pub fn decide(&mut self, id: EndpointId, who: u64, outcome: Outcome, now: Mono) {
+        if !self.trials.is_empty() {
+            self.end_trial(id, who, outcome, now);
+        }
+    }
+    #[cold]
+    fn end_trial(&mut self, id: EndpointId, who: u64, outcome: Outcome, now: Mono) {
+        let Some(rules) = self.cluster.circuit_breaker else { return };
+        let Some(at) = self.trials.iter().position(|trial| trial.who == who && trial.endpoint == id) else {
+            return;
+        };
+        let trial = self.trials.swap_remove(at);
+        let good = outcome.is_good(&rules.failure_status);
+        for (of, trial) in [(Some(id), trial.of_endpoint), (None, trial.of_cluster)] {
+            if let Some(trial) = trial {
+                self.shared.end_trial(&rules, of, trial, good, now);
+            }
+        }
+    }
+}
