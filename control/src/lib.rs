@@ -1,11 +1,16 @@
 //! The ringway process around the data path: command line, configuration, logs, signals.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+mod endpoints;
+mod events;
 pub mod exit;
+pub mod health;
 mod inherited;
 pub mod log;
+mod maintenance;
 pub mod ports;
 mod ready;
 pub mod run;

@@ -1,7 +1,9 @@
 //! Writes docs/config.md from the key tables. A test fails when the file is stale.
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
-use super::{balance, cluster, later, listener, matching, process, reply, route, sticky, template};
+use super::{
+    admin, balance, cluster, health, later, listener, matching, process, reply, route, sticky, template,
+};
 use std::fmt::Write;
 
 /// Every section, in the manual's order.
@@ -9,7 +11,7 @@ pub fn sections() -> &'static [&'static Section] {
     static ALL: &[&Section] = &[
         &process::ROOT,
         &process::RUNTIME,
-        &later::ADMIN,
+        &admin::SECTION,
         &process::LOG,
         &process::ACCESS_LOG,
         &listener::SECTION,
@@ -22,6 +24,7 @@ pub fn sections() -> &'static [&'static Section] {
         &matching::FIELD,
         &later::AVAILABLE,
         &reply::RESPOND,
+        &reply::MAINTENANCE,
         &template::ELSEWHERE,
         &reply::REDIRECT,
         &route::TIMEOUTS,
@@ -31,8 +34,8 @@ pub fn sections() -> &'static [&'static Section] {
         &cluster::POOL,
         &balance::SECTION,
         &sticky::SECTION,
-        &later::HEALTH,
-        &later::EXPECT_BODY,
+        &health::SECTION,
+        &health::EXPECT_BODY,
         &later::OUTLIER,
         &later::CIRCUIT_BREAKER,
         &later::RETRY,

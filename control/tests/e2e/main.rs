@@ -14,15 +14,20 @@
 
 mod support;
 
+mod admin;
 mod balance;
 mod bodies;
 mod dead_peer;
 mod doctor;
 mod exhaustion;
 mod forwarding;
+mod health;
+mod health_network;
+mod health_programs;
 mod limits;
 mod links;
 mod log;
+mod maintenance;
 mod process;
 mod proxy_protocol;
 mod queue;

@@ -12,6 +12,7 @@ pub mod exhausted;
 mod hint;
 pub mod retry;
 pub mod shared;
+pub mod switch;
 pub mod usable;
 
 use crate::io::Mono;

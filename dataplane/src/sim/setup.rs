@@ -218,5 +218,6 @@ fn route() -> Route {
             connect: None,
             queue: None,
         },
+        maintenance: None,
     }
 }

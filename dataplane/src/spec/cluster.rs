@@ -31,6 +31,8 @@ pub struct Cluster {
     pub pass_trailers: bool,
     /// Where no endpoint may be used because checks or live traffic say so, use them all the same.
     pub fail_open: bool,
+    /// Endpoints are down when the shards start, until control says otherwise.
+    pub starts_down: bool,
 }
 
 impl Cluster {
@@ -62,6 +64,7 @@ impl Cluster {
             send_proxy: None,
             pass_trailers: false,
             fail_open: false,
+            starts_down: false,
         }
     }
 }

@@ -18,6 +18,12 @@ impl Ours {
     }
 }
 
+impl Ours {
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
 impl Drop for Ours {
     fn drop(&mut self) {
         let _ = self.child.kill();
