@@ -1,8 +1,11 @@
 //! The command line: what each call asks for, and what this version does not do yet.
 
+use crate::admin::Name;
+use crate::admin::commands::Where;
 use crate::doctor::{Profile, Question};
 use crate::exit::Exit;
 use clap::{Args, Parser, Subcommand};
+use dataplane::cluster::eligible::Admin;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -58,8 +61,48 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Ask the running process for its clusters and endpoints: state, health, links, and the ports that they have
+    Status {
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set what an endpoint is to do: ready, drain (keeps sticky clients, gets no others) or maint (gets none)
+    Set {
+        /// Which endpoint, as app/one
+        #[arg(value_name = "CLUSTER/ENDPOINT", value_parser = endpoint_name)]
+        name: Name,
+        /// ready, drain or maint
+        #[arg(value_parser = admin_state)]
+        state: Admin,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Make one health check of an endpoint, by the running process or, with -c alone, by this one; print the exact bytes
+    /// both ways and the verdict. Exit 1 if it failed
+    Probe {
+        /// Which endpoint, as app/one
+        #[arg(value_name = "CLUSTER/ENDPOINT", value_parser = endpoint_name)]
+        name: Name,
+        #[command(flatten)]
+        at: Where,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     #[command(flatten)]
     Later(Later),
+}
+
+fn admin_state(text: &str) -> Result<Admin, String> {
+    let found = Admin::ALL.into_iter().find(|state| state.name() == text);
+    found.ok_or_else(|| "one of ready, drain and maint".to_owned())
+}
+
+fn endpoint_name(text: &str) -> Result<Name, String> {
+    Name::parse(text).ok_or_else(|| "an endpoint is named as CLUSTER/ENDPOINT".to_owned())
 }
 
 /// Commands whose names are settled and whose features are not there yet: refused, never ignored.
@@ -72,15 +115,11 @@ pub enum Later {
     #[command(hide = true)]
     Drain(Anything),
     #[command(hide = true)]
-    Status(Anything),
-    #[command(hide = true)]
     Top(Anything),
     #[command(hide = true)]
     Explain(Anything),
     #[command(hide = true)]
     Export(Anything),
-    #[command(hide = true)]
-    Probe(Anything),
     #[command(hide = true)]
     Upgrade(Anything),
 }
@@ -98,11 +137,9 @@ impl Later {
             Self::Plan(_) => "plan",
             Self::Reload(_) => "reload",
             Self::Drain(_) => "drain",
-            Self::Status(_) => "status",
             Self::Top(_) => "top",
             Self::Explain(_) => "explain",
             Self::Export(_) => "export",
-            Self::Probe(_) => "probe",
             Self::Upgrade(_) => "upgrade",
         }
     }
@@ -120,6 +157,20 @@ pub enum Call {
         json: bool,
     },
     Doctor(Question),
+    Status {
+        at: Where,
+        json: bool,
+    },
+    Set {
+        name: Name,
+        state: Admin,
+        at: Where,
+    },
+    Probe {
+        name: Name,
+        at: Where,
+        json: bool,
+    },
     /// Help, the version, or what is wrong with the line, was printed.
     Done(Exit),
 }
@@ -133,6 +184,9 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         Ok(Line { command: Some(Command::Doctor { config, profile, json, strict }) }) => {
             Call::Doctor(Question { config, profile, json, strict })
         }
+        Ok(Line { command: Some(Command::Status { at, json }) }) => Call::Status { at, json },
+        Ok(Line { command: Some(Command::Set { name, state, at }) }) => Call::Set { name, state, at },
+        Ok(Line { command: Some(Command::Probe { name, at, json }) }) => Call::Probe { name, at, json },
         Ok(Line { command: Some(Command::Later(later)) }) => {
             complain(&format!("`ringway {}` is known, not in this version", later.name()));
             Call::Done(Exit::CommandLine)
@@ -178,6 +232,15 @@ mod tests {
             call("doctor -c a.toml --profile idle --json --strict"),
             question(Some("a.toml"), Profile::Idle, true, true)
         );
+        let at = |admin: Option<&str>| Where { admin: admin.map(str::to_owned), config: None };
+        let name = Name { cluster: "app".to_owned(), endpoint: "unix:/run/x".to_owned() };
+        assert_eq!(call("status"), Call::Status { at: at(None), json: false });
+        assert_eq!(
+            call("set app/unix:/run/x drain --admin 127.0.0.1:1"),
+            Call::Set { name: name.clone(), state: Admin::Drain, at: at(Some("127.0.0.1:1")) }
+        );
+        let at = Where { config: Some("a.toml".into()), ..Where::default() };
+        assert_eq!(call("probe app/unix:/run/x -c a.toml --json"), Call::Probe { name, at, json: true });
         assert_eq!(call("doctor --help"), Call::Done(Exit::Clean));
         assert_eq!(call("--version"), Call::Done(Exit::Clean));
         assert_eq!(call("--help"), Call::Done(Exit::Clean));
@@ -196,6 +259,11 @@ mod tests {
             "run -c a -x",
             "help",
             "doctor --profile fast",
+            "set app/one",
+            "set app/one up",
+            "set app ready",
+            "probe",
+            "probe app/",
         ] {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }
@@ -207,11 +275,9 @@ mod tests {
             "plan -c a.toml",
             "reload --admin 127.0.0.1:9901",
             "drain",
-            "status --json",
             "top",
             "explain GET http://a/ -H x:y --source 1.2.3.4",
             "export",
-            "probe app/one",
             "upgrade",
         ];
         for line in later {

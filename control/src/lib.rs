@@ -1,12 +1,17 @@
 //! The ringway process around the data path: command line, configuration, logs, signals.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+mod endpoints;
+mod events;
 pub mod exit;
 mod failing;
+pub mod health;
 mod inherited;
 pub mod log;
+mod maintenance;
 pub mod ports;
 mod pressure;
 mod ready;

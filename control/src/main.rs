@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         Call::Run { config } => run::run(&config),
         Call::Check { config, json } => run::check(&config, json),
         Call::Doctor(question) => run::doctor(&question),
+        Call::Status { at, json } => run::status(&at, json),
+        Call::Set { name, state, at } => run::set(&name, state, &at),
+        Call::Probe { name, at, json } => run::probe(&name, &at, json),
         Call::Done(exit) => exit,
     });
     exit.unwrap_or(Exit::Internal).into()

@@ -59,6 +59,7 @@ impl Watched {
 /// they no longer do. Others' sockets and those in TIME_WAIT hold ports too and are not seen here.
 #[derive(Debug)]
 pub(crate) struct PortWatch {
+    /// In the order of the snapshot, so of their ids.
     endpoints: Vec<Watched>,
 }
 
@@ -83,6 +84,13 @@ impl PortWatch {
             })
         });
         Self { endpoints: endpoints.collect() }
+    }
+
+    /// Links that local ports allow to an endpoint; `None` where there are none to count.
+    pub(crate) fn capacity(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<u64> {
+        let key = |watched: &Watched| (watched.cluster, watched.endpoint);
+        let at = self.endpoints.binary_search_by_key(&(cluster, endpoint), key).ok()?;
+        self.endpoints.get(at).map(|watched| watched.capacity)
     }
 
     /// One look; `open_links` says how many links each endpoint has.

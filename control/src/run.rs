@@ -1,27 +1,39 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
+//!
+//! `event` is what control waits for, `told` what it says of its start.
 
+mod event;
+mod told;
+
+use crate::admin::commands::{self, Where};
+use crate::admin::{Answer, Api, Ask, Name, Question, Sight};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
-use crate::doctor::{self, Question};
+use crate::doctor;
+use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::failing::Failing;
+use crate::health::{Checks, Happened};
 use crate::inherited;
 use crate::log::{self, Log};
+use crate::maintenance::Files;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
 use crate::watchdog::{TICK, Watchdog};
-use dataplane::io::Address;
+use axum::http::StatusCode;
+use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
-use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd, StartError};
+use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
+use event::{Event, Signals, next_event};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use told::{announce, explain, explain_api};
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
@@ -68,8 +80,23 @@ pub fn check(file: &Path, json: bool) -> Exit {
 }
 
 /// `ringway doctor`.
-pub fn doctor(question: &Question) -> Exit {
+pub fn doctor(question: &doctor::Question) -> Exit {
     doctor::run(question, &environment(false))
+}
+
+/// `ringway status`.
+pub fn status(at: &Where, json: bool) -> Exit {
+    commands::status(at, json, &environment(false))
+}
+
+/// `ringway set`.
+pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
+    commands::set(name, state, at, &environment(false))
+}
+
+/// `ringway probe`.
+pub fn probe(name: &Name, at: &Where, json: bool) -> Exit {
+    commands::probe_one(name, at, json, &environment(false))
 }
 
 fn eprint_all(lines: &str) {
@@ -111,7 +138,12 @@ fn serve(loaded: &Loaded, demo: bool) -> Exit {
         Err(what) => return cannot(&what),
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve_with(loaded, demo, &log)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(serve_with(loaded, demo, &log));
+            // A look at a file that takes for ever holds nobody up.
+            runtime.shutdown_background();
+            exit
+        }
         Err(e) => cannot(&format!("cannot start the control thread: {e}")),
     }
 }
@@ -135,11 +167,15 @@ fn log_settings(loaded: &Loaded) -> log::Settings {
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Trace => tracing::Level::TRACE,
         },
-        format: match process.log_format {
-            LogFormat::Text => log::Format::Text,
-            LogFormat::Json => log::Format::Json,
-        },
+        format: log_format(loaded),
         access: process.access_logs.iter().map(access).collect(),
+    }
+}
+
+fn log_format(loaded: &Loaded) -> log::Format {
+    match loaded.process.log_format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
     }
 }
 
@@ -154,6 +190,12 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         Ok(signals) => signals,
         Err(e) => return cannot(&format!("cannot listen for signals: {e}")),
     };
+    // Before the plane too: a taken address is told before anybody is served.
+    let mut api =
+        match loaded.process.admin.as_ref().map(|to| Api::start(to).map_err(|e| (to, e))).transpose() {
+            Ok(api) => api,
+            Err((to, error)) => return cannot(&explain_api(to, &error)),
+        };
     let (notify, mut events) = mpsc::unbounded_channel();
     let started = Plane::start(Arc::clone(&loaded.snapshot), move |event| {
         // Nobody listens once the process ends.
@@ -163,17 +205,20 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         Ok(plane) => plane,
         Err(error) => return cannot(&explain(&error)),
     };
-    announce(&plane, loaded, demo);
+    announce(&plane, loaded, api.as_ref(), demo);
     log.follow(plane.take_log_readers(), Arc::clone(&loaded.snapshot));
     inject_asked_fault(&plane);
 
     let mut running = Running {
         plane: &plane,
+        loaded,
         log,
+        checks: Checks::new(&loaded.snapshot, &loaded.checks, loaded.check_descriptors, Instant::now()),
+        files: Files::new(&loaded.maintenance_files),
+        watch: Watch::new(&loaded.snapshot, log_format(loaded)),
         watchdog: Watchdog::default(),
         ports: PortWatch::new(&loaded.snapshot, ports::of_machine().as_ref()),
         pressure: Pressure::new(),
-        loaded,
         failing: Failing::default(),
         ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),
@@ -184,7 +229,8 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
     // After a pause of the whole process one tick follows, not all that were missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let exit = loop {
-        let event = next_event(&mut events, &mut signals, &mut ticks, running.drain_until).await;
+        let (checks, until) = (&mut running.checks, running.drain_until);
+        let event = next_event(&mut events, &mut signals, &mut ticks, until, checks, &mut api).await;
         if let Some(exit) = running.obey(event) {
             break exit;
         }
@@ -216,77 +262,17 @@ async fn stop(plane: &Plane, events: &mut mpsc::UnboundedReceiver<PlaneEvent>, m
     alive
 }
 
-/// What can happen to a process that serves.
-#[derive(Debug)]
-enum Event {
-    Shard(u16, ShardEnd),
-    /// SIGTERM or SIGQUIT.
-    Drain,
-    /// SIGINT.
-    Stop,
-    Reload,
-    ReopenLogs,
-    Upgrade,
-    Tick,
-    DrainTimedOut,
-}
-
-struct Signals {
-    term: Signal,
-    quit: Signal,
-    int: Signal,
-    hup: Signal,
-    usr1: Signal,
-    usr2: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            quit: signal(SignalKind::quit())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            usr2: signal(SignalKind::user_defined2())?,
-        })
-    }
-}
-
-async fn next_event(
-    shards: &mut mpsc::UnboundedReceiver<PlaneEvent>,
-    signals: &mut Signals,
-    ticks: &mut Interval,
-    drain_until: Option<Instant>,
-) -> Event {
-    let drain_timed_out = async {
-        match drain_until {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        Some(PlaneEvent::ShardEnded { shard, how }) = shards.recv() => Event::Shard(shard, how),
-        _ = signals.int.recv() => Event::Stop,
-        _ = signals.term.recv() => Event::Drain,
-        _ = signals.quit.recv() => Event::Drain,
-        _ = signals.hup.recv() => Event::Reload,
-        _ = signals.usr1.recv() => Event::ReopenLogs,
-        _ = signals.usr2.recv() => Event::Upgrade,
-        () = drain_timed_out => Event::DrainTimedOut,
-        _ = ticks.tick() => Event::Tick,
-    }
-}
-
 /// The process while it serves.
 struct Running<'a> {
     plane: &'a Plane,
+    loaded: &'a Loaded,
     log: &'a Log,
+    checks: Checks,
+    watch: Watch,
+    files: Files,
     watchdog: Watchdog,
     ports: PortWatch,
     pressure: Pressure,
-    loaded: &'a Loaded,
     failing: Failing,
     ticks: u64,
     /// Shards that have not ended.
@@ -319,9 +305,19 @@ impl Running<'_> {
                 tracing::warn!("SIGUSR2: upgrade is known, not in this version; nothing changed")
             }
             Event::ReopenLogs => self.log.reopen(),
+            Event::Asked(Ask::Answer(question, to)) => {
+                // Who asked may be gone.
+                let _ = to.send(self.answer(&question));
+            }
+            Event::Asked(Ask::Probe(name, to)) => {
+                let _ = to.send(endpoints::task(&name, self.loaded));
+            }
+            Event::Checks(happened) => return self.check(happened),
             Event::Tick => {
                 self.ticks += 1;
                 self.failing.tick(self.plane, &self.loaded.snapshot);
+                self.files.tick(self.ticks, self.plane);
+                self.plane.tell_untold();
                 if self.ticks.is_multiple_of(PORTS_TICKS) {
                     self.pressure.look(self.plane.stats(), Instant::now());
                     self.ports.look(|cluster, endpoint| self.plane.open_links(cluster, endpoint));
@@ -337,6 +333,45 @@ impl Running<'_> {
             }
         }
         None
+    }
+
+    fn check(&mut self, happened: Happened) -> Option<Exit> {
+        let done = match happened {
+            Happened::Done(done) => Some(done),
+            Happened::Due => None,
+            Happened::Died(died) => {
+                tracing::error!("a check died: {died}; the process ends");
+                return Some(Exit::Internal);
+            }
+        };
+        if let Some(change) = self.checks.take(done, Instant::now()) {
+            self.watch.on_change(self.plane, &self.loaded.snapshot, &change);
+        }
+        None
+    }
+
+    fn answer(&mut self, question: &Question) -> Answer {
+        let (plane, loaded, checks, ports) = (self.plane, self.loaded, &self.checks, &self.ports);
+        let sight = Sight { plane, loaded, checks, ports, now: Instant::now() };
+        match question {
+            Question::Ready => {
+                let ready = self.drain_until.is_none();
+                let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Answer::json(status, &serde_json::json!({ "ready": ready, "draining": !ready }))
+            }
+            Question::Clusters => sight.clusters(),
+            Question::Endpoint(name) => sight.endpoint(name),
+            Question::SetState(name, state) => {
+                match endpoints::find(&loaded.snapshot, name) {
+                    Ok((cluster, endpoint)) => self.watch.set_state(plane, cluster, endpoint, *state),
+                    Err(unknown) => return Answer::refused(StatusCode::NOT_FOUND, &unknown),
+                }
+                sight.endpoint(name)
+            }
+            Question::Events => {
+                Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))
+            }
+        }
     }
 
     fn drain(&mut self) {
@@ -365,49 +400,6 @@ impl Running<'_> {
         tracing::error!(shard, alive = self.alive, "a shard died: {why}; the process ends");
         Some(Exit::Internal)
     }
-}
-
-/// Why the plane did not start, in one line that says what to change.
-fn explain(error: &StartError) -> String {
-    match error {
-        StartError::Bind { listener, address: address @ Address::Unix(_), errno } => {
-            let hint = match errno.0 {
-                libc::EADDRINUSE => "; somebody listens there: end it, or change the path",
-                libc::ENOTSOCK => "; a file is there that is no socket: it is not touched",
-                libc::ENOENT => "; its directory does not exist",
-                libc::EACCES => "; the directory must be writable, and a socket there to be replaced too",
-                _ => "",
-            };
-            format!("cannot listen on {address} (listener {listener}): {errno}{hint}")
-        }
-        StartError::Inherited { listener, fd, why } => {
-            format!("cannot listen on fd:{fd} (listener {listener}): it {why}")
-        }
-        StartError::Bind { listener, address, errno } => {
-            let hint = match errno.0 {
-                libc::EADDRINUSE => "; something else listens there: end it, or change the address",
-                libc::EACCES => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-                libc::EADDRNOTAVAIL => "; this machine has no such address",
-                _ => "",
-            };
-            format!("cannot listen on {address} (listener {listener}): {errno}{hint}")
-        }
-        StartError::Machine(why) => why.clone(),
-    }
-}
-
-/// Tells the world that every shard listens.
-fn announce(plane: &Plane, loaded: &Loaded, demo: bool) {
-    let snapshot = &loaded.snapshot;
-    let name = |id| snapshot.listener(id).map_or("", |listener| &listener.name);
-    let bound: Vec<_> = plane.bound().iter().map(|bound| (name(bound.listener), &bound.address)).collect();
-    let shards = usize::from(snapshot.runtime.shards);
-    if demo {
-        ready::print(&ready::demo_text(&bound, shards));
-    } else {
-        ready::print(&ready::line(&bound, shards));
-    }
-    ready::notify("READY=1");
 }
 
 /// For the tests of a shard that dies or stalls: `RINGWAY_INJECT=panic` or `stall` in the environment makes the first

@@ -8,9 +8,11 @@ use crate::bulk::Share;
 use crate::cluster::ClusterState;
 use crate::cluster::budget::Budget;
 use crate::cluster::delay::HedgeDelay;
+use crate::cluster::eligible::Health;
 use crate::cluster::events::Events;
 use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
+use crate::cluster::switch::Switch;
 use crate::conn::Conn;
 use crate::conn::brief::Brief;
 use crate::conn::room::Descriptors;
@@ -25,7 +27,7 @@ use crate::listener::ListenerState;
 use crate::post::Post;
 use crate::proto::{RequestHead, ResponseHead};
 use crate::route::RouteTable;
-use crate::spec::{ClusterId, ListenerId, Snapshot};
+use crate::spec::{ClusterId, ListenerId, Route, Snapshot};
 use crate::stats::Stats;
 use crate::stats::access_log::LogWriter;
 use crate::stats::request_id::RequestId;
@@ -43,6 +45,8 @@ pub struct Shared {
     pub loads: SharedLoads,
     /// What happens to endpoints, for control.
     pub events: Arc<Events>,
+    /// Of routes in maintenance, by `SwitchId`.
+    pub switches: Vec<Switch>,
 }
 
 impl Shared {
@@ -51,13 +55,35 @@ impl Shared {
         let events = Arc::new(Events::new());
         let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
         let cluster = |c: &Option<Arc<crate::spec::Cluster>>| {
-            c.as_ref().map(|c| Arc::new(SharedCluster::of(c, snapshot.runtime.shards, Arc::clone(&events))))
+            let c = c.as_ref()?;
+            let shared = SharedCluster::of(c, snapshot.runtime.shards, Arc::clone(&events));
+            for endpoint in c.endpoints.iter().filter(|_| c.starts_down) {
+                shared.set_health(endpoint.id, Health::Down, Mono(0));
+            }
+            Some(Arc::new(shared))
         };
+        let mut on = Vec::new();
+        for maintenance in snapshot.routes.iter().filter_map(|route| route.maintenance.as_ref()) {
+            let at = usize::from(maintenance.switch.0);
+            on.resize(on.len().max(at + 1), false);
+            on[at] |= maintenance.on;
+        }
         Self {
+            switches: on.into_iter().map(Switch::new).collect(),
             listeners: snapshot.listeners.iter().map(listener).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             loads: SharedLoads::new(snapshot.runtime.shards),
             events,
+        }
+    }
+}
+
+impl Shared {
+    /// What a route does now: itself, or what it does in maintenance.
+    pub fn in_force<'r>(&self, route: &'r Arc<Route>) -> &'r Arc<Route> {
+        match &route.maintenance {
+            Some(it) if self.switches.get(usize::from(it.switch.0)).is_some_and(Switch::is_on) => &it.instead,
+            _ => route,
         }
     }
 }
@@ -266,5 +292,47 @@ impl Core {
     }
     pub fn now(&self) -> Mono {
         self.clock.mono
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Action, Maintenance, Match, Redirect, RouteId, Runtime, SwitchId, Template};
+
+    #[test]
+    fn a_switch_decides_which_face_a_route_shows() {
+        let route = |status, maintenance| {
+            Arc::new(Route {
+                id: RouteId(0),
+                name: "r".into(),
+                listeners: Vec::new(),
+                matcher: Match::default(),
+                action: Action::Redirect(Arc::new(Redirect { status, to: Template(Vec::new()) })),
+                maintenance,
+            })
+        };
+        let with = |switch, on| {
+            let maintenance = Maintenance { switch: SwitchId(switch), on, instead: route(307, None) };
+            route(301, Some(maintenance))
+        };
+        let snapshot = Snapshot {
+            runtime: Runtime { shards: 1, node: "n".into(), drain_timeout: Duration::ZERO },
+            listeners: Vec::new(),
+            routes: vec![with(1, true), with(0, false), route(301, None)],
+            clusters: Vec::new(),
+        };
+        let shared = Shared::new(&snapshot);
+        let shows = || {
+            let status = |route: &Arc<Route>| match &shared.in_force(route).action {
+                Action::Redirect(redirect) => redirect.status,
+                _ => 0,
+            };
+            snapshot.routes.iter().map(status).collect::<Vec<_>>()
+        };
+        assert_eq!(shows(), [307, 301, 301], "as at the start");
+        shared.switches[1].set(false);
+        shared.switches[0].set(true);
+        assert_eq!(shows(), [301, 307, 301]);
     }
 }

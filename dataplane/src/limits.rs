@@ -178,6 +178,58 @@ pub const TRIAL_TIMEOUT: Bound<Duration> = bound(ms(100), secs(10), secs(24 * 36
 /// Events of endpoints that wait for control, which reads them ten times a second; beyond, they are counted as lost. A
 /// power of two.
 pub const EVENTS: usize = 4096;
+// --- active checks (control's health) ---------------------------------------------------------------------------
+
+/// From the start of one check of an endpoint to the start of the next.
+pub const CHECK_INTERVAL: Bound<Duration> = bound(ms(10), secs(2), secs(24 * 3600));
+/// For a whole check.
+pub const CHECK_TIMEOUT: Bound<Duration> = bound(ms(1), secs(2), secs(300));
+/// Checks in a row that must pass until an endpoint is up, or fail until it is down.
+pub const CHECK_RISE: Bound<u64> = bound(1, 2, 1000);
+pub const CHECK_FALL: Bound<u64> = bound(1, 3, 1000);
+/// Bytes of a body that are read and searched; what is behind them is not looked at.
+pub const CHECK_BODY_BYTES: usize = 64 * 1024;
+/// Bytes taken from a check's socket at once.
+pub const CHECK_READ_BYTES: usize = 4096;
+/// Bytes of a path, and of the fields that a configuration adds to a check's request.
+pub const CHECK_PATH_BYTES: usize = 2048;
+pub const CHECK_FIELDS: usize = 32;
+pub const CHECK_FIELD_BYTES: usize = 4096;
+/// Bytes of the text that a body must contain, and ranges of statuses that count as good.
+pub const CHECK_TEXT_BYTES: usize = 4096;
+pub const CHECK_STATUSES: usize = 64;
+/// Bytes of an answer that a reason quotes.
+pub const CHECK_QUOTE_BYTES: usize = 64;
+/// Checks that run at once; those beyond wait for one to end.
+pub const CHECKS_AT_ONCE: usize = 1024;
+/// The share of the process's descriptors that checks may have, those that run and connections kept between them: one in
+/// so many.
+pub const CHECK_DESCRIPTORS_DIVISOR: u64 = 8;
+/// Checks sent by hand that run at once.
+pub const PROBES_AT_ONCE: usize = 8;
+
+// --- the admin API (control's admin) -----------------------------------------------------------------------------
+
+/// Connections to it; one more waits in the backlog.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// Bytes of a request's head, and of its body.
+pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
+pub const ADMIN_BODY_BYTES: usize = 64 * 1024;
+/// To send a request's head, or its body; also the longest that a connection waits for its next request.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = secs(10);
+/// A connection's life: a peer that reads slowly holds one no longer.
+pub const ADMIN_LIFETIME: Duration = secs(300);
+/// Questions of the API that wait for control's turn.
+pub const ADMIN_QUESTIONS: usize = 64;
+/// Bytes of an answer that a command of ours reads, and how long it waits for one.
+pub const ADMIN_ANSWER_BYTES: usize = 64 << 20;
+pub const ADMIN_ANSWER_TIMEOUT: Duration = secs(310);
+/// Statuses of a route in maintenance.
+pub const MAINTENANCE_STATUS: Bound<u64> = bound(200, 503, 599);
+/// Files whose presence says so, all of which are looked for every 500 ms.
+pub const MAINTENANCE_FILES: usize = 1024;
+/// The last events, kept for those who ask.
+pub const EVENTS_KEPT: usize = 256;
 
 // --- HTTP/1 ---------------------------------------------------------------------------------------------------
 

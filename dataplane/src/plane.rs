@@ -1,6 +1,7 @@
 //! All shards of a process: opens the listeners (`listening`), starts a pinned thread for each shard, and speaks to them for control.
 
 pub mod conditions;
+mod lent;
 mod listening;
 
 use crate::buf::PoolSize;
@@ -12,14 +13,15 @@ use crate::limits;
 use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
 use crate::shard::{Shard, Turn};
-use crate::spec::{ClusterId, EndpointId, ListenerId, Snapshot};
+use crate::spec::{ClusterId, EndpointId, ListenerId, Snapshot, SwitchId};
 use crate::stats::access_log::{self, LogReader};
 use crate::stats::{Stats, request_id};
 use crate::sys::inherited::InheritedError;
-use crate::sys::unix::SocketFile;
+pub use crate::sys::unix::SocketFile;
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, Unusable};
 use conditions::Watched;
+pub use lent::{link_socket, private_listener};
 use listening::{Listening, Sockets};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -237,6 +239,12 @@ impl Plane {
     pub fn stop(&self) {
         self.files.borrow_mut().clear();
         self.tell(Command::Stop);
+    }
+    /// Turns a switch of the snapshot's; every request from now on follows. One that does not exist is not turned.
+    pub fn set_switch(&self, switch: SwitchId, on: bool) {
+        if let Some(switch) = self.shared.switches.get(usize::from(switch.0)) {
+            switch.set(on);
+        }
     }
     /// Makes the first shard fail, for the tests of what then happens.
     pub fn inject(&self, fault: Fault) {

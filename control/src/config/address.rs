@@ -105,6 +105,34 @@ pub(super) fn endpoint(item: &Item<'_>) -> Option<Address> {
     Some(address.into())
 }
 
+/// `"127.0.0.1:9901"`, `"unix:/run/ringway/admin.sock"`: where the admin API listens.
+pub(super) fn admin(item: &Item<'_>) -> Option<Address> {
+    let text = item.words()?;
+    if let Some(name) = text.strip_prefix("unix:") {
+        if name.starts_with('@') {
+            item.error("an abstract name has no permissions: anybody on this machine could connect to it");
+            return None;
+        }
+        return unix(item, name).map(Address::from);
+    }
+    let address = told(item, socket(text))?;
+    if address.ip().is_none_or(|ip| !ip.is_loopback()) {
+        item.warn(
+            "other machines may reach this address: there the API shows everything, and changes nothing",
+            Some(format!("127.0.0.1:{}", address.port())),
+        );
+    }
+    Some(address.into())
+}
+
+/// An admin address as a command line gives it. The error says what is wrong with it.
+pub fn admin_address(text: &str) -> Result<Address, String> {
+    match text.strip_prefix("unix:") {
+        Some(name) => UnixName::new(name.as_bytes()).map(Address::from).map_err(|wrong| wrong.to_string()),
+        None => socket(text).map(Address::from).map_err(|(what, _)| what),
+    }
+}
+
 /// `"0660"`: the permissions of a unix socket's file.
 pub(super) fn mode(item: &Item<'_>) -> Option<u32> {
     let text = item.words()?;

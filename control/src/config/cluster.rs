@@ -3,7 +3,8 @@
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
-use super::{Environment, address, balance, failures, host, later, retry, source, sticky};
+use super::{Environment, address, balance, failures, health, host, later, retry, source, sticky};
+use crate::health::{Check, Initial};
 use dataplane::limits;
 use dataplane::spec::{
     Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HashOn, HostPolicy, Listener, Pool,
@@ -91,7 +92,7 @@ pub(super) static SECTION: Section = Section {
              costs a connect.",
         )
         .absent("none"),
-        Key::later("health", Shape::Table(&later::HEALTH), Nothing, "Active checks."),
+        Key::new("health", Shape::Table(&health::SECTION), Nothing, "Active checks.").absent("none"),
         Key::new(
             "outlier",
             Shape::Table(&failures::OUTLIER),
@@ -217,7 +218,12 @@ pub(super) static POOL: Section = Section {
     ],
 };
 
-pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Environment) -> Vec<Cluster> {
+/// The clusters and, beside each, the active checks of its endpoints.
+pub(super) fn read(
+    tables: &[Table<'_>],
+    names: &[Arc<str>],
+    environment: &Environment,
+) -> Vec<(Cluster, Option<Arc<Check>>)> {
     let tables = tables.iter().zip(names).enumerate();
     tables
         .map(|(index, (table, name))| {
@@ -225,7 +231,8 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
             let pool = table.table("pool");
             let balance = balance::read(table);
             let endpoints = endpoints(table, balance.policy);
-            Cluster {
+            let check = health::read(table);
+            let cluster = Cluster {
                 id: ClusterId(u16::try_from(index).unwrap_or(u16::MAX)),
                 name: Arc::clone(name),
                 balance: balance.policy,
@@ -254,7 +261,9 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 fail_open: table.flag("fail_open"),
                 outlier: failures::outlier(table),
                 circuit_breaker: failures::circuit_breaker(table),
-            }
+                starts_down: check.as_ref().is_some_and(|check| check.initial != Initial::Up),
+            };
+            (cluster, check)
         })
         .collect()
 }

@@ -250,6 +250,7 @@ pub(super) fn read(
     names: &[Arc<str>],
     clusters: &mut Names,
     environment: &Environment,
+    checks: u64,
 ) -> Vec<Listener> {
     let mut bound = BTreeMap::new();
     let mut listeners = Vec::with_capacity(tables.len());
@@ -266,7 +267,7 @@ pub(super) fn read(
             steer: steer(table, &addresses),
             addresses,
             protocol,
-            max_connections: max_connections(table, environment),
+            max_connections: max_connections(table, environment, checks),
             limits: read_limits(&table.table("limits")),
             timeouts: read_timeouts(&timeouts),
             forwarded: forwarded(&table.table("forwarded")),
@@ -353,20 +354,21 @@ fn steer(table: &Table<'_>, addresses: &[ListenAddress]) -> Steer {
 }
 
 /// Descriptors that connections may have.
-fn usable_descriptors(environment: &Environment) -> u64 {
+fn usable_descriptors(environment: &Environment, checks: u64) -> u64 {
     let reserved = limits::RESERVED_DESCRIPTORS.min(environment.descriptors / 4);
-    environment.descriptors.saturating_sub(reserved)
+    environment.descriptors.saturating_sub(reserved).saturating_sub(checks)
 }
 
-/// What `max_connections = "auto"` comes to.
-pub fn auto_connections(environment: &Environment) -> u32 {
+/// What `max_connections = "auto"` comes to where active checks may hold `checks` descriptors.
+pub fn auto_connections(environment: &Environment, checks: u64) -> u32 {
     let bound = limits::LISTENER_CONNECTIONS;
-    u32::try_from((usable_descriptors(environment) / 2).clamp(bound.min, bound.max)).unwrap_or(u32::MAX)
+    u32::try_from((usable_descriptors(environment, checks) / 2).clamp(bound.min, bound.max))
+        .unwrap_or(u32::MAX)
 }
 
-fn max_connections(table: &Table<'_>, environment: &Environment) -> u32 {
-    let (bound, usable) = (limits::LISTENER_CONNECTIONS, usable_descriptors(environment));
-    let auto = auto_connections(environment);
+fn max_connections(table: &Table<'_>, environment: &Environment, checks: u64) -> u32 {
+    let (bound, usable) = (limits::LISTENER_CONNECTIONS, usable_descriptors(environment, checks));
+    let auto = auto_connections(environment, checks);
     let Some(item) = table.get("max_connections") else { return auto };
     match item.value.as_str() {
         Some("auto") => auto,

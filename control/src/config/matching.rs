@@ -349,7 +349,7 @@ fn field(item: &Item<'_>) -> Option<TextMatch> {
 }
 
 /// A regular expression over bytes: linear in time, bounded in memory.
-fn regex(item: &Item<'_>, ignore_case: bool) -> Option<Regex> {
+pub(super) fn regex(item: &Item<'_>, ignore_case: bool) -> Option<Regex> {
     let text = item.words()?;
     let mut builder = RegexBuilder::new(text);
     builder.unicode(false).case_insensitive(ignore_case);

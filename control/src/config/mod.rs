@@ -5,9 +5,11 @@
 //! (`reference`).
 
 mod address;
+mod admin;
 mod balance;
 mod cluster;
 mod failures;
+mod health;
 mod host;
 mod keys;
 mod later;
@@ -26,6 +28,7 @@ mod template;
 mod tree;
 mod units;
 
+pub use address::admin_address;
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, LogTarget, ProcessSettings, Shards};
@@ -33,6 +36,7 @@ pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};
 pub use units::{parse_duration, parse_size};
 
+use crate::health::{self as checks, Check};
 use dataplane::io::PortRange;
 use dataplane::limits;
 use dataplane::spec::Snapshot;
@@ -40,7 +44,7 @@ use names::Names;
 use report::Problems;
 use std::io::Read;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::de::DeTable;
 use tree::Table;
@@ -72,6 +76,12 @@ pub struct Environment {
 pub struct Loaded {
     pub snapshot: Arc<Snapshot>,
     pub process: ProcessSettings,
+    /// By cluster: the active checks of its endpoints.
+    pub checks: Vec<Option<Arc<Check>>>,
+    /// Descriptors that checks may hold at once.
+    pub check_descriptors: u64,
+    /// Files whose presence turns switches of the snapshot, by switch, and whether each was there.
+    pub maintenance_files: Vec<(PathBuf, bool)>,
     pub warnings: Report,
 }
 
@@ -116,13 +126,15 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded
         let (what, meant) = explain(fault.message(), text.get(at..).unwrap_or_default());
         problems.syntax(at, what, meant);
     }
-    let (snapshot, process) = build(&tree::root(&process::ROOT, &tree, &problems), environment);
+    let built = build(&tree::root(&process::ROOT, &tree, &problems), environment);
     drop(tree);
     let report = problems.finish(file, text);
     if report.has_errors() {
         return Err(report);
     }
-    Ok(Loaded { snapshot: Arc::new(snapshot), process, warnings: report })
+    let Built { snapshot, process, checks, check_descriptors, maintenance_files } = built;
+    let snapshot = Arc::new(snapshot);
+    Ok(Loaded { snapshot, process, checks, check_descriptors, maintenance_files, warnings: report })
 }
 
 /// A fault of syntax in other words where the parser's would mislead: it takes a bare word for a number or a date.
@@ -136,8 +148,17 @@ fn explain(message: &str, rest: &str) -> (String, Option<String>) {
     (message.replace('\n', " "), None)
 }
 
+/// What a file's sections come to.
+struct Built {
+    snapshot: Snapshot,
+    process: ProcessSettings,
+    checks: Vec<Option<Arc<Check>>>,
+    check_descriptors: u64,
+    maintenance_files: Vec<(PathBuf, bool)>,
+}
+
 /// Reads all sections. What has problems is filled in with defaults, and not used.
-fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSettings) {
+fn build(root: &Table<'_>, environment: &Environment) -> Built {
     let (runtime, mut process) = process::read(root, environment);
     let listener_tables = bounded(root, "listener", limits::LISTENERS_MAX);
     let route_tables = bounded(root, "route", limits::ROUTES_MAX);
@@ -148,9 +169,15 @@ fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSetti
     let (mut listener_ids, listener_names) = Names::read("listener", &listener_tables);
     let (mut cluster_ids, cluster_names) = Names::read("cluster", &cluster_tables);
 
-    let clusters = cluster::read(&cluster_tables, &cluster_names, environment);
-    let mut listeners = listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment);
-    let routes = route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
+    let read = cluster::read(&cluster_tables, &cluster_names, environment);
+    let (clusters, checks): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    let checked = clusters.iter().zip(&checks).filter(|(_, check)| check.is_some());
+    let checked = checked.map(|(cluster, _)| cluster.endpoints.len()).sum();
+    let check_descriptors = checks::descriptors(checked, environment.descriptors);
+    let mut listeners =
+        listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment, check_descriptors);
+    let (routes, maintenance_files) =
+        route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
     route::check_protocols(&route_tables, &routes, &listeners);
     cluster::check_protocols(&cluster_tables, &clusters, &routes, &listeners);
     listener::check_openings(&listener_tables, &listeners, &routes);
@@ -171,7 +198,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> (Snapshot, ProcessSetti
         routes,
         clusters: clusters.into_iter().map(|c| Some(Arc::new(c))).collect(),
     };
-    (snapshot, process)
+    Built { snapshot, process, checks, check_descriptors, maintenance_files }
 }
 
 /// The tables of a kind, unless there are too many of them.

@@ -4,8 +4,9 @@ use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::names::Names;
 use super::tree::{Item, Table};
-use super::{Environment, Severity, later, listener};
+use super::{Environment, Severity, admin, listener};
 use super::{cluster, route};
+use dataplane::io::Address;
 use dataplane::limits::{self, Bound};
 use dataplane::spec::Runtime;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub(super) static ROOT: Section = Section {
             .absent("none"),
         Key::new("cluster", Shape::Tables(&cluster::SECTION), Nothing, "Where requests are forwarded to.")
             .absent("none"),
-        Key::later("admin", Shape::Table(&later::ADMIN), Nothing, "The admin API, metrics and page."),
+        Key::new("admin", Shape::Table(&admin::SECTION), Nothing, "The admin API.").absent("none"),
         Key::later("include", Shape::Free("reserved"), Nothing, "Other files."),
         Key::later("certificate", Shape::Free("reserved"), Nothing, "Certificates."),
         Key::later("filter", Shape::Free("reserved"), Nothing, "Filters."),
@@ -107,6 +108,8 @@ pub struct ProcessSettings {
     pub log_format: LogFormat,
     pub access_logs: Vec<AccessLog>,
     pub backend: Backend,
+    /// Where the admin API listens; `None` has none.
+    pub admin: Option<Address>,
     /// As asked; `Snapshot.runtime.shards` is what that comes to here.
     pub shards: Shards,
 }
@@ -178,6 +181,7 @@ pub(super) fn read(root: &Table<'_>, environment: &Environment) -> (Runtime, Pro
         log_format: if log.word("format") == "json" { LogFormat::Json } else { LogFormat::Text },
         access_logs: Vec::new(),
         backend,
+        admin: admin::read(root),
         shards,
     };
     (runtime, settings)

@@ -2,7 +2,8 @@
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
-    balance, cluster, failures, later, listener, matching, process, reply, retry, route, sticky, template,
+    admin, balance, cluster, failures, health, later, listener, matching, process, reply, retry, route,
+    sticky, template,
 };
 use std::fmt::Write;
 
@@ -11,7 +12,7 @@ pub fn sections() -> &'static [&'static Section] {
     static ALL: &[&Section] = &[
         &process::ROOT,
         &process::RUNTIME,
-        &later::ADMIN,
+        &admin::SECTION,
         &process::LOG,
         &process::ACCESS_LOG,
         &listener::SECTION,
@@ -24,6 +25,7 @@ pub fn sections() -> &'static [&'static Section] {
         &matching::FIELD,
         &later::AVAILABLE,
         &reply::RESPOND,
+        &reply::MAINTENANCE,
         &template::ELSEWHERE,
         &reply::REDIRECT,
         &route::TIMEOUTS,
@@ -33,8 +35,8 @@ pub fn sections() -> &'static [&'static Section] {
         &cluster::POOL,
         &balance::SECTION,
         &sticky::SECTION,
-        &later::HEALTH,
-        &later::EXPECT_BODY,
+        &health::SECTION,
+        &health::EXPECT_BODY,
         &failures::OUTLIER,
         &failures::CIRCUIT_BREAKER,
         &retry::SECTION,

@@ -35,6 +35,29 @@ pub(super) static RESPOND: Section = Section {
     ],
 };
 
+pub(super) static MAINTENANCE: Section = Section {
+    path: "route.maintenance",
+    shared: false,
+    doc: "What a route answers while its `maintenance_file` exists. As `[route.respond]`, with other defaults.",
+    keys: &[
+        Key::new("status", Shape::Count(limits::MAINTENANCE_STATUS, None), NextExchange, "The status."),
+        Key::new(
+            "body",
+            Shape::Free("a string, or where it stands"),
+            NextExchange,
+            "The body, at most 128 KiB.",
+        )
+        .absent("\"maintaining\\n\""),
+        Key::new(
+            "headers",
+            Shape::Free("a table of names"),
+            NextExchange,
+            "Fields of the answer, at most 32.",
+        )
+        .absent("none"),
+    ],
+};
+
 pub(super) static REDIRECT: Section = Section {
     path: "route.redirect",
     shared: false,
@@ -82,6 +105,15 @@ pub(super) fn respond(table: &Table<'_>) -> Reply {
     Reply { status, body: text.unwrap_or(Template(Vec::new())), headers: headers(table) }
 }
 
+/// The answer of a route in maintenance.
+pub(super) fn maintenance(table: &Table<'_>) -> Reply {
+    let reply = respond(table);
+    if table.get("body").is_some() || matches!(reply.status, 204 | 205 | 304) {
+        return reply;
+    }
+    Reply { body: Template(vec![TemplatePart::Text("maintaining\n".into())]), ..reply }
+}
+
 fn template(item: &Item<'_>, most: usize) -> Option<Template> {
     let text = template::string(item, most)?;
     template::parse(&text).map_err(|(what, nearest)| item.error_near(what, nearest)).ok()
@@ -123,7 +155,7 @@ fn headers(table: &Table<'_>) -> Vec<(Arc<str>, Template)> {
 }
 
 /// Whether a text can be a field's value: no control character but a tab, no space at its ends (RFC 9110 section 5.5).
-fn check_value(item: &Item<'_>, text: &str) -> bool {
+pub(super) fn check_value(item: &Item<'_>, text: &str) -> bool {
     if let Some(c) = text.chars().find(|c| c.is_control() && *c != '\t') {
         item.error(format!("{c:?} cannot stand in a field's value"));
         return false;

@@ -6,8 +6,11 @@ use super::names::Names;
 use super::tree::Table;
 use super::{Severity, matching, reply};
 use dataplane::limits;
-use dataplane::spec::{Action, ClusterId, Listener, ListenerId, Match, Protocol, Route, RouteId};
+use dataplane::spec::{
+    Action, ClusterId, Listener, ListenerId, Maintenance, Match, Protocol, Route, RouteId, SwitchId,
+};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) static SECTION: Section = Section {
@@ -27,6 +30,21 @@ pub(super) static SECTION: Section = Section {
             .absent("none"),
         Key::new("respond", Shape::Table(&reply::RESPOND), NextExchange, "Answer.").absent("none"),
         Key::new("redirect", Shape::Table(&reply::REDIRECT), NextExchange, "Redirect.").absent("none"),
+        Key::new(
+            "maintenance_file",
+            Shape::Free("a path"),
+            NextExchange,
+            "While this file exists, whatever it holds, the route answers as `maintenance` says and does nothing else. It is \
+             looked for every 500 ms, so that `touch` and `rm` take a health route out and back; a load balancer in front \
+             then stops sending. Relative to where the process was started.",
+        )
+        .absent("none"),
+        Key::new(
+            "maintenance",
+            Shape::Table(&reply::MAINTENANCE),
+            NextExchange,
+            "What the route answers while its `maintenance_file` exists.",
+        ),
         Key::new(
             "timeouts",
             Shape::Table(&TIMEOUTS),
@@ -75,14 +93,18 @@ pub(super) static TIMEOUTS: Section = Section {
     ],
 };
 
+/// A path and whether there was a file when the configuration was read; in the order of the switches that they turn.
+pub(super) type MaintenanceFiles = Vec<(PathBuf, bool)>;
+
 pub(super) fn read(
     tables: &[Table<'_>],
     listeners: &mut Names,
     listener_names: &[Arc<str>],
     clusters: &mut Names,
-) -> Vec<Arc<Route>> {
+) -> (Vec<Arc<Route>>, MaintenanceFiles) {
     let mut names = BTreeSet::new();
     let mut routes = Vec::with_capacity(tables.len());
+    let mut files = Vec::new();
     for (index, table) in tables.iter().enumerate() {
         let ids = listener_ids(table, listeners);
         let first = ids.first().map_or(0, |id| usize::from(id.0));
@@ -103,15 +125,45 @@ pub(super) fn read(
         } else {
             Match::default()
         };
-        routes.push(Arc::new(Route {
+        let route = Route {
             id: RouteId(u32::try_from(index).unwrap_or(u32::MAX)),
             name: name.into(),
             listeners: ids,
             matcher,
             action: action(table, clusters),
-        }));
+            maintenance: None,
+        };
+        let maintenance = maintenance(table, &route, &mut files);
+        routes.push(Arc::new(Route { maintenance, ..route }));
     }
-    routes
+    (routes, files)
+}
+
+/// The other face of `route`, if it has one. A file that several routes name is one switch.
+fn maintenance(table: &Table<'_>, route: &Route, files: &mut MaintenanceFiles) -> Option<Maintenance> {
+    let file = table.get("maintenance_file");
+    if let (Some(item), None) = (table.get("maintenance"), file) {
+        item.error("is answered while a file exists: name it as `maintenance_file`");
+    }
+    let reply = reply::maintenance(&table.table("maintenance"));
+    let item = file?;
+    let text = item.words()?;
+    if text.contains('\0') {
+        item.error("a path has no NUL");
+        return None;
+    }
+    let path = PathBuf::from(text);
+    let on = path.try_exists().unwrap_or(false);
+    let at = files.iter().position(|(known, _)| *known == path).unwrap_or_else(|| {
+        files.push((path, on));
+        files.len() - 1
+    });
+    if at >= limits::MAINTENANCE_FILES {
+        item.error(format!("there are more than {} maintenance files", limits::MAINTENANCE_FILES));
+        return None;
+    }
+    let instead = Route { action: Action::Respond(Arc::new(reply)), ..route.clone() };
+    Some(Maintenance { switch: SwitchId(u16::try_from(at).ok()?), on, instead: Arc::new(instead) })
 }
 
 fn listener_ids(table: &Table<'_>, listeners: &mut Names) -> Vec<ListenerId> {
@@ -172,7 +224,8 @@ pub(super) fn check_protocols(tables: &[Table<'_>], routes: &[Arc<Route>], liste
             }
         }
         let Some(tcp) = route.listeners.iter().find_map(is_tcp) else { continue };
-        let own = ["respond", "redirect", "timeouts"].iter().filter_map(|key| table.get(key));
+        let own =
+            ["respond", "redirect", "timeouts", "maintenance_file"].iter().filter_map(|key| table.get(key));
         for item in own.chain(matcher.iter().flat_map(matching::of_requests)) {
             item.error(format!("is about requests, and the listener {:?} is tcp", tcp.name));
         }

@@ -274,7 +274,7 @@ const KEYS: &[(&str, &str)] = &[
         "request_header request_body min_rate send idle tunnel_idle max_lifetime dead_peer",
     ),
     ("listener.forwarded", "mode trusted"),
-    ("route", "name listeners match cluster timeouts respond redirect"),
+    ("route", "name listeners match cluster timeouts respond redirect maintenance_file maintenance"),
     (
         "route.match",
         "host host_prefix path path_prefix path_begins path_suffix path_regex ignore_case method header cookie query \
@@ -284,6 +284,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.match.available", "cluster below at_least"),
     ("route.respond", "status body headers"),
     ("route.respond.body, route.respond.headers, cluster.sticky.key", "file env"),
+    ("route.maintenance", "status body headers"),
     ("route.redirect", "status to"),
     ("route.timeouts", "connect response_header response_body send queue"),
     (

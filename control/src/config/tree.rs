@@ -218,6 +218,19 @@ impl<'t> Item<'t> {
         }
     }
 
+    /// A whole number where the key's shape does not say its range.
+    pub(super) fn count_in(&self, bound: Bound<u64>, range: &str) -> Option<u64> {
+        let Some(integer) = self.value.as_integer() else {
+            self.wrong_type();
+            return None;
+        };
+        let number = whole(integer.as_str(), integer.radix()).filter(|n| (bound.min..=bound.max).contains(n));
+        if number.is_none() {
+            self.error(format!("{integer} is out of range ({range})"));
+        }
+        number
+    }
+
     fn within<T: PartialOrd>(&self, value: T, bound: Bound<T>, shown: &str) -> Option<T> {
         let within = value >= bound.min && value <= bound.max;
         if !within {

@@ -40,7 +40,7 @@ pub(super) fn of(
 ) -> Vec<Finding> {
     let listeners: Vec<_> = loaded.snapshot.listeners.iter().flatten().collect();
     let clusters: Vec<_> = loaded.snapshot.clusters.iter().flatten().collect();
-    let counts = Counts::of(&listeners, &clusters, environment, loaded.snapshot.runtime.shards);
+    let counts = Counts::of(&listeners, &clusters, environment, loaded);
     let mut findings = vec![
         asked(&counts),
         descriptors(&counts, machine, resources),
@@ -67,6 +67,8 @@ struct Counts {
     shards: u64,
     /// Listening sockets.
     sockets: u64,
+    /// Connections of active checks.
+    checks: u64,
 }
 
 impl Counts {
@@ -74,9 +76,10 @@ impl Counts {
         listeners: &[&Arc<Listener>],
         clusters: &[&Arc<Cluster>],
         environment: &Environment,
-        shards: u16,
+        loaded: &Loaded,
     ) -> Self {
-        let auto = config::auto_connections(environment);
+        let (shards, checks) = (loaded.snapshot.runtime.shards, loaded.check_descriptors);
+        let auto = config::auto_connections(environment, checks);
         let asked = listeners.iter().map(|listener| listener.max_connections).filter(|most| *most != auto);
         let clients = asked.map(u64::from).sum();
         let endpoints = || clusters.iter().flat_map(|cluster| &cluster.endpoints);
@@ -94,14 +97,14 @@ impl Counts {
             0 => u64::from(auto),
             most => most,
         };
-        Self { clients, links, returned, pairs, shards: shards.into(), sockets }
+        Self { clients, links, returned, pairs, shards: shards.into(), sockets, checks }
     }
 
     /// Descriptors for all of it: a client and a link each, what comes back, listening sockets and pipes of each shard,
     /// and what the process keeps for itself.
     fn descriptors(&self) -> u64 {
         let each_shard = self.sockets + 2 * u64::from(limits::PIPES);
-        2 * self.pairs + self.returned + self.shards * each_shard + limits::RESERVED_DESCRIPTORS
+        2 * self.pairs + self.returned + self.shards * each_shard + self.checks + limits::RESERVED_DESCRIPTORS
     }
 }
 
@@ -127,8 +130,12 @@ fn descriptors(counts: &Counts, machine: &Machine, resources: &Resources) -> Fin
         0 => String::new(),
         n => format!(" + {} that come back to listeners of this file", grouped(n)),
     };
+    let checks = match counts.checks {
+        0 => String::new(),
+        n => format!(" + {} of checks", grouped(n)),
+    };
     let sum = format!(
-        "2 x {} pairs{returned} + {} shards x ({} listening + {} of pipes) + {} reserved = {}",
+        "2 x {} pairs{returned} + {} shards x ({} listening + {} of pipes){checks} + {} reserved = {}",
         grouped(counts.pairs),
         counts.shards,
         counts.sockets,

@@ -165,7 +165,7 @@ pub(super) fn unprintable(c: char) -> bool {
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-pub(super) fn write_time(out: &mut Vec<u8>, wall_ns: u64) {
+pub(crate) fn write_time(out: &mut Vec<u8>, wall_ns: u64) {
     let ms = wall_ns / 1_000_000;
     let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
     let (year, month, day) = date(days);

@@ -14,6 +14,7 @@
 
 mod support;
 
+mod admin;
 mod balance;
 mod bodies;
 mod dead_peer;
@@ -21,9 +22,13 @@ mod doctor;
 mod exhaustion;
 mod failing;
 mod forwarding;
+mod health;
+mod health_network;
+mod health_programs;
 mod limits;
 mod links;
 mod log;
+mod maintenance;
 mod process;
 mod proxy_protocol;
 mod queue;

@@ -142,6 +142,7 @@ pub(crate) fn route_of_1000() {
             connect: None,
             queue: None,
         },
+        maintenance: None,
     };
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();
     let table = RouteTable::build(&routes);

@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod outlier;
 pub mod retry;
 pub mod shared;
+pub mod switch;
 mod trial;
 pub mod usable;
 

@@ -139,6 +139,7 @@ fn find(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> Option<Chosen> {
         let cluster = core.snapshot.listener(conn.listener)?.cluster?;
         return Some(Chosen::Forward(None, cluster, core.snapshot.cluster(cluster)?.timeouts));
     };
+    let route = core.shared.in_force(route);
     match &route.action {
         Action::Forward { cluster, response_header, response_body, send, connect, queue } => {
             let base = core.snapshot.cluster(*cluster)?.timeouts;

@@ -53,7 +53,14 @@ fn route(id: u32, matcher: Match) -> Arc<Route> {
         connect: None,
         queue: None,
     };
-    Arc::new(Route { id: RouteId(id), name: "r".into(), listeners: Vec::new(), matcher, action })
+    Arc::new(Route {
+        id: RouteId(id),
+        name: "r".into(),
+        listeners: Vec::new(),
+        matcher,
+        action,
+        maintenance: None,
+    })
 }
 
 fn texts(list: &[&str]) -> Vec<Arc<str>> {

@@ -286,5 +286,6 @@ fn route() -> Route {
             connect: None,
             queue: None,
         },
+        maintenance: None,
     }
 }

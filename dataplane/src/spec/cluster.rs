@@ -36,6 +36,8 @@ pub struct Cluster {
     /// Ejecting endpoints at which live requests fail.
     pub outlier: Option<Outlier>,
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Endpoints are down when the shards start, until control says otherwise.
+    pub starts_down: bool,
 }
 
 impl Cluster {
@@ -70,6 +72,7 @@ impl Cluster {
             retry: None,
             outlier: None,
             circuit_breaker: None,
+            starts_down: false,
         }
     }
 }

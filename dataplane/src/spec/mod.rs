@@ -22,7 +22,8 @@ pub use listener::{
 };
 pub use retry::{HedgeAfter, Retry, RetryOn};
 pub use route::{
-    Action, FieldMatch, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch, Variable,
+    Action, FieldMatch, Maintenance, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch,
+    Variable,
 };
 pub use source::SourceAddresses;
 pub use statuses::Statuses;
@@ -41,6 +42,10 @@ pub struct ClusterId(pub u16);
 /// An endpoint's place in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub u16);
+
+/// A switch that control turns while the snapshot stays: one of `Maintenance`. Numbered from 0 without holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SwitchId(pub u16);
 
 /// What concerns the process as a whole.
 #[derive(Debug, Clone)]

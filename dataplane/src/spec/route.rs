@@ -1,6 +1,6 @@
 //! A route: a match and what is done with the requests it takes.
 
-use super::{ClusterId, ListenerId, Network, RouteId};
+use super::{ClusterId, ListenerId, Network, RouteId, SwitchId};
 use regex::bytes::Regex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,18 @@ pub struct Route {
     pub listeners: Vec<ListenerId>,
     pub matcher: Match,
     pub action: Action,
+    /// What is done instead while a switch is on.
+    pub maintenance: Option<Maintenance>,
+}
+
+/// A route's other face: what it answers in maintenance.
+#[derive(Debug, Clone)]
+pub struct Maintenance {
+    pub switch: SwitchId,
+    /// Whether the switch is on when the shards start.
+    pub on: bool,
+    /// The same route in maintenance; it has no `maintenance` of its own.
+    pub instead: Arc<Route>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use super::enter::last_errno;
 use crate::io::{Address, Errno, Family, Fd, PortRange, Shutdown, SocketAddress, SocketOption, UnixName};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -261,6 +262,12 @@ pub fn peer_address(fd: Fd) -> Result<SocketAddress, Errno> {
 pub fn close(fd: Fd) {
     // SAFETY: no memory is passed; that nobody else uses the descriptor is the caller's promise.
     unsafe { libc::close(fd.0) };
+}
+
+/// A descriptor that no ring knows, as one that closes itself. That nobody else closes it is the caller's promise.
+pub fn own(fd: Fd) -> OwnedFd {
+    // SAFETY: the descriptor is open and, as promised, nobody's but the result's.
+    unsafe { OwnedFd::from_raw_fd(fd.0) }
 }
 
 /// Bytes sent or waiting to be sent that the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ).

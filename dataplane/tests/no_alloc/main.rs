@@ -117,6 +117,7 @@ fn finding_a_route() {
             connect: None,
             queue: None,
         },
+        maintenance: None,
     };
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();
     let table = RouteTable::build(&routes);

@@ -9,8 +9,9 @@ use dataplane::io::{
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HedgeAfter, Limits, Retry, RetryOn,
-    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Runtime, Snapshot, Steer, Timeouts,
+    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HedgeAfter, Limits,
+    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Retry, RetryOn, Runtime, Snapshot,
+    Steer, Timeouts,
 };
 use dataplane::stats::{Stats, access_log};
 use dataplane::sys::{self, Ring, RingOptions, clock, socket};

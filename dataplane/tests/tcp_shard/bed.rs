@@ -216,6 +216,7 @@ impl Bed {
                 connect: None,
                 queue: None,
             },
+            maintenance: None,
         });
         Self::with_origins(&[0, 1], routes.collect(), change)
     }

@@ -1,0 +1,233 @@
+//! The paths of the API, and who may ask what.
+//!
+//! A page of another site, opened in an operator's browser, must not reach it: every request names a host that is an
+//! address or `localhost` (against DNS rebinding), and what changes something needs `Content-Type: application/json`, which
+//! no form can send and no script may without being asked for first (CORS). What changes something is answered only where
+//! other machines cannot ask.
+
+use super::{Answer, Ask, Name, Question};
+use crate::health::{Transcript, Verdict, probe};
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use dataplane::cluster::eligible::Admin;
+use dataplane::limits;
+use serde_json::json;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// What every request of the API shares.
+#[derive(Debug, Clone)]
+struct Door {
+    asks: mpsc::Sender<Ask>,
+    /// Only this machine can ask.
+    may_change: bool,
+    probes: Arc<Semaphore>,
+}
+
+/// All paths.
+pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
+    let door = Door { asks, may_change, probes: Arc::new(Semaphore::new(limits::PROBES_AT_ONCE)) };
+    Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/v1/clusters", get(clusters))
+        .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
+        .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
+        .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
+        .route("/v1/events", get(events))
+        .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || {
+            Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
+        })
+        .layer(from_fn_with_state(door.clone(), guard))
+        .with_state(door)
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        (self.status, [(CONTENT_TYPE, json)], self.body).into_response()
+    }
+}
+
+/// Refuses what nobody should ask, and reads the body.
+async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
+    if let Err(answer) = admit(&door, request.method(), request.headers()) {
+        return answer.into_response();
+    }
+    let (head, body) = request.into_parts();
+    let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, limits::ADMIN_BODY_BYTES));
+    let body = match body.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let why = format!("the body is cut off, or longer than {} bytes", limits::ADMIN_BODY_BYTES);
+            return Answer::refused(StatusCode::PAYLOAD_TOO_LARGE, &why).into_response();
+        }
+        Err(_) => {
+            return Answer::refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly").into_response();
+        }
+    };
+    next.run(Request::from_parts(head, Body::from(body))).await
+}
+
+fn admit(door: &Door, method: &Method, headers: &HeaderMap) -> Result<(), Answer> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !is_literal(host) {
+        let why = "the Host must be an address or localhost";
+        return Err(Answer::refused(StatusCode::MISDIRECTED_REQUEST, why));
+    }
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    if !door.may_change {
+        let why = "other machines can reach this address: it changes nothing; use loopback or a unix socket";
+        return Err(Answer::refused(StatusCode::FORBIDDEN, why));
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let why = "needs Content-Type: application/json";
+        return Err(Answer::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    Ok(())
+}
+
+/// Whether a Host names no name that somebody else's DNS could point here: an address, or `localhost`.
+fn is_literal(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')) => {
+            name
+        }
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+impl Door {
+    async fn ask(&self, question: Question) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        self.put(Ask::Answer(question, sender), answer).await.unwrap_or_else(ending)
+    }
+
+    async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
+        self.asks.send(ask).await.map_err(|_| Ending)?;
+        answer.await.map_err(|_| Ending)
+    }
+}
+
+/// Control's loop answers no more.
+#[derive(Debug)]
+struct Ending;
+
+fn ending(_: Ending) -> Answer {
+    Answer::refused(StatusCode::SERVICE_UNAVAILABLE, "the process ends")
+}
+
+async fn live() -> Answer {
+    Answer::json(StatusCode::OK, &json!({ "live": true }))
+}
+
+async fn ready(State(door): State<Door>) -> Answer {
+    door.ask(Question::Ready).await
+}
+
+async fn clusters(State(door): State<Door>) -> Answer {
+    door.ask(Question::Clusters).await
+}
+
+async fn events(State(door): State<Door>) -> Answer {
+    door.ask(Question::Events).await
+}
+
+type Names = Path<(String, String)>;
+
+fn name(Path((cluster, endpoint)): Names) -> Name {
+    Name { cluster, endpoint }
+}
+
+async fn endpoint(State(door): State<Door>, names: Names) -> Answer {
+    door.ask(Question::Endpoint(name(names))).await
+}
+
+async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answer {
+    let wanted = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let wanted = wanted.as_ref().and_then(|body| body.as_object()).filter(|body| body.len() == 1);
+    let wanted = wanted.and_then(|body| body.get("state")?.as_str());
+    let wanted = wanted.and_then(|word| Admin::ALL.into_iter().find(|state| state.name() == word));
+    let Some(state) = wanted else {
+        let why = "wants {\"state\": \"ready\"}, \"drain\" or \"maint\"";
+        return Answer::refused(StatusCode::BAD_REQUEST, why);
+    };
+    door.ask(Question::SetState(name(names), state)).await
+}
+
+/// Makes one check and shows its bytes.
+async fn probe_one(State(door): State<Door>, names: Names) -> Answer {
+    let (sender, answer) = oneshot::channel();
+    let task = match door.put(Ask::Probe(name(names), sender), answer).await {
+        Ok(Ok(task)) => task,
+        Ok(Err(unknown)) => return Answer::refused(StatusCode::NOT_FOUND, &unknown),
+        Err(end) => return ending(end),
+    };
+    let Ok(_place) = door.probes.try_acquire() else {
+        let why = format!("{} probes are on their way", limits::PROBES_AT_ONCE);
+        return Answer::refused(StatusCode::TOO_MANY_REQUESTS, &why);
+    };
+    let (verdict, took, transcript) = probe(&task).await;
+    Answer::json(StatusCode::OK, &shown(&verdict, took, &transcript))
+}
+
+/// What a probe shows. Bytes are text in which `\`, quotes and what is not printable ASCII are escaped as in Rust, so that
+/// they can be had back exactly.
+pub(super) fn shown(verdict: &Verdict, took: Duration, transcript: &Transcript) -> serde_json::Value {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    json!({
+        "passed": verdict.has_passed(),
+        "class": verdict.class(),
+        "verdict": verdict.to_string(),
+        "took_ms": ms(took),
+        "connected_ms": transcript.connected_after.map(ms),
+        "sent": transcript.sent.escape_ascii().to_string(),
+        "received": transcript.received.escape_ascii().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_dns_cannot_point_here() {
+        for good in [
+            "127.0.0.1",
+            "127.0.0.1:9901",
+            "[::1]:9901",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:9901",
+            "10.0.0.5:1",
+        ] {
+            assert!(is_literal(good), "{good}");
+        }
+        for bad in [
+            "",
+            "example.com",
+            "example.com:9901",
+            "127.0.0.1.nip.io",
+            "localhost.evil.com",
+            "localhost:x",
+            "::1:z",
+        ] {
+            assert!(!is_literal(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `ringway status`, `set` and `probe`: what they ask the running process, and how they show it.
+
+use super::client::{self, Reply, segment};
+use super::{Name, api};
+use crate::cli::complain;
+use crate::config::{self, Environment, Loaded};
+use crate::endpoints;
+use crate::exit::Exit;
+use crate::health::probe;
+use crate::ready;
+use dataplane::cluster::eligible::Admin;
+use dataplane::io::Address;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// How a command finds the running process.
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
+pub struct Where {
+    /// The running process's admin address: 127.0.0.1:9901 or unix:PATH [default: RINGWAY_ADMIN, or FILE's, or 127.0.0.1:9901]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<String>,
+    /// A configuration whose [admin] says the address
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Where the demo listens, and who says nothing else looks.
+const DEFAULT: &str = "127.0.0.1:9901";
+
+/// What [`Where`] comes to.
+struct Found {
+    address: Option<Address>,
+    /// Of `config`, where that was read.
+    loaded: Option<Loaded>,
+}
+
+impl Where {
+    /// `needs_file` reads the configuration even where the address is said otherwise.
+    fn find(&self, environment: &Environment, needs_file: bool) -> Result<Found, Exit> {
+        let said = self.admin.clone().map(|text| ("--admin", text));
+        let said = said.or_else(|| Some(("RINGWAY_ADMIN", std::env::var("RINGWAY_ADMIN").ok()?)));
+        let mut loaded = None;
+        if let Some(file) = &self.config
+            && (needs_file || said.is_none())
+        {
+            loaded = Some(config::load(file, environment).map_err(|report| {
+                complain(&format!("the configuration is wrong:\n{}", report.to_string().trim_end()));
+                Exit::Configuration
+            })?);
+        }
+        let address = match (said, &loaded) {
+            (Some((from, text)), _) => Some(address(from, &text)?),
+            (None, Some(loaded)) => loaded.process.admin.clone(),
+            (None, None) => Some(address("the default", DEFAULT)?),
+        };
+        Ok(Found { address, loaded })
+    }
+
+    /// Asks the running process; says so where it cannot be reached.
+    fn ask(
+        &self,
+        environment: &Environment,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Reply, Exit> {
+        let Found { address, .. } = self.find(environment, false)?;
+        let Some(address) = address else {
+            complain("the configuration has no [admin], so the running process cannot be asked");
+            return Err(Exit::Unreachable);
+        };
+        client::ask(&address, method, path, body).map_err(|why| unreachable(&address, &why))
+    }
+}
+
+fn address(from: &str, text: &str) -> Result<Address, Exit> {
+    config::admin_address(text).map_err(|what| {
+        complain(&format!("{from}: {what}"));
+        Exit::CommandLine
+    })
+}
+
+fn unreachable(address: &Address, why: &str) -> Exit {
+    complain(&format!("no ringway answers at {address}: {why}"));
+    Exit::Unreachable
+}
+
+/// The process refused: its words, and the exit code for them.
+fn refused(reply: &Reply) -> Exit {
+    let why = reply.body.get("error").and_then(Value::as_str).unwrap_or("it refused");
+    complain(why);
+    match reply.status {
+        400 | 404 => Exit::CommandLine,
+        403 => Exit::Configuration,
+        _ => Exit::Unreachable,
+    }
+}
+
+fn path_of(name: &Name, then: &str) -> String {
+    format!("/v1/clusters/{}/endpoints/{}{then}", segment(&name.cluster), segment(&name.endpoint))
+}
+
+/// `ringway set`.
+pub fn set(name: &Name, state: Admin, at: &Where, environment: &Environment) -> Exit {
+    let body = json!({ "state": state.name() }).to_string();
+    match at.ask(environment, "PUT", &path_of(name, "/state"), Some(&body)) {
+        Ok(Reply { status: 200, .. }) => {
+            ready::print(&format!("{}/{} is {}", name.cluster, name.endpoint, state.name()));
+            Exit::Clean
+        }
+        Ok(reply) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway status`.
+pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    match at.ask(environment, "GET", "/v1/clusters", None) {
+        Ok(Reply { status: 200, body }) => {
+            ready::print(if as_json { body.to_string() } else { super::table::clusters(&body) }.trim_end());
+            Exit::Clean
+        }
+        Ok(reply) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway probe`. Exit 1 where the check failed.
+pub fn probe_one(name: &Name, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    let Found { address, loaded } = match at.find(environment, true) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
+    let asked =
+        address.map(|address| (client::ask(&address, "POST", &path_of(name, "/probe"), None), address));
+    let body = match (asked, loaded) {
+        (Some((Ok(Reply { status: 200, body }), _)), _) => body,
+        (Some((Ok(reply), _)), _) => return refused(&reply),
+        (Some((Err(_), _)) | None, Some(loaded)) => match probe_from_here(name, &loaded) {
+            Ok(body) => body,
+            Err(exit) => return exit,
+        },
+        (Some((Err(why), address)), None) => return unreachable(&address, &why),
+        // Without a file there is an address.
+        (None, None) => return Exit::Internal,
+    };
+    ready::print(if as_json { body.to_string() } else { super::table::probe(name, &body) }.trim_end());
+    if body["passed"] == true { Exit::Clean } else { Exit::Configuration }
+}
+
+/// Makes the check in this process: nothing runs that could be asked.
+fn probe_from_here(name: &Name, loaded: &Loaded) -> Result<Value, Exit> {
+    let task = endpoints::task(name, loaded).map_err(|unknown| {
+        complain(&unknown);
+        Exit::CommandLine
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| {
+        complain(&format!("cannot check from here: {e}"));
+        Exit::Machine
+    })?;
+    let (verdict, took, transcript) = runtime.block_on(probe(&task));
+    Ok(api::shown(&verdict, took, &transcript))
+}

@@ -1,0 +1,91 @@
+//! The admin API: how commands, people and other programs ask the running process, and tell it.
+//!
+//! `server` accepts and bounds, `api` knows paths and who may ask what, `client` is the other end for our commands
+//! (`commands`). None of them touches the plane: a question goes as an [`Ask`] to control's loop, which alone has it, and
+//! the answer comes back ready to send. A new path is a line in `api` and a variant here.
+
+mod api;
+mod client;
+pub mod commands;
+mod server;
+mod table;
+mod view;
+
+pub(crate) use server::Api;
+pub(crate) use view::Sight;
+
+use crate::health::Task;
+use axum::http::StatusCode;
+use dataplane::cluster::eligible::Admin;
+use tokio::sync::oneshot;
+
+/// An endpoint by its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub cluster: String,
+    pub endpoint: String,
+}
+
+impl Name {
+    /// `CLUSTER/ENDPOINT`. A cluster's name has no "/", so the first one parts them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (cluster, endpoint) = text.split_once('/')?;
+        let whole = !cluster.is_empty() && !endpoint.is_empty();
+        whole.then(|| Self { cluster: cluster.to_owned(), endpoint: endpoint.to_owned() })
+    }
+}
+
+/// A question to control's loop.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// Whether new connections are taken.
+    Ready,
+    Clusters,
+    Endpoint(Name),
+    SetState(Name, Admin),
+    Events,
+}
+
+/// An answer, in JSON.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(body) => Self { status, body },
+            // What is sent is made of numbers, words and maps with string keys, which always can be written.
+            Err(error) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, body: error.to_string().into() },
+        }
+    }
+
+    /// Why a question has no other answer.
+    pub(crate) fn refused(status: StatusCode, why: &str) -> Self {
+        Self::json(status, &serde_json::json!({ "error": why }))
+    }
+}
+
+/// A question and where its answer goes.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Answer(Question, oneshot::Sender<Answer>),
+    /// What a check of this endpoint would be; an error says which name is unknown.
+    Probe(Name, oneshot::Sender<Result<Task, String>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_named_by_two_names() {
+        let name = Name::parse("app/unix:/run/x.sock").unwrap();
+        assert_eq!((name.cluster.as_str(), name.endpoint.as_str()), ("app", "unix:/run/x.sock"));
+        for text in ["", "app", "app/", "/one", "/"] {
+            assert_eq!(Name::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the API shows of clusters and endpoints: its fields are its contract.
+
+use super::{Answer, Name};
+use crate::config::Loaded;
+use crate::endpoints::{self, Left};
+use crate::health::Checks;
+use crate::ports::PortWatch;
+use axum::http::StatusCode;
+use dataplane::cluster::eligible::{Admin, Breaker, Eligible};
+use dataplane::plane::Plane;
+use dataplane::spec::{Cluster, Endpoint};
+use serde::Serialize;
+use tokio::time::Instant;
+
+/// Where all that is shown comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    pub(crate) plane: &'a Plane,
+    pub(crate) loaded: &'a Loaded,
+    pub(crate) checks: &'a Checks,
+    pub(crate) ports: &'a PortWatch,
+    pub(crate) now: Instant,
+}
+
+#[derive(Debug, Serialize)]
+struct ClusterView<'a> {
+    name: &'a str,
+    balance: &'a str,
+    /// Usable endpoints that are no backup, and those that are.
+    active: u64,
+    backup: u64,
+    /// Requests that wait for a place.
+    queued: u64,
+    endpoints: Vec<EndpointView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct EndpointView<'a> {
+    name: &'a str,
+    address: String,
+    weight: u32,
+    /// What an operator said: ready, drain or maint.
+    state: &'static str,
+    /// What checks say: up, going down, down, going up, probing; or unchecked.
+    health: &'static str,
+    /// The tier: used while no endpoint of a lower number may be.
+    priority: u8,
+    ejected: bool,
+    breaker: &'static str,
+    /// Whether it may get new requests.
+    usable: bool,
+    /// The same in words, with what stands against it.
+    eligible: &'static str,
+    /// Running requests, or connections of a tcp listener.
+    running: u32,
+    /// Open links, idle ones included.
+    links: u32,
+    /// Links that local ports allow to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port_capacity: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<CheckView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckView {
+    result: String,
+    class: &'static str,
+    took_ms: f64,
+    ago_ms: u64,
+}
+
+impl<'a> Sight<'a> {
+    /// Every cluster with its endpoints.
+    pub(crate) fn clusters(&self) -> Answer {
+        #[derive(Serialize)]
+        struct All<'a> {
+            clusters: Vec<ClusterView<'a>>,
+        }
+        let clusters = self.loaded.snapshot.clusters.iter().flatten();
+        let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
+        Answer::json(StatusCode::OK, &All { clusters })
+    }
+
+    /// One endpoint.
+    pub(crate) fn endpoint(&self, name: &Name) -> Answer {
+        match endpoints::find(&self.loaded.snapshot, name) {
+            Ok((cluster, endpoint)) => Answer::json(StatusCode::OK, &self.view(cluster, endpoint)),
+            Err(unknown) => Answer::refused(StatusCode::NOT_FOUND, &unknown),
+        }
+    }
+
+    fn cluster(&self, cluster: &'a Cluster) -> ClusterView<'a> {
+        let Left { active, backup } = Left::of(self.plane, cluster);
+        ClusterView {
+            name: &cluster.name,
+            balance: cluster.balance,
+            active,
+            backup,
+            queued: self.plane.waiters(cluster.id).into(),
+            endpoints: cluster.endpoints.iter().map(|endpoint| self.view(cluster, endpoint)).collect(),
+        }
+    }
+
+    fn view(&self, cluster: &'a Cluster, endpoint: &'a Endpoint) -> EndpointView<'a> {
+        let at = usize::from(endpoint.id.0);
+        let (health, last) = self.checks.status(cluster.id, at).unwrap_or(("unchecked", None));
+        let status = self.plane.endpoint_status(cluster.id, endpoint.id);
+        // Every endpoint of the snapshot has one.
+        let condition = status.map(|status| status.condition);
+        let eligible = condition.map_or(Eligible::Yes, |condition| condition.eligible());
+        EndpointView {
+            name: &endpoint.name,
+            address: endpoint.address.to_string(),
+            weight: endpoint.weight,
+            state: condition.map_or(Admin::Ready, |condition| condition.admin).name(),
+            health,
+            priority: endpoint.priority,
+            ejected: condition.is_some_and(|condition| condition.ejected),
+            breaker: condition.map_or(Breaker::Closed, |condition| condition.breaker).name(),
+            usable: endpoint.weight > 0 && eligible.takes_new(),
+            eligible: eligible.name(),
+            running: status.map_or(0, |status| status.running),
+            links: status.map_or(0, |status| status.open_links),
+            port_capacity: self.ports.capacity(cluster.id, endpoint.id),
+            check: last.map(|last| CheckView {
+                result: last.verdict.to_string(),
+                class: last.verdict.class(),
+                took_ms: last.took.as_secs_f64() * 1000.0,
+                ago_ms: u64::try_from(self.now.duration_since(last.ended).as_millis()).unwrap_or(u64::MAX),
+            }),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What control does for endpoints: has them checked, sets what operators say of them, and tells what changed.
+
+use crate::admin::Name;
+use crate::config::Loaded;
+use crate::events::{About, Details, Events, Weight};
+use crate::health::{Change, Check, Task};
+use crate::log::Format;
+use dataplane::cluster::eligible::{Admin, Health};
+use dataplane::plane::Plane;
+use dataplane::spec::{Cluster, Endpoint, Snapshot};
+use std::sync::Arc;
+
+/// An endpoint by its names; the error says which of them is unknown.
+pub(crate) fn find<'s>(
+    snapshot: &'s Snapshot,
+    name: &Name,
+) -> Result<(&'s Arc<Cluster>, &'s Endpoint), String> {
+    let mut clusters = snapshot.clusters.iter().flatten();
+    let Some(cluster) = clusters.find(|cluster| *cluster.name == *name.cluster) else {
+        return Err(format!("no cluster is called {:?}", name.cluster));
+    };
+    let mut endpoints = cluster.endpoints.iter();
+    let Some(endpoint) = endpoints.find(|endpoint| *endpoint.name == *name.endpoint) else {
+        return Err(format!("cluster {} has no endpoint called {:?}", name.cluster, name.endpoint));
+    };
+    Ok((cluster, endpoint))
+}
+
+/// The check of an endpoint: its cluster's, or a connect where that has none.
+pub(crate) fn task(name: &Name, loaded: &Loaded) -> Result<Task, String> {
+    let (cluster, endpoint) = find(&loaded.snapshot, name)?;
+    let check = loaded.checks.get(usize::from(cluster.id.0)).cloned().flatten();
+    let check = check.unwrap_or_else(|| Arc::new(Check::connect()));
+    Ok(Task { cluster: Arc::clone(cluster), at: endpoint.id.0.into(), check, turn: 0 })
+}
+
+/// How many endpoints of a cluster may get new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Left {
+    pub(crate) active: u64,
+    /// Of a higher `priority` than the lowest.
+    pub(crate) backup: u64,
+}
+
+impl Left {
+    pub(crate) fn of(plane: &Plane, cluster: &Cluster) -> Self {
+        let first = cluster.endpoints.iter().map(|endpoint| endpoint.priority).min();
+        let mut left = Self::default();
+        for endpoint in &cluster.endpoints {
+            let status = plane.endpoint_status(cluster.id, endpoint.id);
+            if endpoint.weight == 0 || !status.is_some_and(|status| status.condition.eligible().takes_new()) {
+                continue;
+            }
+            if Some(endpoint.priority) == first { left.active += 1 } else { left.backup += 1 }
+        }
+        left
+    }
+
+    fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Events of endpoints and clusters, and which clusters have nothing left.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) events: Events,
+    /// By cluster: it had nothing left when that was last looked at.
+    empty: Vec<bool>,
+}
+
+impl Watch {
+    /// `format` is that of the process log.
+    pub(crate) fn new(snapshot: &Snapshot, format: Format) -> Self {
+        Self { events: Events::new(format), empty: vec![false; snapshot.clusters.len()] }
+    }
+
+    /// Active checks changed their mind about an endpoint: the shards are told, then everybody.
+    pub(crate) fn on_change(&mut self, plane: &Plane, snapshot: &Snapshot, change: &Change) {
+        let health = if change.up { Health::Up } else { Health::Down };
+        plane.set_health(change.cluster, change.endpoint, health);
+        let Some(cluster) = snapshot.cluster(change.cluster) else { return };
+        let Some(endpoint) = cluster.endpoints.get(usize::from(change.endpoint.0)) else { return };
+        let left = Left::of(plane, cluster);
+        let status = plane.endpoint_status(change.cluster, change.endpoint);
+        let details = Details {
+            class: Some(change.verdict.class()),
+            reason: Some(change.verdict.to_string()),
+            check_ms: u64::try_from(change.took.as_millis()).ok(),
+            active: Some(left.active),
+            backup: Some(left.backup),
+            running: Some(status.map_or(0, |status| status.running.into())),
+            requeued: Some(0),
+            queued: Some(plane.waiters(change.cluster).into()),
+            ..Details::default()
+        };
+        let about = |event| About {
+            event,
+            cluster: Arc::clone(&cluster.name),
+            endpoint: Some(Arc::clone(&endpoint.name)),
+        };
+        let line = line_of(&format!("{}/{}", cluster.name, endpoint.name), change.up, &details);
+        match change.up {
+            true => self.events.tell(Weight::Notice, about("endpoint_up"), line, details),
+            false => self.events.tell(Weight::Warning, about("endpoint_down"), line, details),
+        }
+        self.look(cluster, left);
+    }
+
+    /// An operator says what an endpoint is to do.
+    pub(crate) fn set_state(&mut self, plane: &Plane, cluster: &Cluster, endpoint: &Endpoint, state: Admin) {
+        if !plane.set_admin(cluster.id, endpoint.id, state) {
+            return;
+        }
+        let left = Left::of(plane, cluster);
+        let running = plane.endpoint_status(cluster.id, endpoint.id).map_or(0, |status| status.running);
+        let about = About {
+            event: "endpoint_state",
+            cluster: Arc::clone(&cluster.name),
+            endpoint: Some(Arc::clone(&endpoint.name)),
+        };
+        let line = format!(
+            "endpoint {}/{} is set to {}. {} active and {} backup endpoints left. {running} running.",
+            cluster.name,
+            endpoint.name,
+            state.name(),
+            left.active,
+            left.backup
+        );
+        let details = Details {
+            state: Some(state.name()),
+            active: Some(left.active),
+            backup: Some(left.backup),
+            running: Some(running.into()),
+            ..Details::default()
+        };
+        self.events.tell(Weight::Notice, about, line, details);
+        self.look(cluster, left);
+    }
+
+    /// Says once that a cluster has nothing left, and once that it has something again.
+    fn look(&mut self, cluster: &Cluster, left: Left) {
+        let Some(empty) = self.empty.get_mut(usize::from(cluster.id.0)) else { return };
+        if std::mem::replace(empty, left.is_nothing()) == left.is_nothing() {
+            return;
+        }
+        let about = |event| About { event, cluster: Arc::clone(&cluster.name), endpoint: None };
+        let details = Details { active: Some(left.active), backup: Some(left.backup), ..Details::default() };
+        let name = &cluster.name;
+        if left.is_nothing() {
+            let then = match cluster.fail_open {
+                true => "requests go to all of its lowest tier (fail_open)",
+                false => "requests are answered 503",
+            };
+            let line = format!("cluster {name} has no endpoint available: {then}");
+            self.events.tell(Weight::Alert, about("cluster_empty"), line, details);
+        } else {
+            let line = format!("cluster {name} has an endpoint available again");
+            self.events.tell(Weight::Notice, about("cluster_available"), line, details);
+        }
+    }
+}
+
+/// The line of an endpoint that went down or came up, in the words of HAProxy's.
+fn line_of(name: &str, up: bool, details: &Details) -> String {
+    let n = |number: Option<u64>| number.unwrap_or(0);
+    let (active, backup) = (n(details.active), n(details.backup));
+    let head = format!(
+        "endpoint {name} is {}, reason: {}, check duration: {}ms.",
+        if up { "UP" } else { "DOWN" },
+        details.reason.as_deref().unwrap_or_default(),
+        n(details.check_ms),
+    );
+    let (running, requeued, queued) = (n(details.running), n(details.requeued), n(details.queued));
+    match up {
+        false => format!(
+            "{head} {active} active and {backup} backup endpoints left. {running} sessions active, {requeued} requeued, \
+             {queued} remaining in queue."
+        ),
+        true => format!(
+            "{head} {active} active and {backup} backup endpoints online. {requeued} sessions requeued, {queued} total in \
+             queue."
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_are_those_that_people_know() {
+        let details = Details {
+            reason: Some("Layer4 timeout".to_owned()),
+            check_ms: Some(2000),
+            active: Some(2),
+            backup: Some(0),
+            running: Some(1),
+            requeued: Some(0),
+            queued: Some(0),
+            ..Details::default()
+        };
+        assert_eq!(
+            line_of("apps/s2", false, &details),
+            "endpoint apps/s2 is DOWN, reason: Layer4 timeout, check duration: 2000ms. 2 active and 0 backup endpoints \
+             left. 1 sessions active, 0 requeued, 0 remaining in queue."
+        );
+        let details = Details {
+            reason: Some("Layer4 check passed".to_owned()),
+            check_ms: Some(0),
+            active: Some(3),
+            ..details
+        };
+        assert_eq!(
+            line_of("apps/s2", true, &details),
+            "endpoint apps/s2 is UP, reason: Layer4 check passed, check duration: 0ms. 3 active and 0 backup endpoints \
+             online. 0 sessions requeued, 0 total in queue."
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! Active checks: each endpoint of a cluster with `[cluster.health]` is asked from time to time whether it serves, once for
+//! the whole process, and what changed is told.
+//!
+//! `spec` says what a check is, `check` makes one (over a `wire`, reading its `answer`, giving a `verdict`), `schedule`
+//! knows when the next is due, `streak` when an endpoint changes. This file runs them. Everything happens on the control
+//! thread, as tasks of its runtime; a check holds no thread while it waits.
+
+mod answer;
+mod check;
+mod schedule;
+mod spec;
+mod streak;
+mod verdict;
+mod wire;
+
+pub(crate) use check::{Task, Transcript, probe};
+pub use spec::{BodyMatch, Check, Http, Initial, Kind};
+pub use verdict::{Passed, Reason, Verdict};
+
+use check::{Made, make};
+use dataplane::limits;
+use dataplane::spec::{Cluster, ClusterId, EndpointId, Snapshot};
+use schedule::Schedule;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use streak::Streak;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use wire::Wire;
+
+/// Descriptors that checks of `endpoints` may hold at once, of the `descriptors` that the process may open: one for each
+/// endpoint, up to their share.
+pub(crate) fn descriptors(endpoints: usize, descriptors: u64) -> u64 {
+    let share = (descriptors / limits::CHECK_DESCRIPTORS_DIVISOR).max(2);
+    u64::try_from(endpoints).map_or(share, |endpoints| endpoints.min(share))
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    /// Checks that run.
+    at_once: usize,
+    /// Connections that wait for their endpoint's next check.
+    kept: usize,
+}
+
+impl Room {
+    /// For so many endpoints, with so many descriptors for all of them. An endpoint has one connection at most.
+    fn of(endpoints: usize, descriptors: u64) -> Self {
+        let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        if all >= endpoints {
+            return Self { at_once: endpoints.clamp(1, limits::CHECKS_AT_ONCE), kept: endpoints };
+        }
+        let at_once = all.div_ceil(2).clamp(1, limits::CHECKS_AT_ONCE);
+        Self { at_once, kept: all.saturating_sub(at_once) }
+    }
+}
+
+/// One endpoint that is checked.
+#[derive(Debug)]
+struct Target {
+    cluster: Arc<Cluster>,
+    at: usize,
+    check: Arc<Check>,
+    streak: Streak,
+    last: Option<Last>,
+    /// From the last check, for the next.
+    wire: Option<Wire>,
+    /// When the check that is awaited was due.
+    due: Instant,
+}
+
+/// The last check that was made of an endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Last {
+    pub(crate) verdict: Verdict,
+    pub(crate) took: Duration,
+    pub(crate) ended: Instant,
+}
+
+/// A check that ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    target: usize,
+    made: Made,
+}
+
+/// What the checks wait for.
+#[derive(Debug)]
+pub(crate) enum Happened {
+    Done(Done),
+    /// A check panicked: a fault of ours.
+    Died(JoinError),
+    Due,
+}
+
+/// An endpoint is up or down now, and was not.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) cluster: ClusterId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) up: bool,
+    pub(crate) verdict: Verdict,
+    pub(crate) took: Duration,
+}
+
+/// All checks of the process.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    /// Those of one cluster stand together, in its order.
+    targets: Vec<Target>,
+    /// By cluster, where its targets begin.
+    first: Vec<Option<usize>>,
+    schedule: Schedule,
+    /// Due, and more run already than may.
+    waiting: VecDeque<usize>,
+    running: JoinSet<Done>,
+    room: Room,
+    /// Connections between two checks.
+    kept: usize,
+    turn: u64,
+    /// That checks run late was told, and they still do.
+    late: bool,
+}
+
+impl Checks {
+    /// Of the clusters of `snapshot` that have checks; `checks` is by cluster. `descriptors` is what they may hold.
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        checks: &[Option<Arc<Check>>],
+        descriptors: u64,
+        now: Instant,
+    ) -> Self {
+        let (mut targets, mut schedule) = (Vec::new(), Schedule::default());
+        let mut first = vec![None; snapshot.clusters.len()];
+        for (cluster, first) in snapshot.clusters.iter().zip(&mut first) {
+            let Some(cluster) = cluster else { continue };
+            let Some(check) = checks.get(usize::from(cluster.id.0)).and_then(Option::as_ref) else {
+                continue;
+            };
+            *first = Some(targets.len());
+            for (at, endpoint) in cluster.endpoints.iter().enumerate() {
+                let wait = match check.initial {
+                    Initial::Probing => Duration::ZERO,
+                    Initial::Up | Initial::Down => {
+                        schedule::offset(&cluster.name, &endpoint.name, check.interval)
+                    }
+                };
+                let due = now + wait;
+                schedule.add(due, targets.len());
+                targets.push(Target {
+                    cluster: Arc::clone(cluster),
+                    at,
+                    check: Arc::clone(check),
+                    streak: Streak::new(check.initial),
+                    last: None,
+                    wire: None,
+                    due,
+                });
+            }
+        }
+        let room = Room::of(targets.len(), descriptors);
+        Self {
+            targets,
+            first,
+            schedule,
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+            room,
+            kept: 0,
+            turn: 0,
+            late: false,
+        }
+    }
+
+    /// Waits for the next thing to happen; pending for ever where there is nothing to check. May be dropped and asked again.
+    pub(crate) async fn next(&mut self) -> Happened {
+        let due = self.schedule.next();
+        let is_due = async {
+            match due {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(joined) = self.running.join_next() => match joined {
+                Ok(done) => Happened::Done(done),
+                Err(died) => Happened::Died(died),
+            },
+            () = is_due => Happened::Due,
+        }
+    }
+
+    /// Takes note of a check that ended, then starts those that are due.
+    pub(crate) fn take(&mut self, done: Option<Done>, now: Instant) -> Option<Change> {
+        let change = done.and_then(|done| self.note(done, now));
+        while let Some(target) = self.schedule.take(now) {
+            self.waiting.push_back(target);
+        }
+        while self.running.len() < self.room.at_once {
+            let Some(target) = self.waiting.pop_front() else { break };
+            self.start(target, now);
+        }
+        if self.waiting.is_empty() {
+            self.late = false;
+        }
+        change
+    }
+
+    fn start(&mut self, number: usize, now: Instant) {
+        let Some(target) = self.targets.get_mut(number) else { return };
+        if !self.late && now.duration_since(target.due) > target.check.interval.max(Duration::from_secs(1)) {
+            self.late = true;
+            tracing::warn!(
+                at_once = self.room.at_once,
+                waiting = self.waiting.len(),
+                "checks run late: more are due than may run at once; lengthen their interval, or shorten their timeout"
+            );
+        }
+        target.due = now;
+        let wire = target.wire.take();
+        self.kept -= usize::from(wire.is_some());
+        let task = Task {
+            cluster: Arc::clone(&target.cluster),
+            at: target.at,
+            check: Arc::clone(&target.check),
+            turn: self.turn,
+        };
+        self.turn = self.turn.wrapping_add(1);
+        self.running.spawn(async move {
+            let made = make(&task, wire, None).await;
+            Done { target: number, made }
+        });
+    }
+
+    fn note(&mut self, done: Done, now: Instant) -> Option<Change> {
+        let Done { target: number, made } = done;
+        let target = self.targets.get_mut(number)?;
+        if let Some(wire) = made.wire
+            && self.kept < self.room.kept
+        {
+            target.wire = Some(wire);
+            self.kept += 1;
+        }
+        let counts = !matches!(made.verdict, Verdict::NotMade(_));
+        let changed = counts && target.streak.note(made.verdict.has_passed(), &target.check);
+        let first_failure =
+            !counts && target.last.as_ref().is_none_or(|last| !matches!(last.verdict, Verdict::NotMade(_)));
+        let wait = if target.streak.is_changing() && counts {
+            target.check.fast_interval
+        } else {
+            target.check.interval
+        };
+        target.due = (target.due + wait).max(now);
+        self.schedule.add(target.due, number);
+        let endpoint = target.cluster.endpoints.get(target.at)?;
+        if first_failure {
+            tracing::warn!(
+                cluster = &*target.cluster.name,
+                endpoint = &*endpoint.name,
+                "{}; what was known of it stands",
+                made.verdict
+            );
+        }
+        let change = Change {
+            cluster: target.cluster.id,
+            endpoint: endpoint.id,
+            up: target.streak.is_up(),
+            verdict: made.verdict.clone(),
+            took: made.took,
+        };
+        target.last = Some(Last { verdict: made.verdict, took: made.took, ended: now });
+        changed.then_some(change)
+    }
+
+    /// The word for what checks say of an endpoint, and the last of them; `None` where it is not checked.
+    pub(crate) fn status(&self, cluster: ClusterId, at: usize) -> Option<(&'static str, Option<&Last>)> {
+        let first = (*self.first.get(usize::from(cluster.0))?)?;
+        let target = self.targets.get(first + at).filter(|target| target.cluster.id == cluster)?;
+        Some((target.streak.word(), target.last.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

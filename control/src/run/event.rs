@@ -1,0 +1,85 @@
+//! What a process that serves waits for.
+
+use crate::admin::{Api, Ask};
+use crate::health::{Checks, Happened};
+use dataplane::plane::{PlaneEvent, ShardEnd};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, sleep_until};
+
+/// What can happen to a process that serves.
+#[derive(Debug)]
+pub(super) enum Event {
+    Shard(u16, ShardEnd),
+    /// SIGTERM or SIGQUIT.
+    Drain,
+    /// SIGINT.
+    Stop,
+    Reload,
+    ReopenLogs,
+    Upgrade,
+    Tick,
+    DrainTimedOut,
+    /// Of the active checks.
+    Checks(Happened),
+    /// Somebody asks, by the admin API.
+    Asked(Ask),
+}
+
+pub(super) struct Signals {
+    term: Signal,
+    quit: Signal,
+    int: Signal,
+    hup: Signal,
+    usr1: Signal,
+    usr2: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+pub(super) async fn next_event(
+    shards: &mut mpsc::UnboundedReceiver<PlaneEvent>,
+    signals: &mut Signals,
+    ticks: &mut Interval,
+    drain_until: Option<Instant>,
+    checks: &mut Checks,
+    api: &mut Option<Api>,
+) -> Event {
+    let drain_timed_out = async {
+        match drain_until {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    let asked = async {
+        match api {
+            Some(api) => api.next().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        Some(PlaneEvent::ShardEnded { shard, how }) = shards.recv() => Event::Shard(shard, how),
+        _ = signals.int.recv() => Event::Stop,
+        _ = signals.term.recv() => Event::Drain,
+        _ = signals.quit.recv() => Event::Drain,
+        _ = signals.hup.recv() => Event::Reload,
+        _ = signals.usr1.recv() => Event::ReopenLogs,
+        _ = signals.usr2.recv() => Event::Upgrade,
+        () = drain_timed_out => Event::DrainTimedOut,
+        _ = ticks.tick() => Event::Tick,
+        Some(ask) = asked => Event::Asked(ask),
+        happened = checks.next() => Event::Checks(happened),
+    }
+}

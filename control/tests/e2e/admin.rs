@@ -1,0 +1,283 @@
+//! The admin API, its guards, and the commands that use it.
+
+use crate::health::{Subject, checks, configuration, event};
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::{Ended, Proxy, call, file, ringway};
+use crate::support::{PATIENCE, closed_port, eventually};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+fn admin(proxy: &Proxy) -> SocketAddr {
+    proxy.ready["admin"].as_str().expect("an admin address").parse().unwrap()
+}
+
+fn json(body: &[u8]) -> Value {
+    serde_json::from_slice(body).expect("JSON")
+}
+
+/// A request to the API of `proxy`, with these lines between the Host and the body.
+fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
+    let length = body.len();
+    let response = Client::once(
+        to,
+        &format!(
+            "{first} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
+        ),
+    );
+    (response.status, json(&response.body))
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+fn command(proxy: &Proxy, args: &[&str]) -> Ended {
+    call(ringway().args(args).arg("--admin").arg(proxy.ready["admin"].as_str().unwrap()))
+}
+
+#[test]
+fn an_endpoint_is_drained_and_brought_back_by_command() {
+    let (one, two) = (Subject::new("one"), Subject::new("two"));
+    let proxy = Proxy::start(&configuration(&[one.address(), two.address()], "", ""));
+    let name = format!("app/{}", one.address());
+    for state in ["drain", "maint"] {
+        let ended = command(&proxy, &["set", &name, state]);
+        assert_eq!((ended.code, ended.stdout), (0, format!("{name} is {state}")), "{}", ended.stderr);
+        for _ in 0..6 {
+            assert_eq!(Client::get(proxy.edge(), "/").text(), "two", "{state}");
+        }
+        let (status, clusters) = ask(admin(&proxy), "GET /v1/clusters", "", "");
+        let cluster = &clusters["clusters"][0];
+        assert_eq!((status, &cluster["name"], &cluster["active"]), (200, &"app".into(), &1.into()));
+        let endpoint = &cluster["endpoints"][0];
+        assert_eq!((&endpoint["state"], &endpoint["usable"]), (&state.into(), &false.into()));
+        assert!(endpoint["port_capacity"].as_u64().unwrap() > 1000, "{endpoint}");
+    }
+    assert_eq!(command(&proxy, &["set", &name, "ready"]).code, 0);
+    eventually("its turn", || Client::get(proxy.edge(), "/").text() == "one");
+    let (_, events) = ask(admin(&proxy), "GET /v1/events", "", "");
+    let states: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|event| event["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["drain", "maint", "ready"]);
+}
+
+#[test]
+fn status_shows_checks_links_and_ports() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", &checks("")));
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
+    let shown = || command(&proxy, &["status"]);
+    eventually("a check", || shown().stdout.contains("Layer7 check passed, code: 200"));
+    let ended = shown();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(
+        ended.stdout.contains("app: round_robin, 1 active and 0 backup endpoints, 0 waiting"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains(" of ") && ended.stdout.contains("ready"), "{}", ended.stdout);
+    let as_json = json(command(&proxy, &["status", "--json"]).stdout.as_bytes());
+    assert_eq!(as_json["clusters"][0]["endpoints"][0]["health"], "up");
+    let path = format!("GET /v1/clusters/app/endpoints/{}", one.address().replace(':', "%3A"));
+    assert_eq!(ask(admin(&proxy), &path, "", "").1["check"]["class"], "layer7_passed");
+}
+
+#[test]
+fn a_probe_shows_the_exact_bytes() {
+    let one = Subject::new("one");
+    let text = configuration(
+        &[one.address()],
+        "",
+        &checks("interval = \"1h\"").replace("interval = \"20ms\"\n", ""),
+    );
+    let proxy = Proxy::start(&text);
+    let name = format!("app/{}", one.address());
+    let ended = command(&proxy, &["probe", &name]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    assert_eq!(lines[0], name);
+    assert_eq!(lines[1], "> GET /health HTTP/1.1\\r\\n");
+    assert_eq!(lines[2], format!("> Host: {}\\r\\n", one.address()));
+    assert!(lines[4..].starts_with(&["> \\r\\n", "< HTTP/1.1 200 X\\r\\n"]), "{}", ended.stdout);
+    assert!(lines.contains(&"< healthy\\n"), "{}", ended.stdout);
+    assert!(
+        lines.last().unwrap().starts_with("Layer7 check passed, code: 200, check duration: "),
+        "{}",
+        ended.stdout
+    );
+
+    one.status.store(500, SeqCst);
+    let ended = command(&proxy, &["probe", &name, "--json"]);
+    let shown = json(ended.stdout.as_bytes());
+    assert_eq!((ended.code, &shown["class"]), (1, &"layer7_wrong_status".into()));
+    // Where nothing runs, this process makes the check; the file says an address that is nobody's.
+    let (_dir, path) = file(&text.replace("[admin]\naddress = \"127.0.0.1:0\"", ""));
+    for change in [None, Some(format!("[admin]\naddress = \"{}\"\n", closed_port()))] {
+        let there = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, change.unwrap_or_default() + &there).unwrap();
+        let ended = call(ringway().args(["probe", &name, "-c"]).arg(&path));
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        assert!(
+            ended.stdout.contains("Layer7 wrong status, code: 500, info: \"healthy\""),
+            "{}",
+            ended.stdout
+        );
+    }
+    // A cluster without checks is connected to, and nothing is sent.
+    let plain = Proxy::start(&configuration(&[one.address()], "", ""));
+    let ended = command(&plain, &["probe", &name]);
+    assert!(ended.code == 0 && ended.stdout.contains("Layer4 check passed"), "{}", ended.stdout);
+}
+
+#[test]
+fn what_cannot_be_found_or_reached_has_its_exit_code() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    for name in ["app/nothing", "nothing/one"] {
+        for args in [&["set", name, "drain"][..], &["probe", name]] {
+            let ended = command(&proxy, args);
+            assert_eq!(ended.code, 2, "{args:?}: {}", ended.stderr);
+            assert!(ended.stderr.contains("nothing"), "{}", ended.stderr);
+        }
+    }
+    let nobody = closed_port().to_string();
+    for args in [&["status"][..], &["set", "app/one", "ready"], &["probe", "app/one"]] {
+        let ended = call(ringway().args(args).args(["--admin", &nobody]));
+        assert_eq!((ended.code, ended.stderr.contains(&nobody)), (69, true), "{}", ended.stderr);
+        let ended = call(ringway().args(args).env("RINGWAY_ADMIN", &nobody));
+        assert_eq!((ended.code, ended.stderr.contains(&nobody)), (69, true), "{}", ended.stderr);
+    }
+    assert_eq!(call(ringway().args(["status", "--admin", "nonsense"])).code, 2);
+    // Somebody else's port.
+    let stranger = Origin::saying("hello");
+    let ended = call(ringway().args(["status", "--admin", &stranger.address.to_string()]));
+    assert_eq!(ended.code, 69, "{}", ended.stderr);
+}
+
+#[test]
+fn a_page_of_another_site_reaches_nothing() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let to = admin(&proxy);
+    let rebound =
+        Client::once(to, "GET /v1/clusters HTTP/1.1\r\nHost: evil.example.com\r\nConnection: close\r\n\r\n");
+    assert_eq!(rebound.status, 421);
+    let path = format!("PUT /v1/clusters/app/endpoints/{}/state", one.address());
+    let body = "{\"state\": \"maint\"}";
+    for fields in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"]
+    {
+        assert_eq!(ask(to, &path, fields, body).0, 415, "{fields:?}");
+    }
+    assert_eq!(ask(to, &path, JSON, "{\"state\": \"off\"}").0, 400);
+    assert_eq!(ask(to, &path, JSON, &"x".repeat(70_000)).0, 413);
+    assert_eq!(ask(to, "GET /v2", "", "").0, 404);
+    assert_eq!(ask(to, "DELETE /v1/clusters", JSON, "").0, 405);
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "one", "nothing was changed");
+    assert_eq!(ask(to, &path, JSON, body).0, 200);
+    assert_eq!(Client::get(proxy.edge(), "/").status, 503);
+}
+
+#[test]
+fn an_address_that_others_reach_shows_and_changes_nothing() {
+    let one = Subject::new("one");
+    let text = configuration(&[one.address()], "", "").replacen("\"127.0.0.1:0\"", "\"0.0.0.0:0\"", 1);
+    let proxy = Proxy::start(&text);
+    event(&proxy, "other machines may reach this address");
+    let to: SocketAddr = format!("127.0.0.1:{}", admin(&proxy).port()).parse().unwrap();
+    assert_eq!(ask(to, "GET /v1/clusters", "", "").0, 200);
+    for path in ["/state", "/probe"] {
+        let path = format!("/v1/clusters/app/endpoints/{}{path}", one.address());
+        let method = if path.ends_with("state") { "PUT" } else { "POST" };
+        assert_eq!(ask(to, &format!("{method} {path}"), JSON, "{\"state\": \"maint\"}").0, 403);
+    }
+    let ended =
+        call(ringway().args(["set", &format!("app/{}", one.address()), "maint", "--admin", &to.to_string()]));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_unix_socket_is_for_its_user_alone() {
+    let one = Subject::new("one");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let address = format!("unix:{}", path.display());
+    let text = configuration(&[one.address()], "", "").replacen("127.0.0.1:0", &address, 1);
+    let mut proxy = Proxy::start(&text);
+    assert_eq!(proxy.ready["admin"], address.as_str());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let ended = command(&proxy, &["set", &format!("app/{}", one.address()), "maint"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(Client::get(proxy.edge(), "/").status, 503);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{\"live\":true}"), "{answer}");
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit_code(PATIENCE), 0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn ready_until_the_drain() {
+    let slow = Origin::scripted(|connection| {
+        connection.request();
+        // Answers when the test lets go of its client.
+        connection.until_closed();
+    });
+    let proxy = Proxy::start(&configuration(&[slow.address.to_string()], "", ""));
+    let to = admin(&proxy);
+    assert_eq!((ask(to, "GET /ready", "", "").0, ask(to, "GET /live", "", "").0), (200, 200));
+    let mut client = Client::connect(proxy.edge());
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("its request", || slow.request_count() == 1);
+    proxy.signal(Signal::TERM);
+    eventually("the drain", || ask(to, "GET /ready", "", "").0 == 503);
+    assert_eq!(ask(to, "GET /live", "", "").0, 200);
+}
+
+#[test]
+fn a_taken_admin_address_is_one_line_that_names_it() {
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = stranger.local_addr().unwrap().to_string();
+    let one = Subject::new("one");
+    let text = configuration(&[one.address()], "", "").replacen("127.0.0.1:0", &taken, 1);
+    let (_dir, path) = file(&text);
+    let ended = call(ringway().arg("run").arg("-c").arg(&path));
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{}", ended.stderr);
+    let lines: Vec<_> = ended.stderr.lines().filter(|line| line.contains("cannot listen")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(&taken) && lines[0].contains("admin"), "{}", ended.stderr);
+}
+
+/// Those who connect and say nothing, or too much, keep nobody out for long.
+#[test]
+fn connections_and_heads_are_bounded() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let to = admin(&proxy);
+    let mut huge = TcpStream::connect(to).unwrap();
+    huge.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("GET /live HTTP/1.1\r\nHost: {to}\r\nX: {}\r\n\r\n", "y".repeat(100_000));
+    let _ = huge.write_all(head.as_bytes());
+    let mut answer = Vec::new();
+    let _ = huge.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());
+    let silent: Vec<_> = (0..70).map(|_| TcpStream::connect(to).unwrap()).collect();
+    let began = Instant::now();
+    let mut patient = TcpStream::connect(to).unwrap();
+    patient.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    patient
+        .write_all(format!("GET /live HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    patient.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(began.elapsed() >= Duration::from_secs(1), "it had to wait for a place");
+    drop(silent);
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
+}
