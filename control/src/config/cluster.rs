@@ -3,7 +3,7 @@
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table, is_name};
-use super::{Environment, address, balance, failures, health, host, later, retry, source, sticky};
+use super::{Environment, address, balance, failures, health, host, retry, source, sticky};
 use crate::health::{Check, Initial};
 use dataplane::limits;
 use dataplane::spec::{

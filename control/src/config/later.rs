@@ -1,6 +1,6 @@
 //! Keys that are known and reserved, and refused until their feature is built. Each section moves to its own file then.
 
-use super::keys::ReloadEffect::{NextExchange, Nothing};
+use super::keys::ReloadEffect::NextExchange;
 use super::keys::{Key, ReloadEffect, Section, Shape};
 
 const fn key(name: &'static str, form: &'static str, effect: ReloadEffect, doc: &'static str) -> Key {

@@ -17,6 +17,7 @@ pub mod clock;
 mod complete;
 mod enter;
 mod feed;
+mod fit;
 pub mod inherited;
 mod operations;
 mod pipe;

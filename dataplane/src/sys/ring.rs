@@ -4,18 +4,16 @@ use super::buf_ring::BufRing;
 use super::enter::{Entry as RingEntry, Wait};
 use super::operations::{Operation, Operations, Verb};
 use super::pipe::Pipes;
-use super::probe::{Features, Unusable, build, refused};
+use super::probe::{Features, Unusable};
 use super::scratch::Scratch;
 use super::starved::Starved;
-use super::{clock, socket, sqe};
+use super::{clock, fit, socket, sqe};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
     Address, Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Outcome, Pipe,
     Shutdown, SocketAddress, SocketOption, Token,
 };
-use crate::limits::{
-    RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_MEMORY_PAUSE, RING_MEMORY_WAIT, RING_SUBMISSION_ENTRIES,
-};
+use crate::limits::{RING_COMPLETION_ENTRIES, RING_SUBMISSION_ENTRIES};
 use io_uring::{IoUring, cqueue, squeue, types};
 use std::collections::VecDeque;
 use std::fmt;
@@ -89,27 +87,6 @@ impl fmt::Debug for Ring {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shard has not begun: nobody waits for its thread but its start"
-)]
-fn pause() {
-    std::thread::sleep(RING_MEMORY_PAUSE);
-}
-
-/// A ring of this size with its groups of buffers.
-fn assemble(features: &Features, sizes: &RingOptions) -> Result<(IoUring, [BufRing; 2]), Unusable> {
-    let uring = build(features, sizes.submission_entries, sizes.completion_entries)
-        .map_err(|error| refused("io_uring_setup", &error))?;
-    let groups = [BufRing::new(Class::Small), BufRing::new(Class::Large)];
-    for group in &groups {
-        group
-            .register(&uring.submitter())
-            .map_err(|errno| refused("io_uring_register", &std::io::Error::from_raw_os_error(errno.0)))?;
-    }
-    Ok((uring, groups))
-}
-
 /// The group that serves a class; tiny buffers are never received into.
 pub(super) fn group_of(class: Class) -> usize {
     usize::from(class == Class::Large)
@@ -118,26 +95,7 @@ pub(super) fn group_of(class: Class) -> usize {
 impl Ring {
     /// Makes the ring of the calling thread, of half the size and half again where memory is short.
     pub fn new(features: Features, options: RingOptions) -> Result<Self, Unusable> {
-        let is_short = |refused: &Unusable| matches!(refused, Unusable::NoMemory { .. });
-        let mut sizes = options;
-        let give_up = clock::now().mono.after(RING_MEMORY_WAIT);
-        let (uring, groups) = loop {
-            match assemble(&features, &sizes) {
-                Ok(made) => break made,
-                Err(refused) if !is_short(&refused) => return Err(refused),
-                Err(_) if sizes.submission_entries > RING_ENTRIES_MIN => {
-                    sizes.submission_entries /= 2;
-                    sizes.completion_entries = (sizes.completion_entries / 2).max(sizes.submission_entries);
-                }
-                // The kernel takes a while to give the memory of a ring back that is gone (io_ring_exit_work): one that was
-                // tried here, another shard's, or of the process before this one.
-                Err(_) if clock::now().mono < give_up => {
-                    pause();
-                    sizes = options;
-                }
-                Err(refused) => return Err(refused),
-            }
-        };
+        let (uring, groups) = fit::make(&features, options)?;
         // Nothing here needs the kernel's worker threads; if something does, one is enough to show it.
         let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
         let entry = RingEntry::new(&uring, features.no_iowait);
