@@ -19,7 +19,7 @@ pub struct Where {
     /// The running process's admin address: 127.0.0.1:9901 or unix:PATH [default: RINGWAY_ADMIN, or FILE's, or 127.0.0.1:9901]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<String>,
-    /// A configuration whose [admin] says the address
+    /// A configuration whose admin.address says it
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! The admin API: how commands, people and other programs ask the running process, and tell it.
 //!
 //! `server` accepts and bounds, `api` knows paths and who may ask what, `client` is the other end for our commands
-//! (`commands`). None of them touches the plane: a question goes as an [`Ask`] to control's loop, which alone has it, and
+//! (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop, which alone has it, and
 //! the answer comes back ready to send. A new path is a line in `api` and a variant here.
 
 mod api;
