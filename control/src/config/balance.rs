@@ -43,7 +43,7 @@ pub(super) static SECTION: Section = Section {
             "table",
             Shape::Word(&["maglev"], &[]),
             NextExchange,
-            "How a hash finds its endpoint: by a table of 65,537 slots, shared by weight. An endpoint that is down moves its \
+            "How a hash finds its endpoint: by a table of 65,537 slots (128 KiB), shared by weight. An endpoint that is down moves its \
              own keys only.",
         ),
         Key::new(

@@ -1,5 +1,6 @@
 //! The only counts that cross shards: per listener, cluster and endpoint. Exact: a limit is never exceeded, and is
-//! reached at saturation. Touched at most once per pick, acquire and release; all other statistics have one writer.
+//! reached at saturation. Touched at most once per pick, acquire and release (twice where a policy needs what runs at the
+//! whole cluster); all other statistics have one writer.
 //!
 //! Orderings are relaxed, because a count guards no other memory: what matters is that each change of one number is
 //! atomic. A cluster's version is raised after what it announces, and read before (release and acquire). One pair of numbers must be seen together: who frees a place looks for those who wait, and who waits looks

@@ -86,6 +86,7 @@ fn picking_an_endpoint() {
                 assert_eq!(state.pick(&tried, Hint::default()), Err(PickError::Full));
                 assert!(!picked.is_empty());
                 for id in picked.drain(..) {
+                    state.observe(id, 1_000_000, Mono(u64::from(round)));
                     state.end_request(id);
                     if state.park_link(id) {
                         state.unpark_link(id);

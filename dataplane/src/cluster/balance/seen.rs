@@ -7,18 +7,27 @@
 use super::endpoint_id;
 use crate::spec::EndpointId;
 
-/// Load for its weight first, then whose turn it is.
-type Rank = (u64, u64);
+/// Load for its weight in the upper half, whose turn it is in the lower.
+type Rank = u128;
 
 /// Of an endpoint that is not to be picked.
-const ASIDE: Rank = (u64::MAX, u64::MAX);
-/// One running request of an endpoint of weight 1, and one turn of it. Of weights up to 256, loads that differ stay
-/// different by far more than rounding.
-const UNIT: u64 = 1 << 24;
+const ASIDE: Rank = Rank::MAX;
+/// One running request of an endpoint of weight 1: as large as 2^32 of them allow, so that rounding by weights does not
+/// show.
+const REQUEST: u64 = 1 << 31;
+/// One turn of such an endpoint: so small that 2^48 of them can be counted.
+const TURN: u64 = 1 << 16;
+
+/// What one request, and one turn, of an endpoint count; 0 for one without weight.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    request: u64,
+    turn: u64,
+}
 
 #[derive(Debug)]
 pub(super) struct Seen {
-    weights: Box<[u32]>,
+    shares: Box<[Share]>,
     /// Of each endpoint; one more, which never wins, stands for the places behind the last.
     ranks: Box<[Rank]>,
     /// When each endpoint's turn is next.
@@ -36,14 +45,16 @@ impl Seen {
         let count = u16::try_from(weights.len()).unwrap_or(u16::MAX);
         let mut winners = vec![count; 2 * width];
         winners.iter_mut().skip(width).zip(0..count).for_each(|(winner, at)| *winner = at);
-        let offset = |at: usize, weight: u32| {
-            let turn = UNIT / u64::from(weight.max(1));
-            (first ^ at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % turn
+        let part = |whole: u64, weight: u32| whole.checked_div(u64::from(weight)).unwrap_or(0);
+        let share = |&weight: &u32| Share { request: part(REQUEST, weight), turn: part(TURN, weight) };
+        let shares: Box<[Share]> = weights.iter().map(share).collect();
+        let offset = |(at, share): (usize, &Share)| {
+            (first ^ at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % share.turn.max(1)
         };
         let mut seen = Self {
-            weights: weights.into(),
             ranks: vec![ASIDE; weights.len() + 1].into(),
-            turns: weights.iter().enumerate().map(|(at, &weight)| offset(at, weight)).collect(),
+            turns: shares.iter().enumerate().map(offset).collect(),
+            shares,
             winners: winners.into(),
             turn: 0,
         };
@@ -52,31 +63,32 @@ impl Seen {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.weights.len()
+        self.shares.len()
     }
 
-    fn load(&self, at: usize, running: u32) -> u64 {
-        u64::from(running) * UNIT / u64::from(self.weights[at].max(1))
+    fn rank(&self, at: usize, running: u32) -> Rank {
+        let load = u64::from(running) * self.shares[at].request;
+        (Rank::from(load) << 64) | Rank::from(self.turns[at])
     }
 
     /// The endpoint with the least load, if any may be picked.
     pub(super) fn least(&self) -> Option<EndpointId> {
         let at = *self.winners.get(1)?;
-        let (load, _) = *self.ranks.get(usize::from(at))?;
-        (load != ASIDE.0).then_some(EndpointId(at))
+        let rank = *self.ranks.get(usize::from(at))?;
+        (rank != ASIDE).then_some(EndpointId(at))
     }
 
     /// Whether so many running requests are more than the endpoint was last seen with.
     pub(super) fn is_more(&self, id: EndpointId, running: u32) -> bool {
         let at = usize::from(id.0);
-        at < self.len() && self.load(at, running) > self.ranks[at].0
+        at < self.len() && self.rank(at, running) >> 64 > self.ranks[at] >> 64
     }
 
     /// So many requests run on the endpoint. One without weight stays aside.
     pub(super) fn see(&mut self, id: EndpointId, running: u32) {
         let at = usize::from(id.0);
-        if at < self.len() && self.weights[at] > 0 {
-            self.set(at, (self.load(at, running), self.turns[at]));
+        if at < self.len() && self.shares[at].turn > 0 {
+            self.set(at, self.rank(at, running));
         }
     }
 
@@ -99,7 +111,7 @@ impl Seen {
         let at = usize::from(id.0);
         if at < self.len() {
             self.turn = self.turn.max(self.turns[at]);
-            self.turns[at] = self.turn + UNIT / u64::from(self.weights[at].max(1));
+            self.turns[at] = self.turn.saturating_add(self.shares[at].turn);
             self.see(id, running.saturating_add(1));
         }
     }
