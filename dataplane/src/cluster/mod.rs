@@ -307,7 +307,8 @@ impl ClusterState {
     }
     /// Whether a link to an endpoint may wait there for the next request: somebody might be sent on it.
     pub fn keeps_links(&self, id: EndpointId) -> bool {
-        self.usable.eligible(id).is_some_and(Eligible::takes_new)
+        let takes_new = self.usable.eligible(id).is_some_and(Eligible::takes_new);
+        takes_new || self.cluster.sticky.is_some() && self.keeps(id)
     }
 
     /// Whether a place is free. Looks at every endpoint: only for clusters at which somebody waits.

@@ -85,12 +85,12 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
         }
         Again::Never => Step::Refuse(facts.refusal()),
         Again::Elsewhere | Again::FreshLink => {
-            if again == Again::FreshLink {
-                // The link was stale, or its endpoint is dying: another one first, while there is one (threat B02).
-                x.fresh = true;
-                x.avoid = true;
-            }
-            if let Some(endpoint) = endpoint {
+            let stale = again == Again::FreshLink;
+            x.fresh |= stale;
+            // The link was stale, or its endpoint is dying: another one first, while there is one (threat B02). But whoever
+            // sticks to it would lose it for an idle link that was closed: a connect tells the two apart.
+            if let Some(endpoint) = endpoint.filter(|_| !stale || endpoint != x.hint.sticky) {
+                x.avoid |= stale;
                 x.tried.add(endpoint);
             }
             if loss.failure != Failure::Connect {

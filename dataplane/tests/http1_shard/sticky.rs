@@ -4,6 +4,7 @@ use crate::bed::{Answer, Bed, OK, origin_at, say, seconds, wait};
 use crate::message::Message;
 use dataplane::cluster::eligible::Admin;
 use dataplane::sim::Owner;
+use dataplane::sim::peers::Act;
 use dataplane::spec::{Cluster, Endpoint, EndpointId, HostPolicy, Sticky};
 
 /// What the cookie says of an endpoint.
@@ -164,6 +165,30 @@ fn an_endpoint_that_is_full_keeps_its_clients() {
     }
     bed.io.world.answer = Answer::Ok;
     assert_eq!(ask(&mut bed, &cookie(1)).0, 1);
+}
+
+/// The origin closes an idle link just as a request is sent on it. Its client stays: over a new link if the endpoint takes
+/// one, and goes to another if not.
+#[test]
+fn a_stale_link_does_not_cost_a_client_its_endpoint() {
+    for lives in [true, false] {
+        let mut bed = bed(1, |_| ());
+        let listener = bed.io.net.listen(origin_at(1), 1024, Owner::Actor(0));
+        assert_eq!(ask(&mut bed, &cookie(1)).0, 1);
+        bed.io.world.answer = Answer::Script(vec![Act::Reset]);
+        if !lives {
+            bed.io.net.close_listener(listener);
+        }
+        let get = format!("GET / HTTP/1.1\r\nHost: a\r\n{}Connection: close\r\n\r\n", cookie(1));
+        let client = bed.client([say(get)]);
+        bed.run_until("the link is lost", |bed| bed.stats.retries.get() > 0);
+        bed.io.world.answer = Answer::Ok;
+        bed.run_script(client);
+        let (at, answers) = (went(&bed), bed.responses(client));
+        assert_eq!((at == 1, answers[0].status()), (lives, 200));
+        let expected = (!lives).then(|| set(at));
+        assert_eq!(answers[0].field("set-cookie"), expected.as_deref());
+    }
 }
 
 /// A weight of 0 takes nothing, not even those who stick to it.
