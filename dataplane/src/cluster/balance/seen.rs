@@ -121,17 +121,20 @@ impl Seen {
             return;
         }
         self.ranks[at] = rank;
-        let mut node = (self.winners.len() / 2 + at) / 2;
-        while node > 0 {
-            let (left, right) = (self.winners[2 * node], self.winners[2 * node + 1]);
-            let wins = self.ranks[usize::from(left)] <= self.ranks[usize::from(right)];
-            let winner = if wins { left } else { right };
+        let changed = endpoint_id(at).0;
+        let (mut node, mut winner, mut best) = (self.winners.len() / 2 + at, changed, rank);
+        while node > 1 {
+            let other = self.winners[node ^ 1];
+            let rank = self.ranks[usize::from(other)];
+            if rank < best {
+                (winner, best) = (other, rank);
+            }
+            node /= 2;
             let before = std::mem::replace(&mut self.winners[node], winner);
-            if before == winner && usize::from(winner) != at {
+            if before == winner && winner != changed {
                 // It lost here before and lost again: nothing above knows of it.
                 return;
             }
-            node /= 2;
         }
     }
 }
