@@ -45,6 +45,8 @@ pub const POOL_SMALL: u32 = 16384;
 pub const POOL_LARGE: u32 = 1024;
 /// Share of a class kept for heads and sends already begun when receiving would empty it (invariant 18): one eighth.
 pub const POOL_RESERVE_DIVISOR: u32 = 8;
+/// Share of a class that must be free for what can be done without: bodies that are held to be sent again.
+pub const POOL_SPARE_DIVISOR: u32 = 2;
 /// Leases queued for one direction of one connection; the sender of the other side waits beyond that.
 pub const CHAIN_LEASES: usize = 4;
 /// Leases queued towards a slow side before the fast side is no longer read (back-pressure).

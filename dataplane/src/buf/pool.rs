@@ -4,7 +4,9 @@
 mod sight;
 
 use super::arena::{Arena, Class, Lease};
-use crate::limits::{LEASE_HEADROOM, POOL_LARGE, POOL_RESERVE_DIVISOR, POOL_SMALL, POOL_TINY};
+use crate::limits::{
+    LEASE_HEADROOM, POOL_LARGE, POOL_RESERVE_DIVISOR, POOL_SMALL, POOL_SPARE_DIVISOR, POOL_TINY,
+};
 #[cfg(feature = "sim")]
 pub use sight::Sight;
 
@@ -93,11 +95,11 @@ impl Pool {
         }
         None
     }
-    /// As [`Pool::take`], but not from the reserve (invariant 18): for what is good to have and can be done without.
+    /// As [`Pool::take`], but only while half of the class is free: for what is good to have and can be done without.
     pub fn take_spare(&mut self, class: Class) -> Option<Lease> {
         let shelf = self.shelf(class);
-        let reserve = shelf.place.len() / POOL_RESERVE_DIVISOR as usize;
-        if shelf.free.len() <= reserve { None } else { self.take(class) }
+        let scarce = shelf.free.len() <= shelf.place.len() / POOL_SPARE_DIVISOR as usize;
+        if scarce { None } else { self.take(class) }
     }
     /// Another lease with the bytes of `lease`, of the smallest class that holds them; `None` when all are out.
     pub fn copy(&mut self, lease: &Lease) -> Option<Lease> {
@@ -265,10 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_done_without_keeps_the_reserve() {
+    fn what_can_be_done_without_leaves_half() {
         let mut pool = pool();
         let leases: Vec<_> = (0..20).map_while(|_| pool.take_spare(Class::Small)).collect();
-        assert_eq!((leases.len(), pool.free(Class::Small)), (14, 2));
+        assert_eq!((leases.len(), pool.free(Class::Small)), (8, 8));
         leases.into_iter().for_each(|l| pool.give_back(l));
     }
 

@@ -222,7 +222,8 @@ pub fn on_connected(core: &mut Core, id: Id<Exchange>) {
 /// attempt is a breaker's trial, that decides it.
 pub fn on_head(core: &mut Core, id: Id<Exchange>) {
     let now = core.now();
-    let Some(x) = core.exchanges.get(id) else { return };
+    // One that was put aside, and is passed on after all, was told of when it came.
+    let Some(x) = core.exchanges.get(id).filter(|x| x.repeats < u8::MAX) else { return };
     let (Some(cluster), Some(endpoint), status) = (x.cluster, x.endpoint, x.response.status) else { return };
     let since = x.connected.filter(|_| !x.pooled).unwrap_or(x.attempt_since);
     if let Some(runtime) = core.cluster_mut(cluster) {

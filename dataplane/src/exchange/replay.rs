@@ -1,7 +1,7 @@
 //! A request's body, held so that it can be sent again: at most `[cluster.retry] replay_body` of an idempotent one.
 //!
-//! What is held is what was taken from the client, all of it or nothing. It lies in one lease, which is never taken from
-//! the pool's reserve, and goes as soon as an answer is passed on.
+//! What is held is what was taken from the client, all of it or nothing. It lies in one lease, which is taken only while
+//! half of its class is free, and goes as soon as an answer is passed on.
 
 use super::{Attempt, Exchange, beside, request};
 use crate::buf::{Class, Lease, Pool};
