@@ -42,11 +42,11 @@ use std::time::Duration;
 pub struct Shared {
     pub listeners: Vec<Option<Arc<SharedListener>>>,
     pub clusters: Vec<Option<Arc<SharedCluster>>>,
-    pub loads: SharedLoads,
+    pub loads: Arc<SharedLoads>,
     /// What happens to endpoints, for control.
     pub events: Arc<Events>,
     /// Of routes in maintenance, by `SwitchId`.
-    pub switches: Vec<Switch>,
+    pub switches: Vec<Arc<Switch>>,
 }
 
 impl Shared {
@@ -55,37 +55,88 @@ impl Shared {
         let events = Arc::new(Events::new());
         let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
         let cluster = |c: &Option<Arc<crate::spec::Cluster>>| {
-            let c = c.as_ref()?;
-            let shared = SharedCluster::of(c, snapshot.runtime.shards, Arc::clone(&events));
-            for endpoint in c.endpoints.iter().filter(|_| c.starts_down) {
-                shared.set_health(endpoint.id, Health::Down, Mono(0));
-            }
-            Some(Arc::new(shared))
+            c.as_ref().map(|c| shared_cluster(c, snapshot.runtime.shards, &events))
         };
-        let mut on = Vec::new();
-        for maintenance in snapshot.routes.iter().filter_map(|route| route.maintenance.as_ref()) {
-            let at = usize::from(maintenance.switch.0);
-            on.resize(on.len().max(at + 1), false);
-            on[at] |= maintenance.on;
-        }
         Self {
-            switches: on.into_iter().map(Switch::new).collect(),
+            switches: switches(snapshot),
             listeners: snapshot.listeners.iter().map(listener).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
-            loads: SharedLoads::new(snapshot.runtime.shards),
+            loads: Arc::new(SharedLoads::new(snapshot.runtime.shards)),
             events,
         }
     }
+}
+
+/// Fresh counters of a cluster.
+fn shared_cluster(c: &crate::spec::Cluster, shards: u16, events: &Arc<Events>) -> Arc<SharedCluster> {
+    let shared = SharedCluster::of(c, shards, Arc::clone(events));
+    for endpoint in c.endpoints.iter().filter(|_| c.starts_down) {
+        shared.set_health(endpoint.id, Health::Down, Mono(0));
+    }
+    Arc::new(shared)
+}
+
+/// The switches of a snapshot, as they are at its begin.
+fn switches(snapshot: &Snapshot) -> Vec<Arc<Switch>> {
+    let mut on = Vec::new();
+    for maintenance in snapshot.routes.iter().filter_map(|route| route.maintenance.as_ref()) {
+        let at = usize::from(maintenance.switch.0);
+        on.resize(on.len().max(at + 1), false);
+        on[at] |= maintenance.on;
+    }
+    on.into_iter().map(|on| Arc::new(Switch::new(on))).collect()
 }
 
 impl Shared {
     /// What a route does now: itself, or what it does in maintenance.
     pub fn in_force<'r>(&self, route: &'r Arc<Route>) -> &'r Arc<Route> {
         match &route.maintenance {
-            Some(it) if self.switches.get(usize::from(it.switch.0)).is_some_and(Switch::is_on) => &it.instead,
+            Some(it) if self.switches.get(usize::from(it.switch.0)).is_some_and(|switch| switch.is_on()) => &it.instead,
             _ => route,
         }
     }
+
+    /// Of `next`, which comes after `snapshot`: objects that both have go on with the same counters. An id is another's only
+    /// when nobody refers to its former owner; what was said of that one is forgotten.
+    #[must_use]
+    pub fn next(&self, snapshot: &Snapshot, next: &Snapshot) -> Self {
+        let cluster = |c: &Arc<crate::spec::Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
+        let new_switches = switches(next).into_iter().skip(self.switches.len());
+        let shared = Self {
+            listeners: go_on(&self.listeners, &next.listeners, |_| Arc::new(SharedListener::new())),
+            clusters: go_on(&self.clusters, &next.clusters, cluster),
+            loads: Arc::clone(&self.loads),
+            events: Arc::clone(&self.events),
+            switches: self.switches.iter().cloned().chain(new_switches).collect(),
+        };
+        for cluster in next.clusters.iter().flatten() {
+            let before = snapshot.cluster(cluster.id);
+            let Some(Some(numbers)) = shared.clusters.get(usize::from(cluster.id.0)) else { continue };
+            if before.is_some_and(|before| Arc::ptr_eq(before, cluster)) {
+                continue;
+            }
+            let health = if cluster.starts_down { Health::Down } else { Health::Up };
+            numbers.grow(cluster.endpoints.len());
+            for endpoint in cluster.present() {
+                let before = before.and_then(|before| before.endpoints.get(usize::from(endpoint.id.0)));
+                if before.is_none_or(|before| before.gone && before.address != endpoint.address) {
+                    numbers.renew(endpoint.id, health);
+                }
+            }
+        }
+        shared
+    }
+}
+
+/// What there is by id, and what comes to it; what is gone stays, for what may be left of it.
+fn go_on<T, S>(
+    there: &[Option<Arc<T>>],
+    next: &[Option<S>],
+    make: impl Fn(&S) -> Arc<T>,
+) -> Vec<Option<Arc<T>>> {
+    let old = |at: usize| there.get(at).cloned().flatten();
+    let new = |at: usize| next.get(at)?.as_ref().map(&make);
+    (0..there.len().max(next.len())).map(|at| old(at).or_else(|| new(at))).collect()
 }
 
 /// One cluster as this shard runs it: its balancer, and its idle links by endpoint.
@@ -98,6 +149,37 @@ pub struct ClusterRuntime {
     pub budget: Option<Budget>,
     /// When its hedges begin.
     pub hedge: Option<HedgeDelay>,
+}
+
+impl ClusterRuntime {
+    /// At one shard of so many.
+    pub fn new(
+        spec: Arc<crate::spec::Cluster>,
+        shared: Arc<SharedCluster>,
+        (shard, shards): (u16, u16),
+        seed: u64,
+    ) -> Self {
+        let idle = vec![IdleList::default(); spec.endpoints.len()];
+        let (budget, hedge) = second_attempts(&spec, shards);
+        let state = ClusterState::new(spec, shared, shard, seed);
+        Self { state, idle, queue: WaitList::default(), budget, hedge }
+    }
+
+    /// Goes on by another specification, whose endpoints have the ids that they had.
+    pub fn change(&mut self, spec: Arc<crate::spec::Cluster>, shards: u16, now: Mono) {
+        let endpoints = self.idle.len().max(spec.endpoints.len());
+        self.idle.resize(endpoints, IdleList::default());
+        if spec.retry != self.state.spec().retry {
+            (self.budget, self.hedge) = second_attempts(&spec, shards);
+        }
+        self.state.change(spec, now);
+    }
+}
+
+fn second_attempts(spec: &crate::spec::Cluster, shards: u16) -> (Option<Budget>, Option<HedgeDelay>) {
+    let retry = spec.retry.as_ref();
+    let budget = retry.map(|r| Budget::new(r.budget_percent, r.budget_minimum, shards));
+    (budget, retry.and_then(|r| r.hedge_after).map(HedgeDelay::new))
 }
 
 /// The text of the current second for Date fields (RFC 9110 5.6.7), written anew once a second.
@@ -146,6 +228,8 @@ pub struct Scratch {
 
 pub struct Core {
     pub shard: u16,
+    /// Of the balancers' random draws.
+    pub seed: u64,
     pub clock: Clock,
     pub date: Date,
     pub snapshot: Arc<Snapshot>,
@@ -226,17 +310,13 @@ impl Core {
         let conns_max = conns_max.saturating_add(conns_max / 8).saturating_add(1024).min(1 << 24);
         let cluster = |(index, spec): (usize, &Option<Arc<crate::spec::Cluster>>)| {
             let (spec, shared) = (spec.as_ref()?, shared.clusters.get(index)?.as_ref()?);
-            let state = ClusterState::new(spec.clone(), shared.clone(), shard, seed);
-            let idle = vec![IdleList::default(); spec.endpoints.len()];
-            let retry = spec.retry.as_ref();
-            let budget =
-                retry.map(|r| Budget::new(r.budget_percent, r.budget_minimum, snapshot.runtime.shards));
-            let hedge = retry.and_then(|r| r.hedge_after).map(HedgeDelay::new);
-            Some(ClusterRuntime { idle, queue: WaitList::default(), state, budget, hedge })
+            let at = (shard, snapshot.runtime.shards);
+            Some(ClusterRuntime::new(spec.clone(), shared.clone(), at, seed))
         };
         let clusters: Vec<_> = snapshot.clusters.iter().enumerate().map(cluster).collect();
         Self {
             shard,
+            seed,
             clock,
             date: Date::default(),
             routes,

@@ -341,6 +341,36 @@ pub const QUEUE_TIMEOUT: Bound<Duration> = bound(ms(0), secs(5), MAX_WAIT);
 pub const POOL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(1), secs(30), MAX_WAIT);
 pub const DRAIN_TIMEOUT: Bound<Duration> = bound(ms(0), secs(30), MAX_WAIT);
 
+// --- endpoints by name and by file (control's discovery) --------------------------------------------------------
+
+/// Host names and services of one configuration: each costs a question per TTL.
+pub const NAMES_MAX: usize = 4096;
+/// Addresses taken of one name, all of its services' targets included; the rest of a longer answer is left out, with a warning.
+pub const NAME_ADDRESSES: usize = 256;
+/// Targets taken of one service (SRV).
+pub const NAME_TARGETS: usize = 64;
+/// Names that are asked for at once.
+pub const NAMES_AT_ONCE: usize = 64;
+/// Time between two questions for a name that was answered: the answer's TTL, within these.
+pub const NAME_TTL: Bound<Duration> = bound(secs(1), secs(1), secs(300));
+/// The pause after a question that was not answered, doubled each time up to the second.
+pub const NAME_RETRY: Duration = secs(1);
+pub const NAME_RETRY_MAX: Duration = secs(60);
+/// For one question to one resolver, which is put twice.
+pub const NAME_TIMEOUT: Duration = secs(2);
+/// For all of what a name's answer takes: addresses of both families, and of a service's targets.
+pub const NAME_ANSWER: Duration = secs(15);
+/// How long the start waits for the names that are not answered yet, before it serves without them.
+pub const NAMES_AT_START: Duration = secs(2);
+/// Resolvers that a configuration may name.
+pub const RESOLVERS_MAX: usize = 8;
+/// A file of endpoints, bytes.
+pub const ENDPOINTS_FILE_BYTES: u64 = 1 << 20;
+/// Between two looks at a file of endpoints.
+pub const ENDPOINTS_FILE_LOOK: Duration = secs(1);
+/// An id of an endpoint that is gone is not given anew before this: what it answered last is still written to the access log.
+pub const ENDPOINT_REST: Duration = secs(10);
+
 // --- the configuration's size ---------------------------------------------------------------------------------
 
 pub const SHARDS: Bound<u64> = bound(1, 1, 1024);

@@ -3,6 +3,7 @@
 pub mod conditions;
 mod lent;
 mod listening;
+pub mod swap;
 
 use crate::buf::PoolSize;
 use crate::cluster::shared::SharedEndpoint;
@@ -12,6 +13,7 @@ use crate::io::{Address, Errno, Fd, Io, Kind, Token};
 use crate::limits;
 use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
+use crate::shard::swap::Swap;
 use crate::shard::{Shard, Turn};
 use crate::spec::{ClusterId, EndpointId, ListenerId, Snapshot, SwitchId};
 use crate::stats::access_log::{self, LogReader};
@@ -23,13 +25,14 @@ pub use crate::sys::{Features, Unusable};
 use conditions::Watched;
 pub use lent::{link_socket, private_listener};
 use listening::{Listening, Sockets};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use swap::Switching;
 
 /// What the plane tells control.
 #[derive(Debug)]
@@ -107,7 +110,10 @@ pub fn probe() -> Result<Features, Unusable> {
 
 /// The running shards.
 pub struct Plane {
-    shared: Arc<Shared>,
+    /// What the shards run, or are about to.
+    present: RefCell<Swap>,
+    /// Swaps so far.
+    swaps: Cell<u64>,
     bound: Vec<Bound>,
     /// Files of unix sockets, until nothing more is accepted. Control is one thread, as with the mailboxes.
     files: RefCell<Vec<SocketFile>>,
@@ -115,7 +121,6 @@ pub struct Plane {
     log_readers: Vec<LogReader>,
     /// Who has not been told yet to look at which cluster, because its mailbox was full.
     untold: RefCell<BTreeSet<(ClusterId, usize)>>,
-    snapshot: Arc<Snapshot>,
     watched: RefCell<Vec<Watched>>,
 }
 
@@ -130,6 +135,7 @@ struct Running {
     /// Control is one thread; the cell spares its callers a `mut`.
     commands: RefCell<Sender<Command>>,
     stats: Arc<Stats>,
+    switching: RefCell<Switching>,
 }
 
 impl Plane {
@@ -140,15 +146,7 @@ impl Plane {
         notify: impl Fn(PlaneEvent) + Send + Clone + 'static,
     ) -> Result<Self, StartError> {
         let features = sys::probe().map_err(|why| StartError::Machine(why.to_string()))?;
-        if let Some(cluster) = snapshot.clusters.iter().flatten().find(|c| c.source_addresses.ports.is_some())
-            && !socket::has_local_ports()
-        {
-            let name = &cluster.name;
-            return Err(StartError::Machine(format!(
-                "cluster {name} has `source_ports`, for which this kernel is too old: they need Linux 6.3 \
-                 (IP_LOCAL_PORT_RANGE); leave them out and set net.ipv4.ip_local_port_range instead"
-            )));
-        }
+        check_kernel(&snapshot)?;
         let count = snapshot.runtime.shards.max(1);
         let Listening { sockets, bound, files } = listening::open(&snapshot, count)?;
         let routes = Arc::new(RouteTable::of(&snapshot));
@@ -163,6 +161,7 @@ impl Plane {
             let stats = Arc::new(Stats::default());
             let event = socket::event().map_err(|errno| StartError::Machine(format!("eventfd: {errno}")))?;
             let (sender, receiver) = mailbox(limits::MAILBOX_COMMANDS, move || socket::signal_event(event));
+            let (returns, returned) = rtrb::RingBuffer::new(1);
             let setup = Setup {
                 shard,
                 snapshot: snapshot.clone(),
@@ -182,6 +181,7 @@ impl Plane {
                 cpu: cpus[usize::from(shard) % cpus.len()],
                 features,
                 commands: receiver,
+                returns,
                 event,
                 rings,
             };
@@ -193,7 +193,8 @@ impl Plane {
                     notify(PlaneEvent::ShardEnded { shard, how });
                 })
                 .map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
-            shards.push(Running { thread, commands: RefCell::new(sender), stats });
+            let switching = RefCell::new(Switching::new(returned));
+            shards.push(Running { thread, commands: RefCell::new(sender), stats, switching });
             log_readers.push(reader);
         }
         drop(ready);
@@ -206,7 +207,8 @@ impl Plane {
         let watched = clusters.filter_map(|(spec, shared)| Watched::new(spec.as_ref()?, shared.as_ref()?));
         let watched = RefCell::new(watched.collect());
         let (files, untold) = (RefCell::new(files), RefCell::default());
-        Ok(Self { shared, bound, files, shards, log_readers, untold, snapshot, watched })
+        let present = RefCell::new(Swap { snapshot, routes, shared });
+        Ok(Self { present, swaps: Cell::new(0), bound, files, shards, log_readers, untold, watched })
     }
 
     /// One entry for each bound address.
@@ -223,8 +225,8 @@ impl Plane {
     }
     /// Links open to an endpoint, idle ones included, over all shards; each holds a local port.
     pub fn open_links(&self, cluster: ClusterId, endpoint: EndpointId) -> u32 {
-        let shared = self.shared.clusters.get(usize::from(cluster.0)).and_then(Option::as_ref);
-        shared.and_then(|shared| shared.endpoint(endpoint)).map_or(0, SharedEndpoint::open_links)
+        let shared = self.shared_cluster(cluster);
+        shared.and_then(|shared| shared.endpoint(endpoint).map(SharedEndpoint::open_links)).unwrap_or(0)
     }
     /// Turns of each shard's loop so far, for the watchdog.
     pub fn turns(&self) -> Vec<u64> {
@@ -233,16 +235,16 @@ impl Plane {
     /// Every shard stops accepting, finishes what runs within `within`, and ends.
     pub fn drain(&self, within: Duration) {
         self.files.borrow_mut().clear();
-        self.tell(Command::Drain { within });
+        self.tell(|| Command::Drain { within });
     }
     /// Every shard closes what it has and ends.
     pub fn stop(&self) {
         self.files.borrow_mut().clear();
-        self.tell(Command::Stop);
+        self.tell(|| Command::Stop);
     }
     /// Turns a switch of the snapshot's; every request from now on follows. One that does not exist is not turned.
     pub fn set_switch(&self, switch: SwitchId, on: bool) {
-        if let Some(switch) = self.shared.switches.get(usize::from(switch.0)) {
+        if let Some(switch) = self.present.borrow().shared.switches.get(usize::from(switch.0)) {
             switch.set(on);
         }
     }
@@ -257,10 +259,10 @@ impl Plane {
             let _ = first.commands.borrow_mut().send(Command::Inject(failure));
         }
     }
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: impl Fn() -> Command) {
         for shard in &self.shards {
             // A full mailbox is a shard that is stuck: the watchdog ends the process.
-            let _ = shard.commands.borrow_mut().send(command);
+            let _ = shard.commands.borrow_mut().send(command());
         }
     }
     /// Waits for every shard's thread to end.
@@ -269,6 +271,21 @@ impl Plane {
             // A panic was reported through `notify` already.
             let _ = shard.thread.join();
         }
+    }
+}
+
+/// What a configuration asks of the kernel and not every kernel has.
+fn check_kernel(snapshot: &Snapshot) -> Result<(), StartError> {
+    let asks = snapshot.clusters.iter().flatten().find(|c| c.source_addresses.ports.is_some());
+    match asks {
+        Some(cluster) if !socket::has_local_ports() => {
+            let name = &cluster.name;
+            Err(StartError::Machine(format!(
+                "cluster {name} has `source_ports`, for which this kernel is too old: they need Linux 6.3 \
+                 (IP_LOCAL_PORT_RANGE); leave them out and set net.ipv4.ip_local_port_range instead"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -295,6 +312,7 @@ struct Start {
     cpu: usize,
     features: Features,
     commands: Receiver<Command>,
+    returns: rtrb::Producer<Box<Swap>>,
     event: Fd,
     /// Tells the rings of all shards, or closes because one has none.
     rings: mpsc::Receiver<Arc<[Fd]>>,
@@ -307,7 +325,7 @@ fn run(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
 }
 
 fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
-    let Start { setup, sockets, cpu, features, commands, event, rings } = start;
+    let Start { setup, sockets, cpu, features, commands, returns, event, rings } = start;
     let number = setup.shard;
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
@@ -330,6 +348,7 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     };
     ring.connect_shards(rings);
     shard.listen_to(&mut ring, commands, event);
+    shard.return_to(returns);
     // What is queued now is submitted by the first turn; the sockets listen already.
     shard.start(&mut ring);
     let how = loop {

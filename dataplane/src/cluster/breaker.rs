@@ -45,6 +45,12 @@ impl SharedBreaker {
         Self { word: AtomicU64::new(CLOSED), failures: AtomicU32::new(0) }
     }
 
+    /// Another endpoint's from now on: closed.
+    pub(super) fn renew(&self) {
+        self.word.store(CLOSED, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
     /// What it is now, and until when it stays so by itself.
     pub(super) fn at(&self, rules: &CircuitBreaker, now: Mono) -> (Breaker, Mono) {
         Self::read(self.word.load(Ordering::Relaxed), rules, now)

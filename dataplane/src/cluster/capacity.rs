@@ -79,7 +79,7 @@ impl Capacity {
     /// Of `cluster` in IPv4 or IPv6; `None` if it has no endpoint there. Another cluster with the same source addresses
     /// and destinations shares these ports.
     pub fn of(cluster: &Cluster, v6: bool, ports: &LocalPorts) -> Option<Self> {
-        let there = cluster.endpoints.iter().filter_map(|e| e.address.as_ip()).filter(|a| a.is_v6() == v6);
+        let there = cluster.present().filter_map(|e| e.address.as_ip()).filter(|a| a.is_v6() == v6);
         let destinations = there.map(|address| (address.ip(), address.port())).collect::<BTreeSet<_>>().len();
         let addresses = count_addresses(&cluster.source_addresses, v6).max(1);
         let destinations = u64::try_from(destinations).unwrap_or(u64::MAX);

@@ -28,6 +28,14 @@ impl SharedCluster {
         self.changed();
         self.events.push(Event { cluster: self.id, endpoint, what, at });
     }
+    /// Forgets what was known of an endpoint whose id another has now, which begins with `health`. Nobody may refer to the
+    /// former any more.
+    pub fn renew(&self, id: EndpointId, health: Health) {
+        if let Some(condition) = self.condition_of(id) {
+            condition.renew(&self.ejected.0, health);
+            self.changed();
+        }
+    }
     fn condition_of(&self, id: EndpointId) -> Option<&SharedCondition> {
         self.endpoint(id).map(|endpoint| &endpoint.condition)
     }

@@ -3,6 +3,7 @@
 use super::breaker::SharedBreaker;
 use super::eligible::{Admin, Breaker, Eligible, Health, eligible};
 use super::outlier::SharedEjection;
+use super::shared::Count;
 use crate::io::Mono;
 use crate::spec::Cluster;
 use crate::sync::{AtomicU32, Ordering};
@@ -45,6 +46,13 @@ impl SharedCondition {
     /// Ready and up.
     pub(super) fn new() -> Self {
         Self { told: AtomicU32::new(0), ejection: SharedEjection::new(), breaker: SharedBreaker::new() }
+    }
+    /// Another endpoint's from now on.
+    pub(super) fn renew(&self, ejected: &Count, health: Health) {
+        self.set_admin(Admin::Ready);
+        self.set_health(health);
+        self.ejection.renew(ejected);
+        self.breaker.renew();
     }
     /// Sets what the operator says; false if it said so before.
     pub(super) fn set_admin(&self, admin: Admin) -> bool {

@@ -14,10 +14,12 @@ pub mod delay;
 pub mod eligible;
 pub mod events;
 pub mod exhausted;
+mod grown;
 mod hint;
 pub mod outcome;
 pub mod outlier;
 pub mod retry;
+pub mod roster;
 pub mod shared;
 pub mod switch;
 mod trial;
@@ -105,6 +107,8 @@ pub enum Room {
 #[derive(Debug)]
 pub struct ClusterState {
     shard: u16,
+    /// Of its balancer's random draws.
+    seed: u64,
     cluster: Arc<Cluster>,
     shared: Arc<SharedCluster>,
     balancer: Box<dyn Balancer>,
@@ -128,7 +132,30 @@ impl ClusterState {
         let usable = Usable::new(&cluster, &shared, Mono(0));
         balancer.on_usable_changed(&cluster, &usable);
         let idle = vec![0; cluster.endpoints.len()].into();
-        Self { shard, cluster, shared, balancer, usable, trials: Vec::new(), idle }
+        Self { shard, seed, cluster, shared, balancer, usable, trials: Vec::new(), idle }
+    }
+
+    /// Goes on by another specification. Endpoints that both have keep their ids, and with them what is open and running;
+    /// the shared part has room for those that came.
+    pub fn change(&mut self, cluster: Arc<Cluster>, now: Mono) {
+        if cluster.balance == self.cluster.balance {
+            self.balancer.on_endpoints_changed(&cluster);
+        } else {
+            let policy = policy(cluster.balance).unwrap_or(&POLICIES[0]);
+            self.balancer = (policy.build)(&cluster, self.seed);
+        }
+        self.usable = Usable::new(&cluster, &self.shared, now);
+        self.balancer.on_usable_changed(&cluster, &self.usable);
+        let idle = self.idle.iter().copied().chain(std::iter::repeat(0));
+        // As long as ever: there may be idle links to those behind the last, until they are closed.
+        self.idle = idle.take(self.idle.len().max(cluster.endpoints.len())).collect();
+        self.cluster = cluster;
+        // Limits may have come, and with them those who ask for idle links.
+        for (id, idle) in (0u16..).map(EndpointId).zip(&self.idle) {
+            if *idle > 0 {
+                self.tell_idle(id, true);
+            }
+        }
     }
 
     pub fn spec(&self) -> &Arc<Cluster> {
@@ -307,8 +334,9 @@ impl ClusterState {
     }
     /// Whether a link to an endpoint may wait there for the next request: somebody might be sent on it.
     pub fn keeps_links(&self, id: EndpointId) -> bool {
+        let is_there = self.endpoint(id).is_some_and(|endpoint| !endpoint.gone);
         let takes_new = self.usable.eligible(id).is_some_and(Eligible::takes_new);
-        takes_new || self.cluster.sticky.is_some() && self.keeps(id)
+        is_there && (takes_new || self.cluster.sticky.is_some() && self.keeps(id))
     }
 
     /// Whether a place is free. Looks at every endpoint: only for clusters at which somebody waits.

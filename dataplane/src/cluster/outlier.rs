@@ -43,6 +43,16 @@ impl SharedEjection {
         }
     }
 
+    /// Another endpoint's from now on.
+    pub(super) fn renew(&self, ejected: &Count) {
+        if self.until.swap(0, Ordering::Relaxed) != 0 {
+            ejected.give_back();
+        }
+        self.failures.store(0, Ordering::Relaxed);
+        self.times.store(0, Ordering::Relaxed);
+        self.back_since.store(0, Ordering::Relaxed);
+    }
+
     /// Until when it is ejected; `None` if it is not.
     pub(super) fn until(&self, now: Mono) -> Option<Mono> {
         Some(Mono(self.until.load(Ordering::Relaxed))).filter(|until| now < *until)
@@ -144,6 +154,12 @@ impl RateWatch {
     /// Of so many endpoints, from now on.
     pub fn new(endpoints: usize) -> Self {
         Self { past: vec![[Tally::default(); STEPS]; endpoints].into(), at: 0, next_step: Mono(0) }
+    }
+    /// Watches so many endpoints from now on; of those that come, what was counted before is not held against them.
+    pub fn grow(&mut self, endpoints: usize, tally: impl Fn(EndpointId) -> Tally) {
+        let known = self.past.iter().copied();
+        let new = (0u16..).map(|id| [tally(EndpointId(id)); STEPS]).skip(self.past.len());
+        self.past = known.chain(new).take(endpoints.max(self.past.len())).collect();
     }
     /// When the window slides next.
     pub fn next_step(&self) -> Mono {

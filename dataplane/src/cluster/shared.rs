@@ -10,6 +10,7 @@
 use super::breaker::SharedBreaker;
 use super::condition::SharedCondition;
 use super::events::Events;
+use super::grown::Grown;
 use crate::spec::{Cluster, ClusterId, EndpointId};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
 use std::sync::Arc;
@@ -188,11 +189,16 @@ pub struct SharedCluster {
     running: Padded<Count>,
     idle_links: Padded<Count>,
     queue: Padded<SharedQueue>,
-    endpoints: Box<[Padded<SharedEndpoint>]>,
+    endpoints: Grown<Padded<SharedEndpoint>>,
+    shards: u16,
 }
 
 /// By endpoint: requests that ended, and how many of them failed.
-pub(super) type Tallies = Box<[[AtomicU64; 2]]>;
+pub(super) type Tallies = Grown<[AtomicU64; 2]>;
+
+fn tally(_: usize) -> [AtomicU64; 2] {
+    [AtomicU64::new(0), AtomicU64::new(0)]
+}
 
 /// Those who wait for a place at a cluster.
 #[derive(Debug)]
@@ -220,8 +226,7 @@ impl SharedCluster {
     /// Of `spec`, which tells `events` what happens.
     pub fn of(spec: &Cluster, shards: u16, events: Arc<Events>) -> Self {
         let watches = spec.outlier.is_some_and(|rules| rules.failure_rate.is_some());
-        let tally = |_| [AtomicU64::new(0), AtomicU64::new(0)];
-        let of_shard = |_| Padded((0..spec.endpoints.len()).map(tally).collect());
+        let of_shard = |_| Padded(Grown::new(spec.endpoints.len(), tally));
         Self {
             id: spec.id,
             events,
@@ -231,14 +236,6 @@ impl SharedCluster {
     }
     /// Of a cluster of so many endpoints that no rules hold for, and of which nobody is told anything.
     pub fn new(endpoints: usize, shards: u16) -> Self {
-        let endpoint = |_| {
-            Padded(SharedEndpoint {
-                open_links: Count::new(),
-                running_requests: Count::new(),
-                idle: ShardSet::new(shards),
-                condition: SharedCondition::new(),
-            })
-        };
         Self {
             id: ClusterId(0),
             events: Arc::new(Events::with_slots(2)),
@@ -256,12 +253,23 @@ impl SharedCluster {
                 shards: ShardSet::new(shards),
                 last: AtomicU32::new(u32::from(shards.saturating_sub(1))),
             }),
-            endpoints: (0..endpoints).map(endpoint).collect(),
+            endpoints: Grown::new(endpoints, |_| Padded(SharedEndpoint::new(shards))),
+            shards,
         }
     }
 
     pub fn endpoint(&self, id: EndpointId) -> Option<&SharedEndpoint> {
         self.endpoints.get(usize::from(id.0)).map(|padded| &padded.0)
+    }
+    /// Makes room for endpoints of ids below `endpoints`; those that are there keep all their numbers. By control alone,
+    /// before a shard is told of them.
+    pub fn grow(&self, endpoints: usize) {
+        self.endpoints.grow(endpoints, |_| Padded(SharedEndpoint::new(self.shards)));
+        self.tallies.iter().for_each(|tallies| tallies.0.grow(endpoints, tally));
+    }
+    /// Every endpoint that there is room for; one that no cluster has an endpoint for counts nothing.
+    pub fn endpoints(&self) -> impl Iterator<Item = &SharedEndpoint> {
+        self.endpoints.iter().map(|padded| &padded.0)
     }
     /// The next pick's number: all shards together count 0, 1, 2, ….
     pub fn take_pick_ticket(&self) -> u64 {
@@ -358,6 +366,14 @@ impl SharedCluster {
 }
 
 impl SharedEndpoint {
+    fn new(shards: u16) -> Self {
+        Self {
+            open_links: Count::new(),
+            running_requests: Count::new(),
+            idle: ShardSet::new(shards),
+            condition: SharedCondition::new(),
+        }
+    }
     /// Counts a link in (from the start of its connect to its close), unless `limit` are open.
     pub fn try_open_link(&self, limit: u32) -> bool {
         self.open_links.try_take(limit)

@@ -169,7 +169,7 @@ impl fmt::Debug for UnixName {
 }
 
 /// Where a socket is to be bound or connected.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     Ip(SocketAddress),
     Unix(Arc<UnixName>),

@@ -107,12 +107,9 @@ pub fn close_oldest_to(core: &mut Core, io: &mut impl Io, cluster: ClusterId, en
 
 /// Closes the idle links of a cluster to which no request may be sent now.
 pub fn close_unwanted(core: &mut Core, io: &mut impl Io, cluster: ClusterId) {
-    for endpoint in (0u16..).map(EndpointId) {
-        let Some(runtime) = core.cluster_mut(cluster) else { return };
-        if runtime.state.endpoint(endpoint).is_none() {
-            return;
-        }
-        if !runtime.state.keeps_links(endpoint) {
+    let endpoints = core.cluster_mut(cluster).map_or(0, |runtime| runtime.idle.len());
+    for endpoint in (0u16..).take(endpoints).map(EndpointId) {
+        if core.cluster_mut(cluster).is_some_and(|runtime| !runtime.state.keeps_links(endpoint)) {
             while close_oldest_to(core, io, cluster, endpoint) {}
         }
     }

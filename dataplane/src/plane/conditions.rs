@@ -46,6 +46,15 @@ impl Watched {
             rates: rates.then(|| RateWatch::new(spec.endpoints.len())),
         })
     }
+    /// The cluster has another specification.
+    fn follow(&mut self, spec: &Arc<Cluster>) {
+        if !Arc::ptr_eq(&self.spec, spec) {
+            self.spec = Arc::clone(spec);
+            if let Some(rates) = &mut self.rates {
+                rates.grow(spec.endpoints.len(), |id| self.shared.tallied(id));
+            }
+        }
+    }
     /// Does what is due, and says whether shards have to look at the cluster.
     fn tick(&mut self, now: Mono) -> bool {
         let Self { spec, shared, told, rates } = self;
@@ -62,8 +71,11 @@ impl Watched {
 }
 
 impl Plane {
-    fn shared_cluster(&self, cluster: ClusterId) -> Option<&SharedCluster> {
-        self.shared.clusters.get(usize::from(cluster.0))?.as_deref()
+    fn spec(&self, cluster: ClusterId) -> Option<Arc<Cluster>> {
+        self.present.borrow().snapshot.cluster(cluster).cloned()
+    }
+    pub(super) fn shared_cluster(&self, cluster: ClusterId) -> Option<Arc<SharedCluster>> {
+        self.present.borrow().shared.clusters.get(usize::from(cluster.0))?.clone()
     }
 
     /// Says what the operator wants of an endpoint: every pick from now on obeys. False if there is no such endpoint or it was
@@ -82,9 +94,9 @@ impl Plane {
     }
     /// What is known of an endpoint; none if there is no such endpoint.
     pub fn endpoint_status(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<EndpointStatus> {
-        let (now, spec) = (clock::now().mono, self.snapshot.cluster(cluster)?);
+        let (now, spec) = (clock::now().mono, self.spec(cluster)?);
         let shared = self.shared_cluster(cluster)?;
-        let condition = shared.condition(spec, endpoint, now)?;
+        let condition = shared.condition(&spec, endpoint, now)?;
         let until = shared.ejected_until(endpoint, now);
         let counts = shared.endpoint(endpoint)?;
         Some(EndpointStatus {
@@ -96,12 +108,12 @@ impl Plane {
     }
     /// What a cluster's own circuit breaker is; closed where it has none.
     pub fn cluster_breaker(&self, cluster: ClusterId) -> Breaker {
-        let both = self.snapshot.cluster(cluster).zip(self.shared_cluster(cluster));
-        both.map_or(Breaker::Closed, |(spec, shared)| shared.breaker(spec, clock::now().mono).0)
+        let both = self.spec(cluster).zip(self.shared_cluster(cluster));
+        both.map_or(Breaker::Closed, |(spec, shared)| shared.breaker(&spec, clock::now().mono).0)
     }
     /// Those who wait for a place at a cluster, over all shards.
     pub fn waiters(&self, cluster: ClusterId) -> u32 {
-        self.shared_cluster(cluster).map_or(0, SharedCluster::waiters)
+        self.shared_cluster(cluster).map_or(0, |shared| shared.waiters())
     }
 
     /// Hands over what happened to endpoints, oldest first, after doing what time and the rates of failures ask for; then
@@ -114,17 +126,27 @@ impl Plane {
             }
         }
         self.tell_untold();
-        while let Some(event) = self.shared.events.pop() {
+        let events = Arc::clone(&self.present.borrow().shared.events);
+        while let Some(event) = events.pop() {
             each(event);
         }
     }
     /// Events that were lost since the start, because control did not come to read them.
     pub fn lost_events(&self) -> u64 {
-        self.shared.events.lost()
+        self.present.borrow().shared.events.lost()
     }
     /// Events of each kind since the start, by name.
     pub fn event_counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        What::NAMES.into_iter().zip(self.shared.events.counts())
+        What::NAMES.into_iter().zip(self.present.borrow().shared.events.counts())
+    }
+
+    /// Watches the clusters as they are now.
+    pub(super) fn follow_watched(&self) {
+        for watched in self.watched.borrow_mut().iter_mut() {
+            if let Some(spec) = self.spec(watched.spec.id) {
+                watched.follow(&spec);
+            }
+        }
     }
 
     /// Tells every shard to look at the links and waiters of a cluster if something changed there; says whether it did.

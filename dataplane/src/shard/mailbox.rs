@@ -12,13 +12,14 @@ use queue::{Consumer, Producer, PushError, RingBuffer};
 #[cfg(not(loom))]
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use super::swap::Swap;
 use crate::spec::ClusterId;
 use crate::sync::{Arc, AtomicBool, Ordering, Padded, fence};
 use std::fmt;
 use std::time::Duration;
 
 /// What control asks of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Command {
     /// Stop accepting, finish what runs, then stop; what still runs after `within` is cut.
     Drain { within: Duration },
@@ -26,6 +27,8 @@ pub enum Command {
     Stop,
     /// The condition of an endpoint of this cluster changed. Picks see it anyhow; this is for links and requests that wait.
     Look { cluster: ClusterId },
+    /// Go over to another configuration, and give back what was.
+    Swap(Box<Swap>),
     /// Fail on purpose, for the test that a shard's death is the process's.
     Inject(Failure),
 }
@@ -126,7 +129,7 @@ mod tests {
         let (mut sender, mut receiver) = mailbox(4, move || woken.send(()).unwrap());
         sender.send(Command::Stop).unwrap();
         assert!(!receiver.fall_asleep(), "a command is there");
-        assert_eq!(receiver.receive(), Some(Command::Stop));
+        assert!(matches!(receiver.receive(), Some(Command::Stop)));
         assert!(receiver.fall_asleep());
         assert_eq!(wakes.try_iter().count(), 0);
         sender.send(Command::Inject(Failure::Stall)).unwrap();

@@ -3,6 +3,7 @@
 pub mod dispatch;
 pub mod drain;
 pub mod mailbox;
+pub mod swap;
 
 use crate::buf::Class;
 use crate::conn;
@@ -13,7 +14,9 @@ use crate::limits;
 use crate::listener::{self, ListenerState};
 use crate::spec::ListenerId;
 use mailbox::{Command, Failure, Receiver};
+use rtrb::Producer;
 use std::time::Duration;
+use swap::Swap;
 
 /// Timers run per turn at most; the rest wait for the next (invariant 8).
 const TIMERS_PER_TURN: usize = 1024;
@@ -30,6 +33,8 @@ pub struct Shard {
     drain_ends: Mono,
     /// Control's commands, and the eventfd that wakes this shard for them.
     commands: Option<(Receiver<Command>, Fd)>,
+    /// Takes what was swapped out, to be freed elsewhere.
+    returns: Option<Producer<Box<Swap>>>,
     stopped: bool,
     evicted_at: Mono,
 }
@@ -57,6 +62,7 @@ impl Shard {
             drain_by: Mono::MAX,
             drain_ends: Mono::MAX,
             commands: None,
+            returns: None,
             stopped: false,
             evicted_at: Mono(0),
         }
@@ -66,6 +72,11 @@ impl Shard {
     pub fn listen_to(&mut self, io: &mut impl Io, commands: Receiver<Command>, event: Fd) {
         io.poll(event, Interest::Readable, Token::new(Kind::Mailbox, 0, 0));
         self.commands = Some((commands, event));
+    }
+
+    /// Gives what is swapped out back through `returns`, which has room for as many as are sent before one came back.
+    pub fn return_to(&mut self, returns: Producer<Box<Swap>>) {
+        self.returns = Some(returns);
     }
 
     /// Whether it ended because it was told to stop, not drained.
@@ -112,6 +123,11 @@ impl Shard {
                     drain::begin(self, io, now);
                 }
                 Command::Look { cluster } => conn::queue::on_change(&mut self.core, io, cluster),
+                Command::Swap(mut swap) => {
+                    swap::begin(&mut self.core, io, &mut swap);
+                    let returned = self.returns.as_mut().map(|returns| returns.push(swap));
+                    debug_assert!(matches!(returned, Some(Ok(()))), "a shard has one swap at a time");
+                }
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),
                 Command::Inject(Failure::Stall) => loop {
                     std::hint::spin_loop();

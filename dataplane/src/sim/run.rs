@@ -1,5 +1,6 @@
 //! One seed: one or more whole shards between the peers of a workload, from its first accept to nothing left.
 
+use super::churn::Churn;
 use super::conditions::Conditions;
 use super::faults::{Fault, FaultPlan};
 use super::io::SimIo;
@@ -7,6 +8,7 @@ use super::sabotage::Sabotage;
 use super::setup::{self, Drawn};
 use super::workload::Workload;
 use crate::buf::Class;
+use crate::cluster::shared::SharedEndpoint;
 use crate::conn;
 use crate::core::{Setup, Shared};
 use crate::exchange::{Down, Up, is_possible};
@@ -15,6 +17,7 @@ use crate::io::{Completion, Fd, Io, Kind, Message, Mono, Outcome, SocketAddress,
 use crate::limits;
 use crate::link;
 use crate::route::RouteTable;
+use crate::shard::swap::{self, Swap};
 use crate::shard::{Shard, Turn, drain};
 use crate::spec::{ClusterId, ListenerId};
 use crate::stats::access_log;
@@ -62,6 +65,7 @@ struct Run {
     io: SimIo<Workload>,
     members: Vec<Member>,
     shared: Arc<Shared>,
+    churn: Option<Churn>,
     conditions: Conditions,
     drawn: Drawn,
     tally: BTreeMap<String, u64>,
@@ -152,11 +156,14 @@ impl Run {
             }
         };
         let members = (0..snapshot.runtime.shards).map(member).collect();
+        let first = Swap { snapshot, routes, shared: shared.clone() };
+        let churn = drawn.churn.map(|may_empty| Churn::new(seed, first, may_empty));
         Self {
             io,
             members,
             conditions: Conditions::new(seed, drawn.fickle, &snapshot, &shared),
             shared,
+            churn,
             drawn,
             tally: BTreeMap::new(),
             seen: Seen::default(),
@@ -210,6 +217,9 @@ impl Run {
     }
     /// Tells every shard to drain, the first now, the others when they look into their mailboxes.
     fn drain_from(&mut self, at: Mono) {
+        if let Some(churn) = &mut self.churn {
+            churn.stop();
+        }
         for (n, member) in self.members.iter_mut().enumerate() {
             let later = if n == 0 { 0 } else { self.io.net.faults.random().below(20_000_000) };
             member.drain_at = member.drain_at.min(Mono(at.0 + later));
@@ -244,6 +254,14 @@ impl Run {
                 member.phase = Phase::Gone;
             }
             return;
+        }
+        if let Some(churn) = &mut self.churn {
+            if let Some(mut swap) = churn.due(at, now) {
+                swap::begin(&mut member.shard.core, &mut self.io, &mut swap);
+            }
+            if churn.tick(now) {
+                self.shared = churn.shared();
+            }
         }
         if now >= member.drain_at {
             member.drain_at = Mono::MAX;
@@ -330,6 +348,20 @@ impl Run {
                 wrong.push(format!("{posts} posts are left, and a load of {load}, and nobody is there"));
             }
         }
+        for cluster in self.shared.clusters.iter().flatten() {
+            let sum = |count: fn(&SharedEndpoint) -> u32| cluster.endpoints().map(count).sum::<u32>();
+            let left = [
+                sum(SharedEndpoint::open_links),
+                sum(SharedEndpoint::running_requests),
+                cluster.idle_links(),
+                cluster.waiters(),
+            ];
+            if left != [0; 4] {
+                wrong.push(format!(
+                    "{left:?} links, requests, idle links, waiters are counted, and nobody is there"
+                ));
+            }
+        }
         let closes: u64 = CLOSE_REASONS.iter().map(|row| self.count(|s| s.close(row.0))).sum();
         let accepted = self.count(|s| &s.accepted);
         if closes != accepted {
@@ -384,6 +416,7 @@ impl Run {
             self.tally.insert(what.to_owned(), n);
         }
         self.tally.extend(self.seen.words());
+        self.tally.extend(self.churn.iter().flat_map(Churn::words));
         self.tally.extend(Conditions::tally(&self.shared));
         self.tally.insert("last pipe lent".to_owned(), self.io.last_pipe_lent());
         let ledger = &mut self.io.world.ledger;

@@ -40,6 +40,8 @@ pub(super) struct Drawn {
     pub(super) fickle: bool,
     /// Pipes of the shard: in some seeds so few that flows which stall have to give theirs up.
     pub(super) pipes: u16,
+    /// Endpoints come and go; where this is true, perhaps all of a cluster.
+    pub(super) churn: Option<bool>,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -100,7 +102,9 @@ pub(super) fn draw(seed: u64) -> Drawn {
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
     let pipes = random.pick(&[limits::PIPES, limits::PIPES, 2, 1]);
-    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after, fickle, pipes }
+    let churn = (!fickle && random.one_in(3)).then(|| random.one_in(3));
+    let scarce = scarce || churn == Some(true);
+    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after, fickle, pipes, churn }
 }
 
 fn listener() -> Listener {

@@ -75,6 +75,11 @@ impl Cluster {
             starts_down: false,
         }
     }
+
+    /// The endpoints that are there: not those of which only the id is left.
+    pub fn present(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().filter(|endpoint| !endpoint.gone)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +97,8 @@ pub struct Endpoint {
     pub max_requests: u32,
     /// Its tier: used while no endpoint of a lower number may be.
     pub priority: u8,
+    /// No longer one of the cluster's, and without weight: it is kept for the links and requests that it still has.
+    pub gone: bool,
 }
 
 impl Endpoint {
@@ -110,6 +117,7 @@ impl Endpoint {
             max_connections: u32::MAX,
             max_requests: u32::MAX,
             priority: 0,
+            gone: false,
         }
     }
 }

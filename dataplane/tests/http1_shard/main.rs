@@ -20,6 +20,7 @@ mod retry;
 mod room;
 mod shards;
 mod sticky;
+mod swap;
 mod timeouts;
 mod tunnels;
 mod uploads;

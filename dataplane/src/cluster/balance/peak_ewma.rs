@@ -95,7 +95,10 @@ impl Balancer for PeakEwma {
     }
     fn on_endpoints_changed(&mut self, cluster: &Cluster) {
         self.draw.on_endpoints_changed(cluster);
-        self.seen = vec![None; cluster.endpoints.len()].into();
+        // What is gone leaves nothing to whoever has its id next.
+        let before = |at: usize| self.seen.get(at).copied().flatten();
+        let endpoints = cluster.endpoints.iter().enumerate();
+        self.seen = endpoints.map(|(at, endpoint)| before(at).filter(|_| !endpoint.gone)).collect();
     }
     fn on_usable_changed(&mut self, cluster: &Cluster, usable: &Usable) {
         self.draw.on_usable_changed(cluster, usable);

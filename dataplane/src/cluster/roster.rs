@@ -1,0 +1,190 @@
+//! Who is in a cluster whose endpoints change: it gives ids, and keeps the id of one that is gone until nobody refers to it.
+//!
+//! An endpoint is known by its address and by the entry of the configuration that it comes from. As long as it is there it has
+//! one id, whatever becomes of the others. Gone, it keeps its row, without weight, for the links and requests that it still
+//! has; when they have ended on every shard, another may have the row.
+
+use super::balance::maglev;
+use crate::io::Address;
+use crate::limits::ENDPOINTS_MAX;
+use crate::spec::{Cluster, Endpoint, EndpointId, Hash};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The endpoints of a cluster by id, those that are gone included.
+#[derive(Debug, Default)]
+pub struct Roster {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    endpoint: Endpoint,
+    /// Which entry of the configuration it comes from.
+    entry: u16,
+    /// Since which swap it is gone.
+    gone: Option<u64>,
+}
+
+/// What an update came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Update {
+    /// Endpoints that came, those that came back included.
+    pub came: usize,
+    /// Endpoints that are gone now.
+    pub went: usize,
+    /// Endpoints for which no id was free.
+    pub left_out: usize,
+}
+
+impl Roster {
+    /// Makes the endpoints in `wanted` those of the cluster, from swap number `swap` on; their ids are given here. An id is
+    /// given anew where `is_free` says of its row, which is gone since a swap, that nobody refers to it.
+    pub fn update(
+        &mut self,
+        wanted: impl IntoIterator<Item = (u16, Endpoint)>,
+        swap: u64,
+        is_free: impl Fn(EndpointId, u64) -> bool,
+    ) -> Update {
+        let mut known: BTreeMap<(u16, Address), usize> = BTreeMap::new();
+        let mut stays = vec![false; self.rows.len()];
+        for (at, row) in self.rows.iter().enumerate() {
+            known.insert((row.entry, row.endpoint.address.clone()), at);
+        }
+        let (mut update, mut new, mut named) = (Update::default(), Vec::new(), BTreeSet::new());
+        for (entry, endpoint) in wanted {
+            let key = (entry, endpoint.address.clone());
+            let at = known.get(&key);
+            if !named.insert(key) {
+                continue;
+            }
+            match at {
+                Some(&at) => {
+                    stays[at] = true;
+                    let row = &mut self.rows[at];
+                    update.came += usize::from(row.gone.take().is_some());
+                    row.endpoint = Endpoint { id: row.endpoint.id, gone: false, ..endpoint };
+                }
+                None => new.push((entry, endpoint)),
+            }
+        }
+        for (row, _) in self.rows.iter_mut().zip(&stays).filter(|(row, stays)| !**stays && row.gone.is_none())
+        {
+            update.went += 1;
+            row.gone = Some(swap);
+            (row.endpoint.gone, row.endpoint.weight) = (true, 0);
+        }
+        let mut free = (0..self.rows.len()).filter(|&at| !stays[at]).collect::<Vec<_>>().into_iter();
+        for (entry, endpoint) in new {
+            let row = |id| Row { endpoint: Endpoint { id, gone: false, ..endpoint }, entry, gone: None };
+            let may = |at: &usize| {
+                let row = &self.rows[*at];
+                row.gone.is_some_and(|since| since < swap && is_free(row.endpoint.id, since))
+            };
+            if let Some(at) = free.by_ref().find(may) {
+                self.rows[at] = row(self.rows[at].endpoint.id);
+            } else if let Ok(id) = u16::try_from(self.rows.len())
+                && self.rows.len() < ENDPOINTS_MAX
+            {
+                self.rows.push(row(EndpointId(id)));
+            } else {
+                update.left_out += 1;
+                continue;
+            }
+            update.came += 1;
+        }
+        update
+    }
+
+    /// `spec` with these endpoints, and what it needs of them for its policy; its cookie, if it has one, is the caller's.
+    pub fn cluster(&self, spec: &Cluster) -> Cluster {
+        let endpoints: Vec<Endpoint> = self.endpoints().cloned().collect();
+        let hash = spec.hash.clone().map(|hash| Hash { table: maglev::table(&endpoints), ..hash });
+        Cluster { endpoints, hash, ..spec.clone() }
+    }
+
+    /// Every row, in the order of ids.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.rows.iter().map(|row| &row.endpoint)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::io::SocketAddress;
+
+    fn endpoint(n: u8) -> Endpoint {
+        let address = SocketAddress::new([10, 0, 0, n].into(), 80);
+        Endpoint::new(EndpointId(9999), &format!("e{n}"), address.into())
+    }
+    fn wanted(numbers: &[u8]) -> Vec<(u16, Endpoint)> {
+        numbers.iter().map(|n| (0, endpoint(*n))).collect()
+    }
+    /// The last numbers of the addresses by id; 0 where it is gone.
+    fn rows(roster: &Roster) -> Vec<u8> {
+        let number = |e: &Endpoint| e.name[1..].parse::<u8>().unwrap();
+        let rows = roster.endpoints().enumerate();
+        rows.map(|(at, e)| {
+            assert_eq!((usize::from(e.id.0), e.gone, e.gone), (at, e.gone, e.weight == 0));
+            if e.gone { 0 } else { number(e) }
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_change_of_one_touches_no_other() {
+        let mut roster = Roster::default();
+        let all = |_, _| true;
+        let none = |_, _| false;
+        assert_eq!(roster.update(wanted(&[1, 2, 3]), 1, none), Update { came: 3, went: 0, left_out: 0 });
+        assert_eq!(rows(&roster), [1, 2, 3]);
+        assert_eq!(roster.update(wanted(&[3, 4, 1]), 2, none), Update { came: 1, went: 1, left_out: 0 });
+        assert_eq!(rows(&roster), [1, 0, 3, 4], "the id of one that is referred to is kept");
+        // It comes back to its own row, although another could have it.
+        assert_eq!(roster.update(wanted(&[2, 5, 3, 4]), 3, all), Update { came: 2, went: 1, left_out: 0 });
+        assert_eq!(rows(&roster), [0, 2, 3, 4, 5], "gone only now: not for another in the same swap");
+        assert_eq!(
+            roster.update(wanted(&[2, 3, 4, 5, 6, 6]), 4, all),
+            Update { came: 1, went: 0, left_out: 0 }
+        );
+        assert_eq!(rows(&roster), [6, 2, 3, 4, 5], "named twice, it is there once");
+        assert_eq!(roster.update([], 5, all), Update { came: 0, went: 5, left_out: 0 });
+        assert_eq!(rows(&roster), [0; 5]);
+    }
+
+    #[test]
+    fn a_row_is_given_anew_when_it_is_free_and_not_before() {
+        let mut roster = Roster::default();
+        roster.update(wanted(&[1, 2]), 1, |_, _| false);
+        roster.update(wanted(&[2]), 7, |_, _| false);
+        roster.update(wanted(&[2, 3]), 8, |id, since| {
+            assert_eq!((id, since), (EndpointId(0), 7));
+            false
+        });
+        assert_eq!(rows(&roster), [0, 2, 3]);
+        roster.update(wanted(&[2, 3, 4]), 9, |_, since| since == 7);
+        assert_eq!(rows(&roster), [4, 2, 3]);
+    }
+
+    /// Two entries of a configuration may lead to one address, and are two endpoints.
+    #[test]
+    fn entries_are_told_apart() {
+        let mut roster = Roster::default();
+        let both = [(0, endpoint(1)), (1, endpoint(1))];
+        assert_eq!(roster.update(both, 1, |_, _| true).came, 2);
+        assert_eq!(roster.update([(1, endpoint(1))], 2, |_, _| true).went, 1);
+        assert_eq!(rows(&roster), [0, 1]);
+    }
+
+    #[test]
+    fn there_are_no_more_than_ids() {
+        let mut roster = Roster::default();
+        let many = (0..ENDPOINTS_MAX + 5).map(|n| {
+            let [_, _, a, b] = u32::try_from(n).unwrap().to_be_bytes();
+            let address = SocketAddress::new([10, 0, a, b].into(), 80);
+            (0, Endpoint::new(EndpointId(0), "x", address.into()))
+        });
+        let update = roster.update(many, 1, |_, _| true);
+        assert_eq!((update.came, update.left_out), (ENDPOINTS_MAX, 5));
+    }
+}

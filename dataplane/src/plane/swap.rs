@@ -1,0 +1,96 @@
+//! Another configuration for the running shards: each is sent it, one at a time, and sends back what it had, which is freed
+//! here and tells that the shard has gone over.
+
+use super::Plane;
+use crate::route::RouteTable;
+use crate::shard::mailbox::Command;
+use crate::shard::swap::Swap;
+use crate::spec::{ClusterId, EndpointId, Snapshot};
+use rtrb::Consumer;
+use std::sync::Arc;
+
+/// How far one shard has gone along with the swaps.
+#[derive(Debug)]
+pub(super) struct Switching {
+    returned: Consumer<Box<Swap>>,
+    /// The swap that it runs by; 0 is what it began with.
+    done: u64,
+    /// The one that it was sent and has not answered.
+    under_way: Option<u64>,
+}
+
+impl Switching {
+    pub(super) fn new(returned: Consumer<Box<Swap>>) -> Self {
+        Self { returned, done: 0, under_way: None }
+    }
+}
+
+impl Plane {
+    /// Swaps so far: the number of the last.
+    pub fn swaps(&self) -> u64 {
+        self.swaps.get()
+    }
+
+    /// Every shard goes over to `snapshot`, whose clusters and endpoints have the ids that they have now; one that is new has
+    /// an id that was never used, or is free ([`Plane::is_free`]). Listeners are those that were bound at the start.
+    pub fn swap(&self, snapshot: Arc<Snapshot>) {
+        let mut present = self.present.borrow_mut();
+        let shared = Arc::new(present.shared.next(&present.snapshot, &snapshot));
+        let routes = match has_same_routes(&present.snapshot, &snapshot) {
+            true => Arc::clone(&present.routes),
+            false => Arc::new(RouteTable::of(&snapshot)),
+        };
+        *present = Swap { snapshot, routes, shared };
+        drop(present);
+        self.swaps.set(self.swaps.get() + 1);
+        self.follow_watched();
+        self.switch();
+    }
+
+    /// Takes back what shards swapped out, and sends the last swap to those that have not got it yet: control calls it at each
+    /// of its ticks.
+    pub fn switch(&self) {
+        let newest = self.swaps.get();
+        for shard in &self.shards {
+            let mut switching = shard.switching.borrow_mut();
+            if let Ok(before) = switching.returned.pop() {
+                drop(before);
+                switching.done = switching.under_way.take().unwrap_or(switching.done);
+            }
+            if switching.under_way.is_none() && switching.done < newest {
+                let swap = Command::Swap(Box::new(self.present.borrow().clone()));
+                // In vain where its mailbox is full: again at the next tick.
+                if shard.commands.borrow_mut().send(swap).is_ok() {
+                    switching.under_way = Some(newest);
+                }
+            }
+        }
+    }
+
+    /// Whether every shard runs by swap number `swap` or a later one.
+    pub fn has_switched(&self, swap: u64) -> bool {
+        self.shards.iter().all(|shard| shard.switching.borrow().done >= swap)
+    }
+
+    /// Whether nobody refers any more to an endpoint that is gone since swap number `since`: another may have its id.
+    pub fn is_free(&self, cluster: ClusterId, endpoint: EndpointId, since: u64) -> bool {
+        let Some(shared) = self.shared_cluster(cluster) else { return false };
+        let is_unused =
+            shared.endpoint(endpoint).is_none_or(|e| e.open_links() == 0 && e.running_requests() == 0);
+        is_unused && self.has_switched(since)
+    }
+}
+
+/// Whether both lead requests and conns the same way, object by object.
+fn has_same_routes(one: &Snapshot, other: &Snapshot) -> bool {
+    let mut listeners = one.listeners.iter().zip(&other.listeners);
+    let same_listener = |pair: (&Option<Arc<_>>, &Option<Arc<_>>)| match pair {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    };
+    one.routes.len() == other.routes.len()
+        && one.listeners.len() == other.listeners.len()
+        && one.routes.iter().zip(&other.routes).all(|(one, other)| Arc::ptr_eq(one, other))
+        && listeners.all(same_listener)
+}
