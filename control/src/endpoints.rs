@@ -19,8 +19,7 @@ pub(crate) fn find<'s>(
     let Some(cluster) = clusters.find(|cluster| *cluster.name == *name.cluster) else {
         return Err(format!("no cluster is called {:?}", name.cluster));
     };
-    let mut endpoints = cluster.endpoints.iter();
-    let Some(endpoint) = endpoints.find(|endpoint| *endpoint.name == *name.endpoint) else {
+    let Some(endpoint) = cluster.present().find(|endpoint| *endpoint.name == *name.endpoint) else {
         return Err(format!("cluster {} has no endpoint called {:?}", name.cluster, name.endpoint));
     };
     Ok((cluster, endpoint))
@@ -44,9 +43,9 @@ pub(crate) struct Left {
 
 impl Left {
     pub(crate) fn of(plane: &Plane, cluster: &Cluster) -> Self {
-        let first = cluster.endpoints.iter().map(|endpoint| endpoint.priority).min();
+        let first = cluster.present().map(|endpoint| endpoint.priority).min();
         let mut left = Self::default();
-        for endpoint in &cluster.endpoints {
+        for endpoint in cluster.present() {
             let status = plane.endpoint_status(cluster.id, endpoint.id);
             if endpoint.weight == 0 || !status.is_some_and(|status| status.condition.eligible().takes_new()) {
                 continue;
@@ -73,6 +72,15 @@ impl Watch {
     /// `format` is that of the process log.
     pub(crate) fn new(snapshot: &Snapshot, format: Format) -> Self {
         Self { events: Events::new(format), empty: vec![false; snapshot.clusters.len()] }
+    }
+
+    /// Endpoints came or went: a cluster may have nothing left, or something again.
+    pub(crate) fn follow(&mut self, plane: &Plane, before: &Snapshot, now: &Snapshot) {
+        for cluster in now.clusters.iter().flatten() {
+            if !before.cluster(cluster.id).is_some_and(|before| Arc::ptr_eq(before, cluster)) {
+                self.look(cluster, Left::of(plane, cluster));
+            }
+        }
     }
 
     /// Active checks changed their mind about an endpoint: the shards are told, then everybody.

@@ -59,18 +59,28 @@ impl Watched {
 /// they no longer do. Others' sockets and those in TIME_WAIT hold ports too and are not seen here.
 #[derive(Debug)]
 pub(crate) struct PortWatch {
+    machine: Option<LocalPorts>,
     /// In the order of the snapshot, so of their ids.
     endpoints: Vec<Watched>,
 }
 
 impl PortWatch {
     /// Where `machine` is not known nothing is watched.
-    pub(crate) fn new(snapshot: &Snapshot, machine: Option<&LocalPorts>) -> Self {
-        let pairs = machine.into_iter().flat_map(|machine| {
+    pub(crate) fn new(snapshot: &Snapshot, machine: Option<LocalPorts>) -> Self {
+        let mut watch = Self { machine, endpoints: Vec::new() };
+        watch.follow(snapshot);
+        watch
+    }
+
+    /// Watches the endpoints of `snapshot` from now on; of those that were watched before, a warning stands as it stood.
+    pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.endpoints);
+        before.retain(|watched| watched.short);
+        let pairs = self.machine.iter().flat_map(|machine| {
             snapshot.clusters.iter().flatten().flat_map(move |cluster| {
                 let capacity = |v6| Capacity::of(cluster, v6, machine).map(|c| c.per_destination());
                 let of_family = [capacity(false), capacity(true)];
-                cluster.endpoints.iter().map(move |endpoint| (cluster, endpoint, of_family))
+                cluster.present().map(move |endpoint| (cluster, endpoint, of_family))
             })
         });
         let endpoints = pairs.filter_map(|(cluster, endpoint, of_family)| {
@@ -80,10 +90,13 @@ impl PortWatch {
                 cluster_name: Arc::clone(&cluster.name),
                 endpoint_name: Arc::clone(&endpoint.name),
                 capacity: of_family[usize::from(endpoint.address.as_ip()?.is_v6())]?,
-                short: false,
+                short: before.iter().any(|old| {
+                    (old.cluster, old.endpoint, &old.endpoint_name)
+                        == (cluster.id, endpoint.id, &endpoint.name)
+                }),
             })
         });
-        Self { endpoints: endpoints.collect() }
+        self.endpoints = endpoints.collect();
     }
 
     /// Links that local ports allow to an endpoint; `None` where there are none to count.

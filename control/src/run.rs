@@ -9,6 +9,7 @@ use crate::admin::commands::{self, Where};
 use crate::admin::{Answer, Api, Ask, Name, Question, Sight};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
+use crate::discovery::Discovery;
 use crate::doctor;
 use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
@@ -197,7 +198,8 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
             Err((to, error)) => return cannot(&explain_api(to, &error)),
         };
     let (notify, mut events) = mpsc::unbounded_channel();
-    let started = Plane::start(Arc::clone(&loaded.snapshot), move |event| {
+    let (discovery, snapshot) = Discovery::start(loaded).await;
+    let started = Plane::start(Arc::clone(&snapshot), move |event| {
         // Nobody listens once the process ends.
         let _ = notify.send(event);
     });
@@ -206,18 +208,19 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         Err(error) => return cannot(&explain(&error)),
     };
     announce(&plane, loaded, api.as_ref(), demo);
-    log.follow(plane.take_log_readers(), Arc::clone(&loaded.snapshot));
+    log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
     inject_asked_fault(&plane);
 
     let mut running = Running {
         plane: &plane,
-        loaded,
+        loaded: Loaded { snapshot: Arc::clone(&snapshot), ..loaded.clone() },
         log,
-        checks: Checks::new(&loaded.snapshot, &loaded.checks, loaded.check_descriptors, Instant::now()),
+        checks: Checks::new(&snapshot, &loaded.checks, loaded.check_descriptors, Instant::now()),
         files: Files::new(&loaded.maintenance_files),
-        watch: Watch::new(&loaded.snapshot, log_format(loaded)),
+        watch: Watch::new(&snapshot, log_format(loaded)),
         watchdog: Watchdog::default(),
-        ports: PortWatch::new(&loaded.snapshot, ports::of_machine().as_ref()),
+        discovery,
+        ports: PortWatch::new(&snapshot, ports::of_machine()),
         pressure: Pressure::new(),
         failing: Failing::default(),
         ticks: 0,
@@ -265,12 +268,14 @@ async fn stop(plane: &Plane, events: &mut mpsc::UnboundedReceiver<PlaneEvent>, m
 /// The process while it serves.
 struct Running<'a> {
     plane: &'a Plane,
-    loaded: &'a Loaded,
+    /// With the endpoints of this moment.
+    loaded: Loaded,
     log: &'a Log,
     checks: Checks,
     watch: Watch,
     files: Files,
     watchdog: Watchdog,
+    discovery: Discovery,
     ports: PortWatch,
     pressure: Pressure,
     failing: Failing,
@@ -310,11 +315,12 @@ impl Running<'_> {
                 let _ = to.send(self.answer(&question));
             }
             Event::Asked(Ask::Probe(name, to)) => {
-                let _ = to.send(endpoints::task(&name, self.loaded));
+                let _ = to.send(endpoints::task(&name, &self.loaded));
             }
             Event::Checks(happened) => return self.check(happened),
             Event::Tick => {
                 self.ticks += 1;
+                self.swap();
                 self.failing.tick(self.plane, &self.loaded.snapshot);
                 self.files.tick(self.ticks, self.plane);
                 self.plane.tell_untold();
@@ -335,6 +341,15 @@ impl Running<'_> {
         None
     }
 
+    /// Has everybody go over to the endpoints that discovery found.
+    fn swap(&mut self) {
+        let Some(snapshot) = self.discovery.tick(self.plane, self.log) else { return };
+        let before = std::mem::replace(&mut self.loaded.snapshot, Arc::clone(&snapshot));
+        self.ports.follow(&snapshot);
+        self.checks.follow(&snapshot, &self.loaded.checks, Instant::now());
+        self.watch.follow(self.plane, &before, &snapshot);
+    }
+
     fn check(&mut self, happened: Happened) -> Option<Exit> {
         let done = match happened {
             Happened::Done(done) => Some(done),
@@ -351,7 +366,7 @@ impl Running<'_> {
     }
 
     fn answer(&mut self, question: &Question) -> Answer {
-        let (plane, loaded, checks, ports) = (self.plane, self.loaded, &self.checks, &self.ports);
+        let (plane, loaded, checks, ports) = (self.plane, &self.loaded, &self.checks, &self.ports);
         let sight = Sight { plane, loaded, checks, ports, now: Instant::now() };
         match question {
             Question::Ready => {

@@ -97,7 +97,7 @@ impl Shared {
     }
 
     /// Of `next`, which comes after `snapshot`: objects that both have go on with the same counters. An id is another's only
-    /// when nobody refers to its former owner; what was said of that one is forgotten.
+    /// when nobody refers to its former owner. An endpoint that comes, or comes back, begins as one of which nothing was said.
     #[must_use]
     pub fn next(&self, snapshot: &Snapshot, next: &Snapshot) -> Self {
         let cluster = |c: &Arc<crate::spec::Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
@@ -119,7 +119,7 @@ impl Shared {
             numbers.grow(cluster.endpoints.len());
             for endpoint in cluster.present() {
                 let before = before.and_then(|before| before.endpoints.get(usize::from(endpoint.id.0)));
-                if before.is_none_or(|before| before.gone && before.address != endpoint.address) {
+                if before.is_none_or(|before| before.gone) {
                     numbers.renew(endpoint.id, health);
                 }
             }

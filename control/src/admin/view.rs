@@ -98,7 +98,7 @@ impl<'a> Sight<'a> {
             active,
             backup,
             queued: self.plane.waiters(cluster.id).into(),
-            endpoints: cluster.endpoints.iter().map(|endpoint| self.view(cluster, endpoint)).collect(),
+            endpoints: cluster.present().map(|endpoint| self.view(cluster, endpoint)).collect(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Addresses as the file writes them: to listen on, to connect to, ranges to connect from, networks to believe.
 
+use super::host;
 use super::tree::Item;
+use crate::discovery::Query;
 use dataplane::io::{Address, SocketAddress, UnixName};
 use dataplane::limits;
 use dataplane::spec::{ListenAddress, Network};
@@ -79,28 +81,93 @@ fn descriptors(which: &str, inherited: Inherited<'_>) -> Result<Vec<ListenAddres
     Ok(found)
 }
 
-/// `"127.0.0.1:9000"`, `"[::1]:9000"`, `"unix:/run/x.sock"`: somewhere to connect to.
-pub(super) fn endpoint(item: &Item<'_>) -> Option<Address> {
+/// Where an endpoint's connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Address(Address),
+    /// Wherever resolvers say.
+    Query(Query),
+}
+
+/// `"127.0.0.1:9000"`, `"[::1]:9000"`, `"unix:/run/x.sock"`, `"app.internal:9000"`, `"srv:_http._tcp.example.org"`: somewhere
+/// to connect to.
+pub(super) fn endpoint(item: &Item<'_>) -> Option<Target> {
     let text = item.words()?;
     if let Some(name) = text.strip_prefix("unix:") {
-        return unix(item, name).map(Address::from);
+        return unix(item, name).map(|name| Target::Address(name.into()));
+    }
+    if let Some(name) = text.strip_prefix("srv:") {
+        return query(item, host_of(name).map(|name| Query::Service(name.into())));
     }
     if socket(text).is_err()
         && let Some((host, port)) = host_name(text)
     {
-        let nearest = (host == "localhost").then(|| format!("127.0.0.1:{port}"));
-        item.error_near(format!("known, not in this version: a host name ({host})"), nearest);
+        if port == 0 {
+            item.error("port 0 cannot be connected to");
+        }
+        return query(item, host_of(host).map(|name| Query::Host { name: name.into(), port }));
+    }
+    if !text.contains(':') && text.contains(|c: char| c.is_ascii_alphabetic()) && host_of(text).is_ok() {
+        item.error_near(format!("{text:?} lacks its port"), Some(format!("{text}:80")));
         return None;
     }
     let address = told(item, socket(text))?;
+    match check_connectable(&address) {
+        Err(what) => item.error(what),
+        Ok(()) if address.ip().is_some_and(|ip| ip.is_unspecified()) => {
+            let local = if address.is_v6() { "[::1]" } else { "127.0.0.1" };
+            item.warn("connects to this machine", Some(format!("{local}:{}", address.port())));
+        }
+        Ok(()) => {}
+    }
+    Some(Target::Address(address.into()))
+}
+
+fn query(item: &Item<'_>, query: Result<Query, String>) -> Option<Target> {
+    query.map(Target::Query).map_err(|what| item.error(what)).ok()
+}
+
+/// A name as resolvers are asked for it: in lower case; a dot at its end keeps search domains away.
+fn host_of(name: &str) -> Result<String, String> {
+    let name = name.to_ascii_lowercase();
+    host::authority(name.strip_suffix('.').unwrap_or(&name))?;
+    Ok(name)
+}
+
+/// Somewhere to connect to that is no name, of a list that is not the configuration.
+pub(crate) fn connectable(text: &str) -> Result<Address, String> {
+    if let Some(name) = text.strip_prefix("unix:") {
+        return UnixName::new(name.as_bytes()).map(Address::from).map_err(|wrong| wrong.to_string());
+    }
+    let address = socket(text).map_err(|(what, _)| match host_name(text) {
+        Some((host, _)) => format!("{host} is a host name: those stand in `endpoints`"),
+        None => what,
+    })?;
+    check_connectable(&address)?;
+    Ok(address.into())
+}
+
+fn check_connectable(address: &SocketAddress) -> Result<(), &'static str> {
     let ip = address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     if address.port() == 0 {
-        item.error("port 0 cannot be connected to");
+        Err("port 0 cannot be connected to")
     } else if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
-        item.error("a multicast or broadcast address cannot be connected to");
-    } else if ip.is_unspecified() {
-        let local = if address.is_v6() { "[::1]" } else { "127.0.0.1" };
-        item.warn("connects to this machine", Some(format!("{local}:{}", address.port())));
+        Err("a multicast or broadcast address cannot be connected to")
+    } else {
+        Ok(())
+    }
+}
+
+/// `"127.0.0.1:53"`: a resolver.
+pub(super) fn resolver(item: &Item<'_>) -> Option<SocketAddr> {
+    let text = item.words()?;
+    let address = socket(text).map_err(|(what, nearest)| match text.parse::<IpAddr>() {
+        Ok(ip) => (what, Some(SocketAddr::new(ip, 53).to_string())),
+        Err(_) => (what, nearest),
+    });
+    let address = told(item, address)?;
+    if let Err(what) = check_connectable(&address) {
+        item.error(what);
     }
     Some(address.into())
 }

@@ -2,15 +2,15 @@
 
 use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
-use super::tree::{Item, Table, is_name};
-use super::{Environment, address, balance, failures, health, host, retry, source, sticky};
+use super::tree::Table;
+use super::{Environment, balance, endpoint, failures, health, host, retry, source, sticky};
+use crate::discovery::Sources;
 use crate::health::{Check, Initial};
 use dataplane::limits;
 use dataplane::spec::{
-    Action, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, HashOn, HostPolicy, Listener, Pool,
-    Protocol, Route, SendProxy,
+    Action, Cluster, ClusterId, ClusterTimeouts, HashOn, HostPolicy, Listener, Pool, Protocol, Route,
+    SendProxy,
 };
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,10 +57,19 @@ pub(super) static SECTION: Section = Section {
             "endpoints",
             Shape::Free("a list of addresses or tables"),
             Drains,
-            "An address `\"127.0.0.1:9000\"`, `\"unix:/run/x.sock\"` or `\"unix:@x\"`, or a table. Host names are known, not in \
-             this version.",
+            "An address `\"127.0.0.1:9000\"`, `\"unix:/run/x.sock\"` or `\"unix:@x\"`, a host name `\"app.internal:9000\"`, a \
+             service `\"srv:_http._tcp.example.org\"` (SRV), or a table. Each address that a name leads to is an endpoint; they \
+             come and go as its answers do.",
         )
-        .absent("required"),
+        .absent("required, unless there is `endpoints_file`"),
+        Key::new(
+            "endpoints_file",
+            Shape::Free("a path"),
+            Drains,
+            "Further endpoints, one a line: `ADDRESS [name=NAME] [weight=N] [backup]`; a `#` begins a comment. The file is \
+             looked at once a second; one with a mistake changes nothing. Replace it as a whole, by renaming.",
+        )
+        .absent("none"),
         Key::new(
             "trailers",
             Shape::Word(&["drop", "pass"], &[]),
@@ -107,42 +116,6 @@ pub(super) static SECTION: Section = Section {
         Key::new("sticky", Shape::Table(&sticky::SECTION), NextExchange, "Clients come back to their endpoint by a cookie.")
             .absent("none: they do not"),
         Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS to endpoints."),
-    ],
-};
-
-pub(super) static ENDPOINT: Section = Section {
-    path: "cluster.endpoints",
-    shared: false,
-    doc: "An endpoint as a table.",
-    keys: &[
-        Key::new("name", Shape::Free("a name"), Drains, "Its identity in its cluster.").absent("its address"),
-        Key::new("address", Shape::Free("an address, as \"127.0.0.1:9000\""), Drains, "Where to connect.")
-            .absent("required"),
-        Key::new(
-            "weight",
-            Shape::Count(limits::ENDPOINT_WEIGHT, None),
-            NextExchange,
-            "Its share; 0 takes nothing.",
-        ),
-        Key::new(
-            "max_connections",
-            Shape::Count(limits::ENDPOINT_CONNECTIONS, Some(("unlimited", u64::MAX))),
-            NewConnections,
-            "Open links, idle ones included (each holds a port), over all shards.",
-        ),
-        Key::new(
-            "max_requests",
-            Shape::Count(limits::ENDPOINT_REQUESTS, Some(("unlimited", u64::MAX))),
-            NextExchange,
-            "Running requests, over all shards.",
-        ),
-        Key::new("backup", Shape::Flag, NextExchange, "Short for `priority = 1`."),
-        Key::new(
-            "priority",
-            Shape::Count(limits::ENDPOINT_PRIORITY, None),
-            NextExchange,
-            "Its tier: it is used while no endpoint of a lower number may be.",
-        ),
     ],
 };
 
@@ -218,28 +191,30 @@ pub(super) static POOL: Section = Section {
     ],
 };
 
-/// The clusters and, beside each, the active checks of its endpoints.
+/// Each cluster with the endpoints that are written down, the active checks of all, and where further ones come from.
 pub(super) fn read(
     tables: &[Table<'_>],
     names: &[Arc<str>],
     environment: &Environment,
-) -> Vec<(Cluster, Option<Arc<Check>>)> {
+) -> Vec<(Cluster, Option<Arc<Check>>, Option<Arc<Sources>>)> {
     let tables = tables.iter().zip(names).enumerate();
     tables
         .map(|(index, (table, name))| {
             let timeouts = table.table("timeouts");
             let pool = table.table("pool");
             let balance = balance::read(table);
-            let endpoints = endpoints(table, balance.policy);
+            let found = endpoint::read(table, balance.policy);
+            let endpoints = found.fixed();
+            let (sticky, sticky_key) = sticky::read(table, &endpoints, environment).unzip();
             let check = health::read(table);
             let cluster = Cluster {
                 id: ClusterId(u16::try_from(index).unwrap_or(u16::MAX)),
                 name: Arc::clone(name),
                 balance: balance.policy,
                 hash: balance.hash(&endpoints),
-                sticky: sticky::read(table, &endpoints, environment),
+                sticky,
                 host: host_policy(table),
-                source_addresses: source::read(table, &endpoints, environment),
+                source_addresses: source::read(table, &found, environment),
                 endpoints,
                 dead_peer: timeouts.duration("dead_peer"),
                 timeouts: ClusterTimeouts {
@@ -263,7 +238,7 @@ pub(super) fn read(
                 circuit_breaker: failures::circuit_breaker(table),
                 starts_down: check.as_ref().is_some_and(|check| check.initial != Initial::Up),
             };
-            (cluster, check)
+            (cluster, check, found.sources(sticky_key))
         })
         .collect()
 }
@@ -321,87 +296,4 @@ fn host_policy(table: &Table<'_>) -> HostPolicy {
             HostPolicy::Name(name.into())
         }
     }
-}
-
-fn endpoints(table: &Table<'_>, balance: &str) -> Vec<Endpoint> {
-    let Some(list) = table.need("endpoints") else { return Vec::new() };
-    if !list.value.is_array() {
-        list.wrong_type();
-        return Vec::new();
-    }
-    let items = list.each();
-    if items.len() > limits::ENDPOINTS_MAX {
-        list.error(format!("lists more than {} endpoints", limits::ENDPOINTS_MAX));
-        return Vec::new();
-    }
-    let mut names = BTreeSet::new();
-    let mut endpoints: Vec<Endpoint> = Vec::with_capacity(items.len());
-    for item in &items {
-        let id = EndpointId(u16::try_from(endpoints.len()).unwrap_or(u16::MAX));
-        let Some(endpoint) = endpoint(item, id) else { continue };
-        if !names.insert(Arc::clone(&endpoint.name)) {
-            let name = &endpoint.name;
-            let hint = if is_name(name) && !name.contains(':') { "" } else { "; give each a `name`" };
-            item.error(format!("another endpoint of this cluster is called {name:?}{hint}"));
-        }
-        endpoints.push(endpoint);
-    }
-    if endpoints.len() == items.len() {
-        check_weights(&list, &endpoints, balance);
-    }
-    endpoints
-}
-
-fn endpoint(item: &Item<'_>, id: EndpointId) -> Option<Endpoint> {
-    if !item.value.is_table() {
-        if !item.value.is_str() {
-            item.wants("an address or a table");
-            return None;
-        }
-        let address = address::endpoint(item)?;
-        return Some(Endpoint::new(id, &address.to_string(), address));
-    }
-    let table = item.table(&ENDPOINT)?;
-    let name = table.get("name").map(|item| item.name());
-    let weight = table.count32("weight");
-    let (max_connections, max_requests) = (table.count32("max_connections"), table.count32("max_requests"));
-    let priority = priority(&table);
-    let address = table.need("address").and_then(|item| address::endpoint(&item))?;
-    let name = match name {
-        Some(name) => name?,
-        None => address.to_string().into(),
-    };
-    let endpoint = Endpoint::new(id, &name, address);
-    Some(Endpoint { weight, max_connections, max_requests, priority, ..endpoint })
-}
-
-fn priority(table: &Table<'_>) -> u8 {
-    let priority = u8::try_from(table.count("priority")).unwrap_or(u8::MAX);
-    if !table.flag("backup") {
-        return priority;
-    }
-    if let Some(item) = table.get("priority") {
-        item.error("`backup = true` says 1 already: write one of the two");
-    }
-    1
-}
-
-fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {
-    let weights = endpoints.iter().map(|e| e.weight);
-    if endpoints.iter().all(|e| e.priority > 0) && !endpoints.is_empty() {
-        list.warn("every endpoint is a backup: the lowest `priority` is used first", None);
-    }
-    if !endpoints.is_empty() && weights.clone().all(|w| w == 0) {
-        list.warn("every weight is 0: this cluster takes nothing, and its requests are answered 503", None);
-    }
-    let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
-    let cycle = weights.map(|w| (w / divisor) as usize).sum::<usize>();
-    if balance == balance::NAMES[0] && cycle > limits::ROUND_ROBIN_CYCLE {
-        let most = limits::ROUND_ROBIN_CYCLE;
-        list.error(format!("the weights add up to {cycle}, which is out of range (at most {most} in all)"));
-    }
-}
-
-fn greatest_common_divisor(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }

@@ -8,6 +8,7 @@ mod address;
 mod admin;
 mod balance;
 mod cluster;
+mod endpoint;
 mod failures;
 mod health;
 mod host;
@@ -29,13 +30,17 @@ mod tree;
 mod units;
 
 pub use address::admin_address;
+pub(crate) use address::connectable;
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, LogTarget, ProcessSettings, Shards};
 pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};
+pub(crate) use sticky::value as sticky_value;
+pub(crate) use tree::is_name;
 pub use units::{parse_duration, parse_size};
 
+use crate::discovery::Sources;
 use crate::health::{self as checks, Check};
 use dataplane::io::PortRange;
 use dataplane::limits;
@@ -74,7 +79,10 @@ pub struct Environment {
 /// A checked file.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    /// With the endpoints that are written down.
     pub snapshot: Arc<Snapshot>,
+    /// By cluster, where further endpoints come from.
+    pub sources: Vec<Option<Arc<Sources>>>,
     pub process: ProcessSettings,
     /// By cluster: the active checks of its endpoints.
     pub checks: Vec<Option<Arc<Check>>>,
@@ -132,9 +140,9 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded
     if report.has_errors() {
         return Err(report);
     }
-    let Built { snapshot, process, checks, check_descriptors, maintenance_files } = built;
+    let Built { snapshot, process, checks, check_descriptors, maintenance_files, sources } = built;
     let snapshot = Arc::new(snapshot);
-    Ok(Loaded { snapshot, process, checks, check_descriptors, maintenance_files, warnings: report })
+    Ok(Loaded { snapshot, sources, process, checks, check_descriptors, maintenance_files, warnings: report })
 }
 
 /// A fault of syntax in other words where the parser's would mislead: it takes a bare word for a number or a date.
@@ -155,6 +163,7 @@ struct Built {
     checks: Vec<Option<Arc<Check>>>,
     check_descriptors: u64,
     maintenance_files: Vec<(PathBuf, bool)>,
+    sources: Vec<Option<Arc<Sources>>>,
 }
 
 /// Reads all sections. What has problems is filled in with defaults, and not used.
@@ -170,9 +179,17 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
     let (mut cluster_ids, cluster_names) = Names::read("cluster", &cluster_tables);
 
     let read = cluster::read(&cluster_tables, &cluster_names, environment);
-    let (clusters, checks): (Vec<_>, Vec<_>) = read.into_iter().unzip();
-    let checked = clusters.iter().zip(&checks).filter(|(_, check)| check.is_some());
-    let checked = checked.map(|(cluster, _)| cluster.endpoints.len()).sum();
+    let (mut clusters, mut checks, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+    let mut checked = 0;
+    for (cluster, check, source) in read {
+        // How many a name will lead to is not known.
+        let found = if source.is_some() { limits::NAME_TARGETS } else { 0 };
+        checked += if check.is_some() { cluster.endpoints.len() + found } else { 0 };
+        clusters.push(cluster);
+        checks.push(check);
+        sources.push(source);
+    }
+    check_names(root, &sources);
     let check_descriptors = checks::descriptors(checked, environment.descriptors);
     let mut listeners =
         listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment, check_descriptors);
@@ -198,7 +215,18 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
         routes,
         clusters: clusters.into_iter().map(|c| Some(Arc::new(c))).collect(),
     };
-    Built { snapshot, process, checks, check_descriptors, maintenance_files }
+    Built { snapshot, process, checks, check_descriptors, maintenance_files, sources }
+}
+
+fn check_names(root: &Table<'_>, sources: &[Option<Arc<Sources>>]) {
+    let names: usize = sources.iter().flatten().map(|sources| sources.queries().count()).sum();
+    if names > limits::NAMES_MAX {
+        let most = limits::NAMES_MAX;
+        root.error(
+            "cluster",
+            format!("their endpoints have {names} names, which is out of range (at most {most} in all)"),
+        );
+    }
 }
 
 /// The tables of a kind, unless there are too many of them.

@@ -4,11 +4,12 @@ use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::names::Names;
 use super::tree::{Item, Table};
-use super::{Environment, Severity, admin, listener};
+use super::{Environment, Severity, address, admin, listener};
 use super::{cluster, route};
 use dataplane::io::Address;
 use dataplane::limits::{self, Bound};
 use dataplane::spec::Runtime;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,6 +59,14 @@ pub(super) static RUNTIME: Section = Section {
              `\"auto\"` is random.",
         )
         .absent("\"auto\""),
+        Key::new(
+            "resolver",
+            Shape::Free("addresses of resolvers, as \"127.0.0.1:53\", one or a list"),
+            NeedsUpgrade,
+            "Who is asked for the host names of endpoints, at most 8. Those of the machine are found by `/etc/hosts` and \
+             `/etc/resolv.conf`, which are read again when they change; where some stand here, both are left alone.",
+        )
+        .absent("the machine's"),
         Key::new("drain_timeout", Shape::Duration(limits::DRAIN_TIMEOUT, None), Nothing, "From SIGTERM until what still runs is closed."),
     ],
 };
@@ -112,6 +121,8 @@ pub struct ProcessSettings {
     pub admin: Option<Address>,
     /// As asked; `Snapshot.runtime.shards` is what that comes to here.
     pub shards: Shards,
+    /// Who is asked for names; the machine's where there are none.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,8 +194,17 @@ pub(super) fn read(root: &Table<'_>, environment: &Environment) -> (Runtime, Pro
         backend,
         admin: admin::read(root),
         shards,
+        resolvers: resolvers(&table),
     };
     (runtime, settings)
+}
+
+fn resolvers(table: &Table<'_>) -> Vec<SocketAddr> {
+    let items = table.each("resolver");
+    if let Some(item) = items.get(limits::RESOLVERS_MAX) {
+        item.error(format!("more than {} resolvers", limits::RESOLVERS_MAX));
+    }
+    items.iter().filter_map(address::resolver).collect()
 }
 
 fn max_shards() -> u16 {

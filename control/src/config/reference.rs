@@ -2,8 +2,8 @@
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
-    admin, balance, cluster, failures, health, later, listener, matching, process, reply, retry, route,
-    sticky, template,
+    admin, balance, cluster, endpoint, failures, health, later, listener, matching, process, reply, retry,
+    route, sticky, template,
 };
 use std::fmt::Write;
 
@@ -30,7 +30,7 @@ pub fn sections() -> &'static [&'static Section] {
         &reply::REDIRECT,
         &route::TIMEOUTS,
         &cluster::SECTION,
-        &cluster::ENDPOINT,
+        &endpoint::ENDPOINT,
         &cluster::TIMEOUTS,
         &cluster::POOL,
         &balance::SECTION,

@@ -1,13 +1,15 @@
 //! `source_addresses` and `source_ports` of a cluster: where its links come from, and whether this machine can do that.
 
+use super::endpoint::Endpoints;
 use super::tree::{Item, Table};
 use super::{Environment, address};
 use dataplane::io::PortRange;
 use dataplane::limits;
-use dataplane::spec::{Endpoint, SourceAddresses};
+use dataplane::spec::SourceAddresses;
 use std::net::IpAddr;
 
-pub(super) fn read(table: &Table<'_>, endpoints: &[Endpoint], environment: &Environment) -> SourceAddresses {
+pub(super) fn read(table: &Table<'_>, found: &Endpoints, environment: &Environment) -> SourceAddresses {
+    let endpoints = found.fixed();
     let items = table.each("source_addresses");
     let mut ranges = Vec::with_capacity(items.len());
     let mut checks = limits::SOURCE_CHECKS;
@@ -16,6 +18,7 @@ pub(super) fn read(table: &Table<'_>, endpoints: &[Endpoint], environment: &Envi
         ranges.push(range);
         if endpoints.iter().all(|e| e.address.as_ip().is_none_or(|a| a.is_v6() != range.0.is_ipv6()))
             && !endpoints.is_empty()
+            && found.are_fixed()
         {
             let family = if range.0.is_ipv6() { "IPv6" } else { "IPv4" };
             item.warn(format!("no endpoint has an {family} address: these are never used"), None);

@@ -68,7 +68,12 @@ pub(super) static SECTION: Section = Section {
     ],
 };
 
-pub(super) fn read(cluster: &Table<'_>, endpoints: &[Endpoint], environment: &Environment) -> Option<Sticky> {
+/// The cookie, and the key that its values are made with.
+pub(super) fn read(
+    cluster: &Table<'_>,
+    endpoints: &[Endpoint],
+    environment: &Environment,
+) -> Option<(Sticky, Vec<u8>)> {
     let item = cluster.get("sticky")?;
     let table = item.table(&SECTION)?;
     let cookie = table.need("cookie").and_then(|item| cookie_name(&item));
@@ -88,7 +93,7 @@ pub(super) fn read(cluster: &Table<'_>, endpoints: &[Endpoint], environment: &En
     match Sticky::new(cookie?.into(), attributes.into(), values) {
         Ok(mut sticky) => {
             (sticky.indirect, sticky.nocache) = (table.flag("indirect"), table.flag("nocache"));
-            Some(sticky)
+            Some((sticky, key))
         }
         Err(same) => {
             let [a, b] =
@@ -187,7 +192,7 @@ fn key(item: &Item<'_>) -> Option<Vec<u8>> {
 }
 
 /// What the cookie says of an endpoint.
-fn value(key: &[u8], name: &str) -> StickyValue {
+pub(crate) fn value(key: &[u8], name: &str) -> StickyValue {
     let mut value: StickyValue = [b'0'; 32];
     // HMAC takes keys of any length: there is no error.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return value };

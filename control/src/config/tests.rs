@@ -173,6 +173,14 @@ fn what_is_written_is_taken() {
         (api.source_addresses.ports, app.source_addresses.ports),
         (PortRange::new(40_000, 49_999), None)
     );
+    let sources = loaded.sources[0].as_ref().unwrap();
+    let queries: Vec<_> = sources.queries().map(|(at, query)| (at, query.to_string())).collect();
+    let expected = [(0, "app.internal:9000"), (1, "srv:_http._tcp.example.org")];
+    assert_eq!(queries, expected.map(|(at, query)| (at, query.to_owned())));
+    let named = &sources.entries[0].endpoint;
+    assert_eq!((&*named.name, named.weight, sources.entries.len()), ("named", 2, 4));
+    assert!(loaded.sources[1].is_none(), "all of its endpoints are written down");
+    assert_eq!(loaded.process.resolvers, ["127.0.0.1:53", "[::1]:5353"].map(|text| text.parse().unwrap()));
 }
 
 #[test]
@@ -256,7 +264,7 @@ fn files_that_cannot_be_read() {
 /// Every key that the design names, by section. What is not built is refused, never unknown.
 const KEYS: &[(&str, &str)] = &[
     ("", "version runtime admin log access_log listener route cluster include certificate filter"),
-    ("runtime", "shards backend node drain_timeout"),
+    ("runtime", "shards backend node resolver drain_timeout"),
     ("admin", "address"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),
@@ -289,7 +297,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.timeouts", "connect response_header response_body send queue"),
     (
         "cluster",
-        "name balance host source_addresses source_ports send_proxy endpoints max_queued fail_open timeouts pool health \
+        "name balance host source_addresses source_ports send_proxy endpoints endpoints_file max_queued fail_open timeouts pool health \
          outlier circuit_breaker retry sticky tls trailers",
     ),
     ("cluster.balance", "policy on table bounded_load"),

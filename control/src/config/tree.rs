@@ -462,7 +462,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// `[a-z0-9][a-z0-9_.-]{0,63}`.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.len() <= 64
         && text.as_bytes().first().is_some_and(first)

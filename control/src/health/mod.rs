@@ -2,11 +2,13 @@
 //! the whole process, and what changed is told.
 //!
 //! `spec` says what a check is, `check` makes one (over a `wire`, reading its `answer`, giving a `verdict`), `schedule`
-//! knows when the next is due, `streak` when an endpoint changes. This file runs them. Everything happens on the control
+//! knows when the next is due, `streak` when an endpoint changes, `follow` who
+//! is checked. This file runs them. Everything happens on the control
 //! thread, as tasks of its runtime; a check holds no thread while it waits.
 
 mod answer;
 mod check;
+mod follow;
 mod schedule;
 mod spec;
 mod streak;
@@ -21,7 +23,7 @@ use check::{Made, make};
 use dataplane::limits;
 use dataplane::spec::{Cluster, ClusterId, EndpointId, Snapshot};
 use schedule::Schedule;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use streak::Streak;
@@ -69,6 +71,12 @@ struct Target {
     wire: Option<Wire>,
     /// When the check that is awaited was due.
     due: Instant,
+    /// A check is scheduled, waits or runs.
+    pending: bool,
+    /// It is no endpoint of its cluster any more.
+    gone: bool,
+    /// How many endpoints had this place before.
+    life: u32,
 }
 
 /// The last check that was made of an endpoint.
@@ -83,6 +91,7 @@ pub(crate) struct Last {
 #[derive(Debug)]
 pub(crate) struct Done {
     target: usize,
+    life: u32,
     made: Made,
 }
 
@@ -108,15 +117,16 @@ pub(crate) struct Change {
 /// All checks of the process.
 #[derive(Debug)]
 pub(crate) struct Checks {
-    /// Those of one cluster stand together, in its order.
+    /// One that is gone keeps its place, for whoever has its id next.
     targets: Vec<Target>,
-    /// By cluster, where its targets begin.
-    first: Vec<Option<usize>>,
+    places: BTreeMap<(ClusterId, EndpointId), usize>,
     schedule: Schedule,
     /// Due, and more run already than may.
     waiting: VecDeque<usize>,
     running: JoinSet<Done>,
     room: Room,
+    /// What the checks may hold.
+    descriptors: u64,
     /// Connections between two checks.
     kept: usize,
     turn: u64,
@@ -132,46 +142,20 @@ impl Checks {
         descriptors: u64,
         now: Instant,
     ) -> Self {
-        let (mut targets, mut schedule) = (Vec::new(), Schedule::default());
-        let mut first = vec![None; snapshot.clusters.len()];
-        for (cluster, first) in snapshot.clusters.iter().zip(&mut first) {
-            let Some(cluster) = cluster else { continue };
-            let Some(check) = checks.get(usize::from(cluster.id.0)).and_then(Option::as_ref) else {
-                continue;
-            };
-            *first = Some(targets.len());
-            for (at, endpoint) in cluster.endpoints.iter().enumerate() {
-                let wait = match check.initial {
-                    Initial::Probing => Duration::ZERO,
-                    Initial::Up | Initial::Down => {
-                        schedule::offset(&cluster.name, &endpoint.name, check.interval)
-                    }
-                };
-                let due = now + wait;
-                schedule.add(due, targets.len());
-                targets.push(Target {
-                    cluster: Arc::clone(cluster),
-                    at,
-                    check: Arc::clone(check),
-                    streak: Streak::new(check.initial),
-                    last: None,
-                    wire: None,
-                    due,
-                });
-            }
-        }
-        let room = Room::of(targets.len(), descriptors);
-        Self {
-            targets,
-            first,
-            schedule,
+        let mut all = Self {
+            targets: Vec::new(),
+            places: BTreeMap::new(),
+            schedule: Schedule::default(),
             waiting: VecDeque::new(),
             running: JoinSet::new(),
-            room,
+            room: Room::of(0, descriptors),
+            descriptors,
             kept: 0,
             turn: 0,
             late: false,
-        }
+        };
+        all.follow(snapshot, checks, now);
+        all
     }
 
     /// Waits for the next thing to happen; pending for ever where there is nothing to check. May be dropped and asked again.
@@ -210,6 +194,10 @@ impl Checks {
 
     fn start(&mut self, number: usize, now: Instant) {
         let Some(target) = self.targets.get_mut(number) else { return };
+        if target.gone {
+            target.pending = false;
+            return;
+        }
         if !self.late && now.duration_since(target.due) > target.check.interval.max(Duration::from_secs(1)) {
             self.late = true;
             tracing::warn!(
@@ -228,15 +216,26 @@ impl Checks {
             turn: self.turn,
         };
         self.turn = self.turn.wrapping_add(1);
+        let life = target.life;
         self.running.spawn(async move {
             let made = make(&task, wire, None).await;
-            Done { target: number, made }
+            Done { target: number, life, made }
         });
     }
 
     fn note(&mut self, done: Done, now: Instant) -> Option<Change> {
-        let Done { target: number, made } = done;
+        let Done { target: number, life, made } = done;
         let target = self.targets.get_mut(number)?;
+        if target.gone {
+            target.pending = false;
+            return None;
+        }
+        if target.life != life {
+            // It was of another endpoint.
+            target.due = now;
+            self.schedule.add(now, number);
+            return None;
+        }
         if let Some(wire) = made.wire
             && self.kept < self.room.kept
         {
@@ -276,8 +275,8 @@ impl Checks {
 
     /// The word for what checks say of an endpoint, and the last of them; `None` where it is not checked.
     pub(crate) fn status(&self, cluster: ClusterId, at: usize) -> Option<(&'static str, Option<&Last>)> {
-        let first = (*self.first.get(usize::from(cluster.0))?)?;
-        let target = self.targets.get(first + at).filter(|target| target.cluster.id == cluster)?;
+        let at = EndpointId(u16::try_from(at).ok()?);
+        let target = self.targets.get(*self.places.get(&(cluster, at))?)?;
         Some((target.streak.word(), target.last.as_ref()))
     }
 }

@@ -27,12 +27,12 @@ pub(super) fn snapshot(endpoints: &[String]) -> Arc<Snapshot> {
     config::parse(&text, "test", &environment).unwrap_or_else(|report| panic!("{report}")).snapshot
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { timeout(PATIENCE, work).await.expect("in time") })
 }
 
-fn check(kind: Kind, initial: Initial) -> Arc<Check> {
+pub(super) fn check(kind: Kind, initial: Initial) -> Arc<Check> {
     let soon = Duration::from_millis(10);
     Arc::new(Check {
         kind,
@@ -46,7 +46,7 @@ fn check(kind: Kind, initial: Initial) -> Arc<Check> {
 }
 
 /// Runs the checks until `wanted` changes were told.
-async fn changes(checks: &mut Checks, wanted: usize) -> Vec<(u16, bool, &'static str)> {
+pub(super) async fn changes(checks: &mut Checks, wanted: usize) -> Vec<(u16, bool, &'static str)> {
     let mut told = Vec::new();
     while told.len() < wanted {
         let done = match checks.next().await {

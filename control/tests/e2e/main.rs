@@ -18,6 +18,8 @@ mod admin;
 mod balance;
 mod bodies;
 mod dead_peer;
+mod discovery;
+mod discovery_hostile;
 mod doctor;
 mod exhaustion;
 mod failing;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: the real binary, a raw client, and origins that misbehave on demand.
 
 pub mod client;
+pub mod dns;
 pub mod namespace;
 pub mod origin;
 pub mod programs;

@@ -55,7 +55,12 @@ pub struct Connection {
 impl Origin {
     /// Runs `script` for each connection, on a thread of its own.
     pub fn scripted(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind an origin");
+        Self::scripted_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    /// The same at this address.
+    pub fn scripted_at(at: SocketAddr, script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(at).expect("bind an origin");
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let (of_thread, script) = (Arc::clone(&shared), Arc::new(script));
@@ -100,6 +105,18 @@ impl Origin {
     pub fn saying(body: &str) -> Self {
         let answer = sized(200, body.as_bytes());
         Self::answering(move |_| answer.clone())
+    }
+
+    /// The same at this address.
+    pub fn saying_at(at: SocketAddr, body: &str) -> Self {
+        let answer = sized(200, body.as_bytes());
+        Self::scripted_at(at, move |connection| {
+            while connection.request().is_some() {
+                if !connection.send(&answer) {
+                    return;
+                }
+            }
+        })
     }
 
     /// Answers 200 with the request's body.

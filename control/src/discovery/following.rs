@@ -1,0 +1,211 @@
+//! One cluster whose endpoints are found: what its sources say, and the cluster that comes of it.
+
+use super::names::Target;
+use super::{Query, Sources};
+use dataplane::cluster::roster::Roster;
+use dataplane::spec::{Cluster, ClusterId, Endpoint, EndpointId};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The number of the entry that a file's endpoints belong to; there are fewer entries than this.
+const FILE: u16 = u16::MAX;
+
+#[derive(Debug)]
+pub(super) struct Following {
+    cluster: ClusterId,
+    name: Arc<str>,
+    sources: Arc<Sources>,
+    roster: Roster,
+    /// By entry, the last answer; `None` until there is one, and where nothing is asked.
+    answers: Vec<Option<Vec<Target>>>,
+    /// The last list of its file.
+    list: Vec<Endpoint>,
+}
+
+impl Following {
+    pub(super) fn new(cluster: &Cluster, sources: Arc<Sources>) -> Self {
+        let answers = vec![None; sources.entries.len()];
+        let mut following = Self {
+            cluster: cluster.id,
+            name: Arc::clone(&cluster.name),
+            sources,
+            roster: Roster::default(),
+            answers,
+            list: Vec::new(),
+        };
+        // Those that are written down have the ids already that they get here.
+        following.roster.update(following.wanted(), 0, |_, _| false);
+        following
+    }
+    pub(super) fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+    pub(super) fn file(&self) -> Option<&PathBuf> {
+        self.sources.file.as_ref()
+    }
+    /// The entries that ask for a name.
+    pub(super) fn queries(&self) -> impl Iterator<Item = (usize, &Query)> {
+        self.sources.queries()
+    }
+    pub(super) fn is_answered(&self, entry: usize) -> bool {
+        self.answers.get(entry).is_some_and(Option::is_some)
+    }
+    /// Takes an answer; says whether it is another than before.
+    pub(super) fn answer(&mut self, entry: usize, targets: &[Target]) -> bool {
+        let Some(known) = self.answers.get_mut(entry) else { return false };
+        if known.as_deref() == Some(targets) {
+            return false;
+        }
+        *known = Some(targets.to_vec());
+        true
+    }
+    /// Takes the list of its file; says whether it is another than before.
+    pub(super) fn list(&mut self, list: Vec<Endpoint>) -> bool {
+        let differs = self.list != list;
+        self.list = list;
+        differs
+    }
+
+    /// The endpoints that the sources speak of, each with the entry that it comes from.
+    fn wanted(&self) -> Vec<(u16, Endpoint)> {
+        let mut wanted = Vec::new();
+        for ((entry, answer), number) in self.sources.entries.iter().zip(&self.answers).zip(0u16..) {
+            if entry.query.is_none() {
+                wanted.push((number, entry.endpoint.clone()));
+            }
+            let targets = answer.as_deref().unwrap_or_default();
+            wanted.extend(targets.iter().map(|target| (number, found(&entry.endpoint, target, targets))));
+        }
+        wanted.extend(self.list.iter().map(|endpoint| (FILE, endpoint.clone())));
+        wanted
+    }
+
+    /// The cluster with what its sources say now, for swap number `swap`.
+    pub(super) fn make(
+        &mut self,
+        spec: &Cluster,
+        swap: u64,
+        is_free: impl Fn(EndpointId, u64) -> bool,
+    ) -> Cluster {
+        let update = self.roster.update(self.wanted(), swap, is_free);
+        let mut cluster = self.roster.cluster(spec);
+        if let Some(sticky) = &spec.sticky {
+            match sticky.with_endpoints(&cluster.endpoints, |name| self.sources.sticky_value(name)) {
+                Ok(sticky) => cluster.sticky = Some(sticky),
+                Err(ids) => tracing::error!(
+                    cluster = &*self.name,
+                    ?ids,
+                    "two endpoints have one cookie value; it stays as it was"
+                ),
+            }
+        }
+        self.tell(spec, &cluster);
+        if update.left_out > 0 {
+            let left_out = update.left_out;
+            tracing::warn!(
+                cluster = &*self.name,
+                left_out,
+                "more endpoints than a cluster may have; the last are left out"
+            );
+        }
+        if cluster.present().next().is_none() {
+            tracing::warn!(cluster = &*self.name, "no endpoint is known: its requests are answered 503");
+        }
+        cluster
+    }
+
+    /// Writes who came and who went.
+    fn tell(&self, before: &Cluster, now: &Cluster) {
+        let cluster = &*self.name;
+        let is_in = |spec: &Cluster, endpoint: &Endpoint| {
+            let same = spec.endpoints.get(usize::from(endpoint.id.0));
+            same.is_some_and(|other| !other.gone && other.address == endpoint.address)
+        };
+        for endpoint in before.present().filter(|endpoint| !is_in(now, endpoint)) {
+            tracing::info!(cluster, endpoint = &*endpoint.name, address = %endpoint.address, "endpoint is gone");
+        }
+        for endpoint in now.present().filter(|endpoint| !is_in(before, endpoint)) {
+            tracing::info!(cluster, endpoint = &*endpoint.name, address = %endpoint.address, "endpoint came");
+        }
+    }
+}
+
+/// The endpoint at one of the addresses that an entry's name leads to.
+fn found(entry: &Endpoint, target: &Target, all: &[Target]) -> Endpoint {
+    let Target { address, authority, weight, tier } = target;
+    let same_port = all.iter().all(|other| other.address.port() == address.port());
+    // Where there is only one, whoever looks at it by its name finds it after each change of its address.
+    let name = match (all.len(), same_port) {
+        (1, _) => Arc::clone(&entry.name),
+        (_, true) => format!("{}/{}", entry.name, address.ip()).into(),
+        (_, false) => format!("{}/{address}", entry.name).into(),
+    };
+    Endpoint {
+        name,
+        address: dataplane::io::SocketAddress::from(*address).into(),
+        authority: Arc::clone(authority),
+        weight: weight.unwrap_or(entry.weight),
+        priority: entry.priority.saturating_add(*tier),
+        ..entry.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Entry;
+    use super::*;
+    use dataplane::io::SocketAddress;
+
+    fn endpoint(name: &str) -> Endpoint {
+        Endpoint::new(EndpointId(0), name, SocketAddress::new([10, 9, 9, 9].into(), 1).into())
+    }
+    fn targets(list: &[&str]) -> Vec<Target> {
+        let target = |text: &&str| Target {
+            address: text.parse().unwrap(),
+            authority: "app:80".into(),
+            weight: None,
+            tier: 0,
+        };
+        list.iter().map(target).collect()
+    }
+    fn names(cluster: &Cluster) -> Vec<(u16, String)> {
+        cluster.present().map(|e| (e.id.0, e.name.to_string())).collect()
+    }
+
+    #[test]
+    fn names_and_files_make_a_cluster() {
+        let named = Endpoint { weight: 3, priority: 1, ..endpoint("app:80") };
+        let query = Query::Host { name: "app".into(), port: 80 };
+        let entries = vec![
+            Entry { endpoint: named, query: Some(query) },
+            Entry { endpoint: endpoint("fixed"), query: None },
+        ];
+        let sources = Arc::new(Sources { entries, file: Some("/x".into()), sticky_key: None });
+        let spec = Cluster::new(ClusterId(3), "c", vec![endpoint("fixed")]);
+        let mut following = Following::new(&spec, sources);
+        assert!(!following.is_answered(0));
+        let empty = following.make(&spec, 1, |_, _| true);
+        assert_eq!(names(&empty), [(0, "fixed".to_owned())], "with the id that it had");
+        assert!(
+            following.answer(0, &targets(&["10.0.0.1:80"]))
+                && !following.answer(0, &targets(&["10.0.0.1:80"]))
+        );
+        let one = following.make(&empty, 2, |_, _| true);
+        assert_eq!(names(&one), [(0, "fixed".to_owned()), (1, "app:80".to_owned())]);
+        let of_name = &one.endpoints[1];
+        assert_eq!((of_name.weight, of_name.priority, &*of_name.authority), (3, 1, "app:80"));
+        assert!(following.answer(0, &targets(&["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"])));
+        let two = following.make(&one, 3, |_, _| true);
+        let expected = [(0, "fixed"), (1, "app:80/10.0.0.1"), (2, "app:80/10.0.0.2"), (3, "app:80/::1")];
+        assert_eq!(names(&two), expected.map(|(id, name)| (id, name.to_owned())));
+        assert!(following.answer(0, &targets(&["10.0.0.2:80", "10.0.0.2:81"])));
+        assert!(following.list(vec![endpoint("listed")]) && !following.list(vec![endpoint("listed")]));
+        let last = following.make(&two, 4, |_, _| false);
+        let expected = [(0, "fixed"), (2, "app:80/10.0.0.2:80"), (4, "app:80/10.0.0.2:81"), (5, "listed")];
+        assert_eq!(names(&last), expected.map(|(id, name)| (id, name.to_owned())));
+        assert_eq!((last.endpoints[1].gone, last.endpoints[1].weight), (true, 0));
+    }
+}
