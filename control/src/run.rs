@@ -138,7 +138,7 @@ fn serve(loaded: &Loaded, demo: bool) -> Exit {
         Ok(log) => log,
         Err(what) => return cannot(&what),
     };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match runtime() {
         Ok(runtime) => {
             let exit = runtime.block_on(serve_with(loaded, demo, &log));
             // A look at a file that takes for ever holds nobody up.
@@ -147,6 +147,12 @@ fn serve(loaded: &Loaded, demo: bool) -> Exit {
         }
         Err(e) => cannot(&format!("cannot start the control thread: {e}")),
     }
+}
+
+/// The control thread's: one thread, and a few that wait for files in its place.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(limits::FILE_THREADS).build()
 }
 
 /// What the log thread is asked for.

@@ -349,8 +349,8 @@ pub const NAMES_MAX: usize = 4096;
 pub const NAME_ADDRESSES: usize = 256;
 /// Targets taken of one service (SRV).
 pub const NAME_TARGETS: usize = 64;
-/// Names that are asked for at once.
-pub const NAMES_AT_ONCE: usize = 64;
+/// Names that are asked for at once; each takes up to four descriptors, of those that the process keeps for itself.
+pub const NAMES_AT_ONCE: usize = 16;
 /// Time between two questions for a name that was answered: the answer's TTL, within these.
 pub const NAME_TTL: Bound<Duration> = bound(secs(1), secs(1), secs(300));
 /// The pause after a question that was not answered, doubled each time up to the second.
@@ -368,6 +368,10 @@ pub const RESOLVERS_MAX: usize = 8;
 pub const ENDPOINTS_FILE_BYTES: u64 = 1 << 20;
 /// Between two looks at a file of endpoints.
 pub const ENDPOINTS_FILE_LOOK: Duration = secs(1);
+/// Threads that wait for files, so that control does not: one that hangs on a network holds one.
+pub const FILE_THREADS: usize = 32;
+/// Lines that one change of a cluster's endpoints writes to the log at most.
+pub const ENDPOINTS_TOLD: usize = 256;
 /// An id of an endpoint that is gone is not given anew before this: what it answered last is still written to the access log.
 pub const ENDPOINT_REST: Duration = secs(10);
 

@@ -3,6 +3,7 @@
 use super::names::Target;
 use super::{Query, Sources};
 use dataplane::cluster::roster::Roster;
+use dataplane::limits;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, EndpointId};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,11 +125,20 @@ impl Following {
             let same = spec.endpoints.get(usize::from(endpoint.id.0));
             same.is_some_and(|other| !other.gone && other.address == endpoint.address)
         };
-        for endpoint in before.present().filter(|endpoint| !is_in(now, endpoint)) {
-            tracing::info!(cluster, endpoint = &*endpoint.name, address = %endpoint.address, "endpoint is gone");
+        let went = before.present().filter(|endpoint| !is_in(now, endpoint));
+        let came = now.present().filter(|endpoint| !is_in(before, endpoint));
+        let changes = went.map(|endpoint| (endpoint, "is gone")).chain(came.map(|endpoint| (endpoint, "came")));
+        let mut more = 0_usize;
+        for (n, (endpoint, what)) in changes.enumerate() {
+            match n < limits::ENDPOINTS_TOLD {
+                true => {
+                    tracing::info!(cluster, endpoint = &*endpoint.name, address = %endpoint.address, "endpoint {what}");
+                }
+                false => more += 1,
+            }
         }
-        for endpoint in now.present().filter(|endpoint| !is_in(before, endpoint)) {
-            tracing::info!(cluster, endpoint = &*endpoint.name, address = %endpoint.address, "endpoint came");
+        if more > 0 {
+            tracing::info!(cluster, more, "and more endpoints came or went");
         }
     }
 }

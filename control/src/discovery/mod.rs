@@ -180,25 +180,30 @@ impl Discovery {
 
     /// Writes a line when there is trouble with a source, and when it is over.
     fn tell(&mut self, source: Source, trouble: Option<String>) {
-        let what = match &source {
-            Source::Name(query) => query.to_string(),
+        let (what, place) = match &source {
+            Source::Name(query) => {
+                let first = self.askers.get(query).and_then(|askers| askers.first());
+                (query.to_string(), first.map(|(place, _)| *place))
+            }
             Source::File(place) => {
                 let file = self.followed.get(*place).and_then(|f| f.file());
-                file.map(|path| path.display().to_string()).unwrap_or_default()
+                (file.map(|path| path.display().to_string()).unwrap_or_default(), Some(*place))
             }
         };
+        // Of several that ask for one name the first.
+        let cluster = place.and_then(|place| self.followed.get(place)).map_or("", |f| f.name());
         match trouble {
             Some(trouble) if self.troubles.get(&source) != Some(&trouble) => {
                 match self.troubles.insert(source, trouble.clone()) {
                     // Another reason than before, of the same trouble.
-                    Some(_) => tracing::info!("{what}: {trouble}"),
-                    None => tracing::warn!("{what}: {trouble}; what was known of it stands"),
+                    Some(_) => tracing::info!(cluster, "{what}: {trouble}"),
+                    None => tracing::warn!(cluster, "{what}: {trouble}; what was known of it stands"),
                 }
             }
             Some(_) => {}
             None => {
                 if self.troubles.remove(&source).is_some() {
-                    tracing::info!("{what}: is answered again");
+                    tracing::info!(cluster, "{what}: is answered again");
                 }
             }
         }
