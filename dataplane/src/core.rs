@@ -91,7 +91,9 @@ impl Shared {
     /// What a route does now: itself, or what it does in maintenance.
     pub fn in_force<'r>(&self, route: &'r Arc<Route>) -> &'r Arc<Route> {
         match &route.maintenance {
-            Some(it) if self.switches.get(usize::from(it.switch.0)).is_some_and(|switch| switch.is_on()) => &it.instead,
+            Some(it) if self.switches.get(usize::from(it.switch.0)).is_some_and(|switch| switch.is_on()) => {
+                &it.instead
+            }
             _ => route,
         }
     }

@@ -191,12 +191,17 @@ pub(super) static POOL: Section = Section {
     ],
 };
 
-/// Each cluster with the endpoints that are written down, the active checks of all, and where further ones come from.
-pub(super) fn read(
-    tables: &[Table<'_>],
-    names: &[Arc<str>],
-    environment: &Environment,
-) -> Vec<(Cluster, Option<Arc<Check>>, Option<Arc<Sources>>)> {
+/// What a cluster's table says.
+pub(super) struct Read {
+    /// With the endpoints that are written down.
+    pub cluster: Cluster,
+    /// The active checks of all endpoints.
+    pub check: Option<Arc<Check>>,
+    /// Where further endpoints come from.
+    pub sources: Option<Arc<Sources>>,
+}
+
+pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Environment) -> Vec<Read> {
     let tables = tables.iter().zip(names).enumerate();
     tables
         .map(|(index, (table, name))| {
@@ -238,7 +243,7 @@ pub(super) fn read(
                 circuit_breaker: failures::circuit_breaker(table),
                 starts_down: check.as_ref().is_some_and(|check| check.initial != Initial::Up),
             };
-            (cluster, check, found.sources(sticky_key))
+            Read { cluster, check, sources: found.sources(sticky_key) }
         })
         .collect()
 }

@@ -181,13 +181,13 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
     let read = cluster::read(&cluster_tables, &cluster_names, environment);
     let (mut clusters, mut checks, mut sources) = (Vec::new(), Vec::new(), Vec::new());
     let mut checked = 0;
-    for (cluster, check, source) in read {
+    for cluster::Read { cluster, check, sources: of_cluster } in read {
         // How many a name will lead to is not known.
-        let found = if source.is_some() { limits::NAME_TARGETS } else { 0 };
+        let found = if of_cluster.is_some() { limits::NAME_TARGETS } else { 0 };
         checked += if check.is_some() { cluster.endpoints.len() + found } else { 0 };
         clusters.push(cluster);
         checks.push(check);
-        sources.push(source);
+        sources.push(of_cluster);
     }
     check_names(root, &sources);
     let check_descriptors = checks::descriptors(checked, environment.descriptors);

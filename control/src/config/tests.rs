@@ -173,6 +173,11 @@ fn what_is_written_is_taken() {
         (api.source_addresses.ports, app.source_addresses.ports),
         (PortRange::new(40_000, 49_999), None)
     );
+}
+
+#[test]
+fn where_endpoints_come_from_is_taken() {
+    let loaded = good(include_str!("../../tests/config_cases/good.toml"));
     let sources = loaded.sources[0].as_ref().unwrap();
     let queries: Vec<_> = sources.queries().map(|(at, query)| (at, query.to_string())).collect();
     let expected = [(0, "app.internal:9000"), (1, "srv:_http._tcp.example.org")];

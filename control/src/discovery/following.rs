@@ -127,7 +127,8 @@ impl Following {
         };
         let went = before.present().filter(|endpoint| !is_in(now, endpoint));
         let came = now.present().filter(|endpoint| !is_in(before, endpoint));
-        let changes = went.map(|endpoint| (endpoint, "is gone")).chain(came.map(|endpoint| (endpoint, "came")));
+        let changes =
+            went.map(|endpoint| (endpoint, "is gone")).chain(came.map(|endpoint| (endpoint, "came")));
         let mut more = 0_usize;
         for (n, (endpoint, what)) in changes.enumerate() {
             match n < limits::ENDPOINTS_TOLD {

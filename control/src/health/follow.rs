@@ -42,7 +42,9 @@ impl Checks {
             }
         }
         for cluster in snapshot.clusters.iter().flatten() {
-            let Some(check) = checks.get(usize::from(cluster.id.0)).and_then(Option::as_ref) else { continue };
+            let Some(check) = checks.get(usize::from(cluster.id.0)).and_then(Option::as_ref) else {
+                continue;
+            };
             for endpoint in cluster.present() {
                 self.begin(cluster, endpoint, check, now);
             }
@@ -62,7 +64,9 @@ impl Checks {
         match self.targets.get_mut(number) {
             Some(target) if !target.gone => return,
             // What is pending of the former finds out that it is another's.
-            Some(target) => *target = Target { life: target.life.wrapping_add(1), pending: target.pending, ..new },
+            Some(target) => {
+                *target = Target { life: target.life.wrapping_add(1), pending: target.pending, ..new }
+            }
             None => self.targets.push(new),
         }
         let Some(target) = self.targets.get_mut(number) else { return };

@@ -60,7 +60,7 @@ mod tests {
             let table = Grown::new(first, |at| at);
             assert_eq!((table.get(first), table.iter().count()), (None, first));
             for rows in [0, first + 1, first + 16, first + 17, 1000, 500, 10_000] {
-                let addresses: Vec<_> = table.iter().map(|row| std::ptr::from_ref(row)).collect();
+                let addresses: Vec<_> = table.iter().map(std::ptr::from_ref).collect();
                 table.grow(rows, |at| at);
                 assert!((0..rows).all(|at| table.get(at) == Some(&at)), "{first} and {rows}");
                 assert!(table.iter().zip(addresses).all(|(row, before)| std::ptr::eq(row, before)));
