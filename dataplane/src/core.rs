@@ -119,6 +119,9 @@ impl Shared {
             }
             let health = if cluster.starts_down { Health::Down } else { Health::Up };
             numbers.grow(cluster.endpoints.len());
+            for endpoint in cluster.endpoints.iter().filter(|endpoint| endpoint.gone) {
+                numbers.on_gone(endpoint.id);
+            }
             for endpoint in cluster.present() {
                 let before = before.and_then(|before| before.endpoints.get(usize::from(endpoint.id.0)));
                 if before.is_none_or(|before| before.gone) {
@@ -264,6 +267,10 @@ pub struct Core {
     pub draining: bool,
     /// From which numbers on the process's descriptors are short.
     pub descriptors: Descriptors,
+    /// A link found no descriptor: room is made when the turn ends.
+    pub lacks_descriptors: bool,
+    /// Before then nobody is looked for who could make room: none was found just now.
+    pub room_look: Mono,
     /// How many of its conns will last.
     pub brief: Brief,
     /// How long a conn waits for a request before it is parked.
@@ -347,6 +354,8 @@ impl Core {
             },
             draining: false,
             descriptors: Descriptors::default(),
+            lacks_descriptors: false,
+            room_look: Mono(0),
             brief: Brief::default(),
             park_after: limits::PARK_AFTER,
             next_request: 0,

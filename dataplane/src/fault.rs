@@ -299,7 +299,8 @@ pub const REFUSALS: &[RefusalRow] = &[
         Refusal::PortsExhausted,
         503,
         "ports_exhausted",
-        "no local port is free towards the endpoints (EADDRNOTAVAIL)",
+        "no local port is free towards the endpoints, or no address of `cluster.source_addresses` is this machine's \
+         (EADDRNOTAVAIL)",
     ),
     row(
         Refusal::DescriptorsExhausted,

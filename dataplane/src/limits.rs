@@ -280,6 +280,8 @@ pub const RING_MEMORY_WAIT: Duration = secs(3);
 pub const RING_MEMORY_PAUSE: Duration = ms(50);
 /// Conns closed at once to make room when descriptors are short.
 pub const MAKE_ROOM: usize = 16;
+/// After nobody was found who could make room.
+pub const ROOM_PAUSE: Duration = ms(10);
 /// One that has not asked yet is not expected to within this: two round trips half around the world.
 pub const FIRST_BYTES: Duration = ms(500);
 /// One that rests between requests gives its place up no sooner.
@@ -349,7 +351,7 @@ pub const NAMES_MAX: usize = 4096;
 pub const NAME_ADDRESSES: usize = 256;
 /// Targets taken of one service (SRV).
 pub const NAME_TARGETS: usize = 64;
-/// Names that are asked for at once; each takes up to four descriptors, of those that the process keeps for itself.
+/// Questions that are asked at once; each takes up to four descriptors, of those that the process keeps for itself.
 pub const NAMES_AT_ONCE: usize = 16;
 /// Time between two questions for a name that was answered: the answer's TTL, within these.
 pub const NAME_TTL: Bound<Duration> = bound(secs(1), secs(1), secs(300));
@@ -358,7 +360,7 @@ pub const NAME_RETRY: Duration = secs(1);
 pub const NAME_RETRY_MAX: Duration = secs(60);
 /// For one question to one resolver, which is put twice.
 pub const NAME_TIMEOUT: Duration = secs(2);
-/// For all of what a name's answer takes: addresses of both families, and of a service's targets.
+/// For a question: the addresses of both families of one host, or the targets of a service.
 pub const NAME_ANSWER: Duration = secs(15);
 /// How long the start waits for the names that are not answered yet, before it serves without them.
 pub const NAMES_AT_START: Duration = secs(2);

@@ -121,6 +121,8 @@ pub struct Plane {
     log_readers: Vec<LogReader>,
     /// Who has not been told yet to look at which cluster, because its mailbox was full.
     untold: RefCell<BTreeSet<(ClusterId, usize)>>,
+    /// What shards could not be told to do yet, for the same reason; the oldest first.
+    unsent: RefCell<Vec<(usize, Command)>>,
     watched: RefCell<Vec<Watched>>,
 }
 
@@ -206,9 +208,9 @@ impl Plane {
         let clusters = snapshot.clusters.iter().zip(&shared.clusters);
         let watched = clusters.filter_map(|(spec, shared)| Watched::new(spec.as_ref()?, shared.as_ref()?));
         let watched = RefCell::new(watched.collect());
-        let (files, untold) = (RefCell::new(files), RefCell::default());
+        let (files, untold, unsent) = (RefCell::new(files), RefCell::default(), RefCell::default());
         let present = RefCell::new(Swap { snapshot, routes, shared });
-        Ok(Self { present, swaps: Cell::new(0), bound, files, shards, log_readers, untold, watched })
+        Ok(Self { present, swaps: Cell::new(0), bound, files, shards, log_readers, untold, unsent, watched })
     }
 
     /// One entry for each bound address.
@@ -259,10 +261,18 @@ impl Plane {
             let _ = first.commands.borrow_mut().send(Command::Inject(failure));
         }
     }
+    /// Tells every shard; one whose mailbox is full hears it at one of the next ticks.
     fn tell(&self, command: impl Fn() -> Command) {
-        for shard in &self.shards {
-            // A full mailbox is a shard that is stuck: the watchdog ends the process.
-            let _ = shard.commands.borrow_mut().send(command());
+        self.unsent.borrow_mut().extend((0..self.shards.len()).map(|shard| (shard, command())));
+        self.send_unsent();
+    }
+    fn send_unsent(&self) {
+        let unsent = std::mem::take(&mut *self.unsent.borrow_mut());
+        for (at, command) in unsent {
+            let Some(shard) = self.shards.get(at) else { continue };
+            if let Err(command) = shard.commands.borrow_mut().send(command) {
+                self.unsent.borrow_mut().push((at, command));
+            }
         }
     }
     /// Waits for every shard's thread to end.

@@ -5,9 +5,10 @@ use super::keys::{Key, Section, Shape};
 use super::matching::is_token;
 use super::report::nearest;
 use super::tree::{Item, Table};
-use dataplane::cluster::balance::{POLICIES, maglev};
+use dataplane::cluster::balance::{POLICIES, cycle, maglev};
 use dataplane::limits;
-use dataplane::spec::{Endpoint, Hash, HashOn};
+use dataplane::spec::{Endpoint, EndpointId, Hash, HashOn};
+use std::sync::Arc;
 use toml::de::DeValue;
 
 /// Every policy; the first is the default.
@@ -22,6 +23,8 @@ pub(super) const NAMES: &[&str] = &{
 };
 /// The policy that has parameters.
 const HASH: &str = "hash";
+/// The policy whose turns are made ahead.
+const ROUND_ROBIN: &str = "round_robin";
 
 pub(super) static SECTION: Section = Section {
     path: "cluster.balance",
@@ -66,6 +69,10 @@ pub(super) struct Balance {
 }
 
 impl Balance {
+    /// The turns of these endpoints.
+    pub(super) fn cycle(&self, endpoints: &[Endpoint]) -> Option<Arc<[EndpointId]>> {
+        (self.policy == ROUND_ROBIN).then(|| cycle::table(endpoints))
+    }
     /// What the policy needs of these endpoints.
     pub(super) fn hash(&self, endpoints: &[Endpoint]) -> Option<Hash> {
         (self.policy == HASH).then(|| Hash {

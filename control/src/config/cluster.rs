@@ -216,6 +216,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 id: ClusterId(u16::try_from(index).unwrap_or(u16::MAX)),
                 name: Arc::clone(name),
                 balance: balance.policy,
+                cycle: balance.cycle(&endpoints),
                 hash: balance.hash(&endpoints),
                 sticky,
                 host: host_policy(table),

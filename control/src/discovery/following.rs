@@ -5,6 +5,7 @@ use super::{Query, Sources};
 use dataplane::cluster::roster::Roster;
 use dataplane::limits;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, EndpointId};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,6 +22,10 @@ pub(super) struct Following {
     answers: Vec<Option<Vec<Target>>>,
     /// The last list of its file.
     list: Vec<Endpoint>,
+    /// Endpoints for which there was no id.
+    left_out: usize,
+    /// Names that more than one endpoint would have.
+    twins: BTreeSet<Arc<str>>,
 }
 
 impl Following {
@@ -33,9 +38,11 @@ impl Following {
             roster: Roster::default(),
             answers,
             list: Vec::new(),
+            left_out: 0,
+            twins: BTreeSet::new(),
         };
         // Those that are written down have the ids already that they get here.
-        following.roster.update(following.wanted(), 0, |_, _| false);
+        following.roster.update(following.wanted().0, 0, |_, _| false);
         following
     }
     pub(super) fn cluster(&self) -> ClusterId {
@@ -70,8 +77,14 @@ impl Following {
         differs
     }
 
-    /// The endpoints that the sources speak of, each with the entry that it comes from.
-    fn wanted(&self) -> Vec<(u16, Endpoint)> {
+    /// Whether an endpoint that was left out may have an id by now.
+    pub(super) fn has_room_now(&self, swap: u64, is_free: impl Fn(EndpointId, u64) -> bool) -> bool {
+        self.left_out > 0 && self.roster.has_free(swap, is_free)
+    }
+
+    /// The endpoints that the sources speak of, each with the entry that it comes from; and the names of those that are left
+    /// out because another has them, by which alone clients, operators and logs would not tell the two apart.
+    fn wanted(&self) -> (Vec<(u16, Endpoint)>, BTreeSet<Arc<str>>) {
         let mut wanted = Vec::new();
         for ((entry, answer), number) in self.sources.entries.iter().zip(&self.answers).zip(0u16..) {
             if entry.query.is_none() {
@@ -81,7 +94,15 @@ impl Following {
             wanted.extend(targets.iter().map(|target| (number, found(&entry.endpoint, target, targets))));
         }
         wanted.extend(self.list.iter().map(|endpoint| (FILE, endpoint.clone())));
-        wanted
+        let (mut names, mut twins) = (BTreeSet::new(), BTreeSet::new());
+        wanted.retain(|(_, endpoint)| {
+            let is_first = names.insert(Arc::clone(&endpoint.name));
+            if !is_first {
+                twins.insert(Arc::clone(&endpoint.name));
+            }
+            is_first
+        });
+        (wanted, twins)
     }
 
     /// The cluster with what its sources say now, for swap number `swap`.
@@ -91,7 +112,16 @@ impl Following {
         swap: u64,
         is_free: impl Fn(EndpointId, u64) -> bool,
     ) -> Cluster {
-        let update = self.roster.update(self.wanted(), swap, is_free);
+        let (wanted, twins) = self.wanted();
+        for name in twins.difference(&self.twins).take(limits::ENDPOINTS_TOLD) {
+            tracing::warn!(
+                cluster = &*self.name,
+                endpoint = &**name,
+                "two sources name an endpoint alike: the first is used; give them names of their own"
+            );
+        }
+        self.twins = twins;
+        let update = self.roster.update(wanted, swap, is_free);
         let mut cluster = self.roster.cluster(spec);
         if let Some(sticky) = &spec.sticky {
             match sticky.with_endpoints(&cluster.endpoints, |name| self.sources.sticky_value(name)) {
@@ -104,7 +134,8 @@ impl Following {
             }
         }
         self.tell(spec, &cluster);
-        if update.left_out > 0 {
+        let before = std::mem::replace(&mut self.left_out, update.left_out);
+        if update.left_out > before {
             let left_out = update.left_out;
             tracing::warn!(
                 cluster = &*self.name,
@@ -218,5 +249,40 @@ mod tests {
         let expected = [(0, "fixed"), (2, "app:80/10.0.0.2:80"), (4, "app:80/10.0.0.2:81"), (5, "listed")];
         assert_eq!(names(&last), expected.map(|(id, name)| (id, name.to_owned())));
         assert_eq!((last.endpoints[1].gone, last.endpoints[1].weight), (true, 0));
+    }
+
+    #[test]
+    fn of_two_with_one_name_the_first_is_used() {
+        let entries = vec![Entry { endpoint: endpoint("10.9.9.9:1"), query: None }];
+        let sources = Arc::new(Sources { entries, file: Some("/x".into()), sticky_key: None });
+        let spec = Cluster::new(ClusterId(3), "c", vec![endpoint("10.9.9.9:1")]);
+        let mut following = Following::new(&spec, sources);
+        assert!(following.list(vec![endpoint("10.9.9.9:1"), endpoint("other")]));
+        let made = following.make(&spec, 1, |_, _| true);
+        assert_eq!(names(&made), [(0, "10.9.9.9:1".to_owned()), (1, "other".to_owned())]);
+        assert_eq!(following.twins.len(), 1);
+    }
+
+    /// A list of as many others as there may be is taken as soon as the ids of those before it are free.
+    #[test]
+    fn who_is_left_out_comes_when_there_is_room() {
+        let sources = Arc::new(Sources { entries: Vec::new(), file: Some("/x".into()), sticky_key: None });
+        let spec = Cluster::new(ClusterId(3), "c", Vec::new());
+        let mut following = Following::new(&spec, sources);
+        let listed = |net: u8| {
+            let most = u16::try_from(limits::ENDPOINTS_MAX).unwrap();
+            let at =
+                move |n: u16| SocketAddress::new([10, net, n.to_be_bytes()[0], n.to_be_bytes()[1]].into(), 1);
+            (0..most).map(|n| Endpoint::new(EndpointId(0), &at(n).to_string(), at(n).into())).collect()
+        };
+        following.list(listed(1));
+        let first = following.make(&spec, 1, |_, _| false);
+        following.list(listed(2));
+        let second = following.make(&first, 2, |_, _| false);
+        assert_eq!((second.present().count(), following.left_out), (0, limits::ENDPOINTS_MAX));
+        assert!(!following.has_room_now(3, |_, _| false) && following.has_room_now(3, |_, since| since == 2));
+        let third = following.make(&second, 3, |_, since| since == 2);
+        assert_eq!((third.present().count(), following.left_out), (limits::ENDPOINTS_MAX, 0));
+        assert!(!following.has_room_now(4, |_, _| true));
     }
 }

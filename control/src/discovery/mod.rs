@@ -20,7 +20,7 @@ use dataplane::limits;
 use dataplane::plane::Plane;
 use dataplane::spec::{Endpoint, Snapshot};
 use following::Following;
-use names::Target;
+use names::Answer;
 use resolver::Resolver;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ const FINDINGS: usize = 256;
 #[derive(Debug)]
 enum Found {
     /// Where a name leads, or why that could not be told.
-    Name(Query, Result<Vec<Target>, String>),
+    Name(Query, Result<Answer, String>),
     /// What stands in the file of the cluster at this place of the list of those that are followed, or what is wrong with it.
     File(usize, Result<Vec<Endpoint>, String>),
 }
@@ -156,11 +156,14 @@ impl Discovery {
         let (source, trouble, places) = match found {
             Found::Name(query, answer) => {
                 let askers = self.askers.get(&query).map(Vec::as_slice).unwrap_or_default();
-                let trouble = answer.as_ref().err().cloned();
+                let trouble = match &answer {
+                    Err(why) => Some(stands(why)),
+                    Ok(answer) => answer.excess(),
+                };
                 let mut places = Vec::new();
-                if let Ok(targets) = &answer {
+                if let Ok(answer) = &answer {
                     for &(place, entry) in askers {
-                        if self.followed.get_mut(place).is_some_and(|f| f.answer(entry, targets)) {
+                        if self.followed.get_mut(place).is_some_and(|f| f.answer(entry, &answer.targets)) {
                             places.push(place);
                         }
                     }
@@ -168,7 +171,7 @@ impl Discovery {
                 (Source::Name(query), trouble, places)
             }
             Found::File(place, list) => {
-                let trouble = list.as_ref().err().cloned();
+                let trouble = list.as_ref().err().map(|why| stands(why));
                 let following = self.followed.get_mut(place);
                 let changed = following.zip(list.ok()).is_some_and(|(f, list)| f.list(list));
                 (Source::File(place), trouble, if changed { vec![place] } else { Vec::new() })
@@ -197,13 +200,13 @@ impl Discovery {
                 match self.troubles.insert(source, trouble.clone()) {
                     // Another reason than before, of the same trouble.
                     Some(_) => tracing::info!(cluster, "{what}: {trouble}"),
-                    None => tracing::warn!(cluster, "{what}: {trouble}; what was known of it stands"),
+                    None => tracing::warn!(cluster, "{what}: {trouble}"),
                 }
             }
             Some(_) => {}
             None => {
                 if self.troubles.remove(&source).is_some() {
-                    tracing::info!(cluster, "{what}: is answered again");
+                    tracing::info!(cluster, "{what}: is answered again as it should be");
                 }
             }
         }
@@ -215,6 +218,11 @@ impl Discovery {
         swap: u64,
         is_free: impl Fn(dataplane::spec::ClusterId, dataplane::spec::EndpointId, u64) -> bool,
     ) -> Option<Arc<Snapshot>> {
+        // Some were left out because of others that are gone, and those have rested now.
+        let places = self.followed.iter().enumerate();
+        let have_room =
+            places.filter(|(_, f)| f.has_room_now(swap, |id, since| is_free(f.cluster(), id, since)));
+        self.changed.extend(have_room.map(|(place, _)| place));
         self.changed.sort_unstable();
         self.changed.dedup();
         let changed = std::mem::take(&mut self.changed);
@@ -231,6 +239,11 @@ impl Discovery {
         }
         Some(Arc::new(next))
     }
+}
+
+/// Of a source that says nothing new.
+fn stands(why: &str) -> String {
+    format!("{why}; what was known of it stands")
 }
 
 /// Starts the tasks; how many files there are.

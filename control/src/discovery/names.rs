@@ -8,12 +8,13 @@
 use super::resolver::{Reply, Resolver, Service};
 use super::{Found, Query};
 use dataplane::limits;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// An address that a name leads to.
@@ -28,6 +29,23 @@ pub(super) struct Target {
     pub(super) tier: u8,
 }
 
+/// What a name leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) targets: Vec<Target>,
+    /// Addresses, and targets of a service, beyond what is taken of one name.
+    pub(super) left_out: usize,
+}
+
+impl Answer {
+    /// What is wrong with it, if it is too long.
+    pub(super) fn excess(&self) -> Option<String> {
+        let (left_out, most) = (self.left_out, limits::NAME_ADDRESSES);
+        (left_out > 0)
+            .then(|| format!("{left_out} addresses or targets beyond the first {most} are left out"))
+    }
+}
+
 /// Asks for ever, and tells each answer.
 pub(super) async fn follow(
     query: Query,
@@ -37,17 +55,11 @@ pub(super) async fn follow(
 ) {
     let (mut known, mut pace) = (Known::default(), Pace::default());
     loop {
-        let answer = {
-            // Closed by nobody.
-            let _permit = gate.acquire().await;
-            let answer = timeout(limits::NAME_ANSWER, known.ask(&query, &resolver)).await;
-            answer.unwrap_or_else(|_| Err(format!("no answer within {:?}", limits::NAME_ANSWER)))
-        };
-        let (wait, targets) = match answer {
+        let (wait, answer) = match known.ask(&query, &resolver, &gate).await {
             Ok((targets, ttl)) => (pace.after_answer(ttl), Ok(targets)),
             Err(why) => (pace.after_failure(lot()), Err(why)),
         };
-        if tell.send(Found::Name(query.clone(), targets)).await.is_err() {
+        if tell.send(Found::Name(query.clone(), answer)).await.is_err() {
             return;
         }
         sleep(wait).await;
@@ -121,10 +133,15 @@ struct Known {
 }
 
 impl Known {
-    async fn ask(&mut self, query: &Query, resolver: &Resolver) -> Result<(Vec<Target>, Duration), String> {
+    async fn ask(
+        &mut self,
+        query: &Query,
+        resolver: &Resolver,
+        gate: &Arc<Semaphore>,
+    ) -> Result<(Answer, Duration), String> {
         match query {
             Query::Host { name, port } => {
-                let ttl = self.ask_host(name, resolver).await?;
+                let ttl = self.take(name, ask_host(name, resolver, gate).await)?;
                 let authority: Arc<str> = query.to_string().into();
                 let target = |ip| Target {
                     address: SocketAddr::new(ip, *port),
@@ -133,37 +150,35 @@ impl Known {
                     tier: 0,
                 };
                 let addresses = self.hosts.get(name).into_iter().flat_map(Host::addresses);
-                Ok((bounded(query, addresses.map(target).collect()), ttl))
+                Ok((bounded(addresses.map(target).collect()), ttl))
             }
             Query::Service(name) => {
-                let (services, mut ttl) = resolver.services(name).await?;
-                if services.len() > limits::NAME_TARGETS {
-                    let most = limits::NAME_TARGETS;
-                    tracing::warn!("{query}: of {} targets the first {most} are used", services.len());
-                }
+                let services = in_time(gate, resolver.services(name)).await;
+                let (services, mut ttl) = services.unwrap_or_else(Err)?;
+                let all = services.len();
                 let services = services.get(..limits::NAME_TARGETS).unwrap_or(&services);
                 let mut trouble = None;
-                for service in services {
-                    // One target that is not found takes no other along; what was known of it stands.
-                    match self.ask_host(&service.target, resolver).await {
+                // One target that is not found takes no other along, nor makes it wait; what was known of it stands.
+                for (host, replies) in ask_hosts(services, resolver, gate).await {
+                    match self.take(&host, replies) {
                         Ok(of_host) => ttl = ttl.min(of_host),
-                        Err(why) => trouble = Some(format!("{}: {why}", service.target)),
+                        Err(why) => trouble = Some(format!("{host}: {why}")),
                     }
                 }
                 self.hosts.retain(|host, _| services.iter().any(|service| service.target == *host));
-                let targets = self.targets(services);
+                let mut answer = bounded(self.targets(services));
+                answer.left_out += all - services.len();
                 match trouble {
-                    Some(why) if targets.is_empty() => Err(why),
-                    Some(_) => Ok((bounded(query, targets), ttl.min(limits::NAME_RETRY_MAX))),
-                    None => Ok((bounded(query, targets), ttl)),
+                    Some(why) if answer.targets.is_empty() => Err(why),
+                    Some(_) => Ok((answer, ttl.min(limits::NAME_RETRY_MAX))),
+                    None => Ok((answer, ttl)),
                 }
             }
         }
     }
 
-    async fn ask_host(&mut self, name: &Arc<str>, resolver: &Resolver) -> Result<Duration, String> {
-        let (v4, v6) = resolver.addresses(name).await;
-        self.hosts.entry(Arc::clone(name)).or_default().take(v4, v6)
+    fn take(&mut self, host: &Arc<str>, (v4, v6): (Reply, Reply)) -> Result<Duration, String> {
+        self.hosts.entry(Arc::clone(host)).or_default().take(v4, v6)
     }
 
     fn targets(&self, services: &[Service]) -> Vec<Target> {
@@ -184,6 +199,37 @@ impl Known {
     }
 }
 
+/// What `question` comes to, asked when it is its turn; an error where that takes too long.
+async fn in_time<T>(gate: &Semaphore, question: impl Future<Output = T>) -> Result<T, String> {
+    // Closed by nobody.
+    let _permit = gate.acquire().await;
+    let late = |_| format!("no answer within {:?}", limits::NAME_ANSWER);
+    timeout(limits::NAME_ANSWER, question).await.map_err(late)
+}
+
+async fn ask_host(name: &str, resolver: &Resolver, gate: &Semaphore) -> (Reply, Reply) {
+    let replies = in_time(gate, resolver.addresses(name)).await;
+    replies.unwrap_or_else(|late| (Reply::Failed(late.clone()), Reply::Failed(late)))
+}
+
+/// Asks for the hosts of a service's targets side by side, each once.
+async fn ask_hosts(
+    services: &[Service],
+    resolver: &Resolver,
+    gate: &Arc<Semaphore>,
+) -> Vec<(Arc<str>, (Reply, Reply))> {
+    let hosts: BTreeSet<Arc<str>> = services.iter().map(|service| Arc::clone(&service.target)).collect();
+    let mut asked = JoinSet::new();
+    for host in hosts {
+        let (resolver, gate) = (resolver.clone(), Arc::clone(gate));
+        asked.spawn(async move {
+            let replies = ask_host(&host, &resolver, &gate).await;
+            (host, replies)
+        });
+    }
+    asked.join_all().await
+}
+
 /// A weight of a service (0 to 65,535) as one of ours: none is 0, for "a small proportionate probability of being selected"
 /// is what 0 asks for (RFC 2782).
 fn scaled(weight: u16, heaviest: u16) -> u32 {
@@ -194,15 +240,12 @@ fn scaled(weight: u16, heaviest: u16) -> u32 {
 }
 
 /// No more than may be of one name, in an order that does not depend on the answer's; each address once.
-fn bounded(query: &Query, mut targets: Vec<Target>) -> Vec<Target> {
+fn bounded(mut targets: Vec<Target>) -> Answer {
     targets.sort_unstable();
     targets.dedup_by(|a, b| a.address == b.address);
-    if targets.len() > limits::NAME_ADDRESSES {
-        let most = limits::NAME_ADDRESSES;
-        tracing::warn!("{query}: of {} addresses the first {most} are used", targets.len());
-        targets.truncate(most);
-    }
-    targets
+    let left_out = targets.len().saturating_sub(limits::NAME_ADDRESSES);
+    targets.truncate(limits::NAME_ADDRESSES);
+    Answer { targets, left_out }
 }
 
 #[cfg(test)]
@@ -276,15 +319,15 @@ mod tests {
 
     #[test]
     fn an_answer_is_bounded_and_in_order() {
-        let query = Query::Host { name: "a".into(), port: 1 };
         let target = |n: u16| Target {
             address: SocketAddr::new([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]].into(), 1),
             authority: "a:1".into(),
             weight: None,
             tier: 0,
         };
-        let targets = bounded(&query, (0..1000).rev().chain(0..10).map(target).collect());
-        assert_eq!(targets, (0..256).map(target).collect::<Vec<_>>());
-        assert_eq!(targets.len(), limits::NAME_ADDRESSES);
+        let answer = bounded((0..1000).rev().chain(0..10).map(target).collect());
+        assert_eq!(answer.targets, (0..256).map(target).collect::<Vec<_>>());
+        assert_eq!((answer.targets.len(), answer.left_out), (limits::NAME_ADDRESSES, 744));
+        assert!(answer.excess().is_some() && bounded(vec![target(1)]).excess().is_none());
     }
 }

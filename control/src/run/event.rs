@@ -79,7 +79,8 @@ pub(super) async fn next_event(
         _ = signals.usr2.recv() => Event::Upgrade,
         () = drain_timed_out => Event::DrainTimedOut,
         _ = ticks.tick() => Event::Tick,
-        Some(ask) = asked => Event::Asked(ask),
+        // Before questions: checks come at their own pace, and whoever asks without a pause must not hold them up.
         happened = checks.next() => Event::Checks(happened),
+        Some(ask) = asked => Event::Asked(ask),
     }
 }

@@ -135,3 +135,28 @@ fn one_connection_serves_all_shards() {
     }
     assert!(origin.connection_count() < 50, "{} connections", origin.connection_count());
 }
+
+/// A connection of a tcp listener needs a link of its own: those that wait idle for requests, whichever shard has them, give
+/// their places up.
+#[test]
+fn idle_links_make_room_for_tcp() {
+    let (origin, most, _) = counting_origin();
+    let tables = format!(
+        "[[cluster]]\nname = \"app\"\nendpoints = [{{ address = \"{origin}\", max_connections = 2 }}]\n\
+         [[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"app\"\n"
+    );
+    let proxy =
+        Setup { runtime: "shards = 4", listener: "cluster = \"app\"", tables: &tables, ..Setup::default() }
+            .start();
+    for round in 0..40 {
+        let mut requests = [Client::connect(proxy.edge()), Client::connect(proxy.edge())];
+        requests.iter_mut().for_each(|client| client.send(GET));
+        requests.iter_mut().for_each(|client| assert_eq!(client.response("GET").status, 200));
+        // Both places are held by idle links now, of whichever shards.
+        let mut raw = Client::connect(proxy.address("raw"));
+        raw.send(GET);
+        assert_eq!(raw.response("GET").status, 200, "round {round}");
+        drop(raw);
+    }
+    assert!(most.load(SeqCst) <= 2);
+}

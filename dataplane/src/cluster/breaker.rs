@@ -21,6 +21,8 @@ pub(super) struct SharedBreaker {
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const TRYING: u64 = 2;
+/// Half-open again, after a trial that decided nothing.
+const AGAIN: u64 = 3;
 const STATE_BITS: u64 = 0b11;
 
 /// `Mono` within 62 bits: 146 years.
@@ -90,6 +92,10 @@ impl SharedBreaker {
         }
         opens.then_some(failures)
     }
+    /// Whether the last trial since it opened decided nothing.
+    pub(super) fn is_tried_again(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & STATE_BITS == AGAIN
+    }
     /// Begins the one trial of a half-open breaker; none if it is not, or somebody was faster.
     pub(super) fn begin_trial(&self, rules: &CircuitBreaker, now: Mono) -> Option<Trial> {
         let before = self.word.load(Ordering::Relaxed);
@@ -108,7 +114,7 @@ impl SharedBreaker {
         let next = match good {
             Some(true) => CLOSED,
             Some(false) => word(OPEN, now.after(rules.recovery_timeout)),
-            None => word(OPEN, now),
+            None => word(AGAIN, now),
         };
         if good == Some(true) {
             self.failures.store(0, Ordering::Relaxed);

@@ -36,6 +36,12 @@ impl SharedCluster {
             self.changed();
         }
     }
+    /// An endpoint is gone: if it was ejected, another may be.
+    pub fn on_gone(&self, id: EndpointId) {
+        if let Some(condition) = self.condition_of(id) {
+            condition.ejection.readmit(&self.ejected.0, true, Mono(0));
+        }
+    }
     fn condition_of(&self, id: EndpointId) -> Option<&SharedCondition> {
         self.endpoint(id).map(|endpoint| &endpoint.condition)
     }
@@ -105,7 +111,9 @@ impl SharedCluster {
     }
     /// Ejects an endpoint, unless it is ejected or as many as may be are.
     pub fn eject(&self, spec: &Cluster, rules: &Outlier, id: EndpointId, why: Failed, now: Mono) -> bool {
-        let Some(condition) = self.condition_of(id) else { return false };
+        // One that is gone gets no requests, and would take the place of one that does.
+        let is_there = spec.endpoints.get(usize::from(id.0)).is_some_and(|endpoint| !endpoint.gone);
+        let Some(condition) = self.condition_of(id).filter(|_| is_there) else { return false };
         let ejected = condition.ejection.eject(rules, &self.ejected.0, most_ejected(spec, rules), now);
         if let Some((time, times)) = ejected {
             self.tell(Some(id), What::Ejected { why, time, times }, now);
@@ -132,8 +140,15 @@ impl SharedCluster {
     }
     /// Begins the one trial of a half-open breaker.
     pub(super) fn begin_trial(&self, rules: &CircuitBreaker, of: Tried, now: Mono) -> Option<Trial> {
-        let trial = self.breaker_of(of)?.begin_trial(rules, now)?;
-        self.tell(of, What::HalfOpened, now);
+        let breaker = self.breaker_of(of)?;
+        let told = breaker.is_tried_again();
+        let trial = breaker.begin_trial(rules, now)?;
+        // Trials that decide nothing may be many.
+        if told {
+            self.changed()
+        } else {
+            self.tell(of, What::HalfOpened, now)
+        }
         Some(trial)
     }
     /// Ends a trial: well, or not, or without a result.
@@ -151,7 +166,7 @@ impl SharedCluster {
         match good {
             Some(true) => self.tell(of, What::Closed, now),
             Some(false) => self.tell(of, What::OpenedByTrial, now),
-            // Another may begin at once, and that will be told.
+            // Another may begin at once.
             None => self.changed(),
         }
     }

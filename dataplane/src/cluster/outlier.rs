@@ -161,6 +161,12 @@ impl RateWatch {
         let new = (0u16..).map(|id| [tally(EndpointId(id)); STEPS]).skip(self.past.len());
         self.past = known.chain(new).take(endpoints.max(self.past.len())).collect();
     }
+    /// An endpoint is another's from now on, or back: what was counted before is not held against it.
+    pub fn forget(&mut self, id: EndpointId, tally: Tally) {
+        if let Some(past) = self.past.get_mut(usize::from(id.0)) {
+            *past = [tally; STEPS];
+        }
+    }
     /// When the window slides next.
     pub fn next_step(&self) -> Mono {
         self.next_step

@@ -4,7 +4,7 @@
 //! one id, whatever becomes of the others. Gone, it keeps its row, without weight, for the links and requests that it still
 //! has; when they have ended on every shard, another may have the row.
 
-use super::balance::maglev;
+use super::balance::{cycle, maglev};
 use crate::io::Address;
 use crate::limits::ENDPOINTS_MAX;
 use crate::spec::{Cluster, Endpoint, EndpointId, Hash};
@@ -95,11 +95,18 @@ impl Roster {
         update
     }
 
+    /// Whether a row could be given anew in swap number `swap`, by `is_free` as in [`Roster::update`].
+    pub fn has_free(&self, swap: u64, is_free: impl Fn(EndpointId, u64) -> bool) -> bool {
+        let may = |row: &Row| row.gone.is_some_and(|since| since < swap && is_free(row.endpoint.id, since));
+        self.rows.iter().any(may)
+    }
+
     /// `spec` with these endpoints, and what it needs of them for its policy; its cookie, if it has one, is the caller's.
     pub fn cluster(&self, spec: &Cluster) -> Cluster {
         let endpoints: Vec<Endpoint> = self.endpoints().cloned().collect();
         let hash = spec.hash.clone().map(|hash| Hash { table: maglev::table(&endpoints), ..hash });
-        Cluster { endpoints, hash, ..spec.clone() }
+        let cycle = spec.cycle.as_ref().map(|_| cycle::table(&endpoints));
+        Cluster { endpoints, hash, cycle, ..spec.clone() }
     }
 
     /// Every row, in the order of ids.

@@ -37,36 +37,30 @@ impl ClusterState {
         self.trials.retain(|trial| hint.now < trial.until());
         for _ in 0..LOST_TRIALS {
             let of_cluster = match self.usable.breaker() {
-                Breaker::Closed => None,
+                Breaker::Closed => false,
                 Breaker::Open | Breaker::Trying => return Err(PickError::CircuitOpen),
-                Breaker::HalfOpen => match self.shared.begin_trial(&rules, None, hint.now) {
-                    Some(trial) => Some(trial),
-                    None => {
-                        self.refresh(hint.now);
-                        continue;
-                    }
-                },
+                Breaker::HalfOpen => true,
             };
-            let picked = self.choose(tried, hint);
-            let half_open = picked.is_ok_and(|id| self.usable.eligible(id) == Some(Eligible::Trial));
-            let of_endpoint = match picked {
-                Ok(id) if half_open => self.shared.begin_trial(&rules, Some(id), hint.now),
-                _ => None,
-            };
-            match picked {
-                Ok(endpoint) if half_open == of_endpoint.is_some() => {
-                    if of_endpoint.is_some() || of_cluster.is_some() {
-                        self.trials.push(UnderWay { who: hint.who, endpoint, of_endpoint, of_cluster });
-                    }
-                    return picked;
-                }
-                _ => {}
+            // Before anything is tried: where nobody can be, nothing changes.
+            let endpoint = self.choose(tried, hint)?;
+            let of_endpoint = self.usable.eligible(endpoint) == Some(Eligible::Trial);
+            if !of_cluster && !of_endpoint {
+                return Ok(endpoint);
             }
-            if let Some(trial) = of_cluster {
+            let begin = |of| self.shared.begin_trial(&rules, of, hint.now);
+            let cluster_trial = if of_cluster { begin(None) } else { None };
+            let begun = cluster_trial.is_some() == of_cluster;
+            let endpoint_trial = if of_endpoint && begun { begin(Some(endpoint)) } else { None };
+            if begun && endpoint_trial.is_some() == of_endpoint {
+                let (of_endpoint, of_cluster) = (endpoint_trial, cluster_trial);
+                self.trials.push(UnderWay { who: hint.who, endpoint, of_endpoint, of_cluster });
+                return Ok(endpoint);
+            }
+            // Somebody else tries.
+            if let Some(trial) = cluster_trial {
                 self.shared.end_trial(&rules, None, trial, None, hint.now);
             }
-            // Somebody else tries that endpoint.
-            self.end_request(picked?);
+            self.end_request(endpoint);
             self.refresh(hint.now);
         }
         Err(PickError::Full)

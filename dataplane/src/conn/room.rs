@@ -9,7 +9,8 @@ use super::{Conn, Phase, close};
 use crate::core::Core;
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Fd, Io, Mono};
-use crate::limits::{FIRST_BYTES, MAKE_ROOM, RESERVED_DESCRIPTORS, REST};
+use crate::limits::{FIRST_BYTES, MAKE_ROOM, RESERVED_DESCRIPTORS, REST, ROOM_PAUSE};
+use crate::link;
 use crate::table::Id;
 
 /// From which numbers on descriptors are short, and spare.
@@ -73,10 +74,27 @@ pub fn may_stay(core: &mut Core, io: &mut impl Io, fd: Fd) -> bool {
     stays
 }
 
+/// At the end of a turn: where a link found no descriptor, the next one shall.
+pub fn look(core: &mut Core, io: &mut impl Io) {
+    if std::mem::take(&mut core.lacks_descriptors) {
+        make_for_links(core, io);
+    }
+}
+
+/// Makes room, of whatever can be spared. Idle links are closed last, because they are for those who are at work.
+pub fn make_for_links(core: &mut Core, io: &mut impl Io) {
+    if !make(core, io) {
+        link::pool::close_some(core, io);
+    }
+}
+
 /// Closes some of the conns that are of least use; whether there were any. Looks at all of them, for `MAKE_ROOM` at once: only
-/// for emergencies.
+/// for emergencies, and not again soon after it found none.
 pub fn make(core: &mut Core, io: &mut impl Io) -> bool {
     let now = core.now();
+    if now < core.room_look {
+        return false;
+    }
     let mut least: Vec<(Use, Id<Conn>)> = Vec::with_capacity(MAKE_ROOM);
     for (id, conn) in core.conns.iter() {
         let Some(of) = use_of(conn, now) else { continue };
@@ -89,6 +107,9 @@ pub fn make(core: &mut Core, io: &mut impl Io) -> bool {
     for (_, id) in &least {
         core.stats.made_room.add(1);
         close::begin(core, io, *id, CloseReason::Evicted);
+    }
+    if least.is_empty() {
+        core.room_look = now.after(ROOM_PAUSE);
     }
     !least.is_empty()
 }

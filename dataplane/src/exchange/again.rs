@@ -108,6 +108,7 @@ pub fn on_lost(core: &mut Core, io: &mut impl Io, id: Id<Exchange>, loss: Loss) 
 
 /// Nothing that was sent counts any more.
 fn send_anew(x: &mut Exchange) {
+    debug_assert!(x.link_rx.is_none(), "an answer would begin behind another's bytes");
     x.repeats = x.repeats.saturating_add(1);
     x.hedge_by = Mono::MAX;
     x.enter_up(Up::Head);

@@ -149,7 +149,7 @@ pub(super) fn begin(
                 x.attempts += 1;
                 x.tried.add(endpoint);
                 if refusal == Refusal::DescriptorsExhausted {
-                    link::pool::close_some(core, io);
+                    core.lacks_descriptors = true;
                 }
             }
         }

@@ -245,9 +245,13 @@ fn take_present(core: &mut Core, id: Id<Exchange>) -> Option<Beside> {
 
 /// Makes what was beside an exchange's attempt the present one. Nothing of the last one is left.
 fn set_present(core: &mut Core, id: Id<Exchange>, beside: Beside) {
+    let now = core.now();
     let Core { exchanges, links, pool, .. } = core;
     let Some(x) = exchanges.get_mut(id) else { return };
     debug_assert!(x.link.is_none(), "two attempts are present");
+    // What came of an answer is of this attempt alone: another must not begin behind it.
+    let answers = beside.attempt == Attempt::Sending && beside.rx.is_some();
+    let attempt = if answers { Attempt::Receiving } else { beside.attempt };
     if let Some(old) = std::mem::replace(&mut x.link_rx, beside.rx) {
         pool.give_back(old);
     }
@@ -256,11 +260,11 @@ fn set_present(core: &mut Core, id: Id<Exchange>, beside: Beside) {
     x.head_len = 0;
     (x.link, x.endpoint, x.pooled) = (beside.link, Some(beside.endpoint), beside.pooled);
     (x.attempt_since, x.connected, x.sent) = (beside.attempt_since, beside.connected, beside.sent);
-    x.first_byte = beside.first_byte;
+    x.first_byte = beside.first_byte.or_else(|| answers.then_some(now));
     x.hedge_by = Mono::MAX;
     x.enter_attempt(Attempt::Queued);
-    x.enter_attempt(beside.attempt);
-    x.enter_up(if beside.attempt == Attempt::Connecting { Up::Head } else { Up::Done });
+    x.enter_attempt(attempt);
+    x.enter_up(if attempt == Attempt::Connecting { Up::Head } else { Up::Done });
     if let Some(link) = beside.link.and_then(|link| links.get_mut(link)) {
         link.owner = Owner::Exchange(id);
         x.upstream_local = link.local;
@@ -272,9 +276,19 @@ pub fn take_over(core: &mut Core, id: Id<Exchange>) -> bool {
     let hedge = if is_hedged(core, id) { take(core, id) } else { None };
     let found = hedge.is_some();
     if let Some(hedge) = hedge {
+        note_tried(core, id);
         set_present(core, id, hedge);
     }
     found
+}
+
+/// The endpoint of the present attempt failed: no further one goes there.
+fn note_tried(core: &mut Core, id: Id<Exchange>) {
+    if let Some(x) = core.exchanges.get_mut(id)
+        && let Some(endpoint) = x.endpoint
+    {
+        x.tried.add(endpoint);
+    }
 }
 
 /// The hedge's answer came first: the present attempt is cancelled.
@@ -299,6 +313,7 @@ pub fn win(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
 /// The present attempt answered with what is tried again, and a hedge runs: they change places.
 pub(super) fn swap(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let Some(hedge) = take(core, id) else { return };
+    note_tried(core, id);
     put_aside(core, io, id);
     set_present(core, id, hedge);
 }

@@ -36,9 +36,8 @@ pub fn hold(pool: &mut Pool, x: &mut Exchange, piece: &Lease) {
         return give_up(pool, x);
     }
     if x.held.as_ref().is_none_or(|held| held.spare() < piece.len()) {
-        let expected =
-            if let Framing::Length(n) = x.up_framing { usize::try_from(n).unwrap_or(0) } else { 0 };
-        let larger = Class::for_bytes(bytes.max(expected)).and_then(|class| pool.take_spare(class));
+        // Of what is here, not of what was announced: who sends little of much must not hold much.
+        let larger = Class::for_bytes(bytes).and_then(|class| pool.take_spare(class));
         let Some(mut larger) = larger else { return give_up(pool, x) };
         if let Some(held) = x.held.take() {
             pool.append_lease(&mut larger, &held);

@@ -109,10 +109,7 @@ fn on_error(core: &mut Core, io: &mut impl Io, index: usize, errno: Errno) {
         | libc::EOPNOTSUPP
         | libc::ENETUNREACH => {}
         _ => {
-            // Idle links are for those who are at work: theirs is the last room to be taken.
-            if !conn::room::make(core, io) {
-                crate::link::pool::close_some(core, io);
-            }
+            conn::room::make_for_links(core, io);
             let now = core.now();
             let listener = &mut core.listeners[index];
             listener.phase = Phase::Paused;

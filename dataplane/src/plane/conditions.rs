@@ -49,9 +49,14 @@ impl Watched {
     /// The cluster has another specification.
     fn follow(&mut self, spec: &Arc<Cluster>) {
         if !Arc::ptr_eq(&self.spec, spec) {
-            self.spec = Arc::clone(spec);
+            let before = std::mem::replace(&mut self.spec, Arc::clone(spec));
             if let Some(rates) = &mut self.rates {
                 rates.grow(spec.endpoints.len(), |id| self.shared.tallied(id));
+                let was_gone =
+                    |id: EndpointId| before.endpoints.get(usize::from(id.0)).is_none_or(|e| e.gone);
+                for id in spec.present().map(|endpoint| endpoint.id).filter(|id| was_gone(*id)) {
+                    rates.forget(id, self.shared.tallied(id));
+                }
             }
         }
     }
@@ -162,6 +167,7 @@ impl Plane {
     }
     /// Tells those who are to look at a cluster, as far as their mailboxes have room; the rest at the next tick.
     pub fn tell_untold(&self) {
+        self.send_unsent();
         self.untold.borrow_mut().retain(|&(cluster, shard)| {
             let shard = self.shards.get(shard);
             shard.is_some_and(|s| s.commands.borrow_mut().send(Command::Look { cluster }).is_err())

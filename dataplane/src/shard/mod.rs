@@ -105,6 +105,7 @@ impl Shard {
         self.relieve(io);
         self.obey(io);
         conn::queue::look(&mut self.core, io);
+        conn::room::look(&mut self.core, io);
         if drain::advance(self, io) { Ok(Turn::Ended) } else { Ok(Turn::Goes) }
     }
 

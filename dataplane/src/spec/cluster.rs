@@ -12,6 +12,9 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Name of a policy in `cluster::balance::POLICIES`.
     pub balance: &'static str,
+    /// The turns of a cluster that is balanced by `round_robin` (`cluster::balance::cycle::table`); without them each shard
+    /// makes them itself.
+    pub cycle: Option<Arc<[EndpointId]>>,
     /// Of a cluster that is balanced by `hash`.
     pub hash: Option<Hash>,
     /// The cookie by which clients come back to their endpoints.
@@ -47,6 +50,7 @@ impl Cluster {
             id,
             name: name.into(),
             balance: "round_robin",
+            cycle: None,
             hash: None,
             sticky: None,
             host: HostPolicy::Pass,

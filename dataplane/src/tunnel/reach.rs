@@ -183,7 +183,7 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
             Err(refusal) => {
                 fail(core, id, refusal);
                 if refusal == Refusal::DescriptorsExhausted {
-                    link::pool::close_some(core, io);
+                    core.lacks_descriptors = true;
                 }
             }
         }

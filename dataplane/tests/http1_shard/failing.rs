@@ -185,7 +185,7 @@ fn each_end_of_a_trial() {
     bed.run_for(seconds(2));
     bed.io.world.answer = Answer::Ok;
     assert_eq!(ask(&mut bed, 3), ["200"; 3]);
-    assert_eq!(events(&bed), [What::HalfOpened, What::HalfOpened, What::Closed]);
+    assert_eq!(events(&bed), [What::HalfOpened, What::Closed]);
     bed.check_empty().unwrap();
     // It is answered with an error.
     let mut bed = half_open(|_| {});

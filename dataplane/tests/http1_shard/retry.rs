@@ -400,6 +400,34 @@ fn a_hedge_begins_beside_a_slow_attempt() {
     }
 }
 
+/// The bytes of an answer that broke off are not the begin of another's.
+#[test]
+fn part_of_an_answer_is_joined_with_no_other() {
+    let part = say("HTTP/1.1 200 OK\r\nX: a");
+    for (first, after) in [(Act::Reset, 80), (say(BUSY), 80), (Act::Reset, 200)] {
+        let mut bed = bed(3, Some(hedging(millis(50))));
+        bed.answers(0, [wait(millis(after)), first]);
+        bed.answers(1, [part.clone(), wait(millis(100)), Act::Reset]);
+        let told = ask(&mut bed, [say(GET)]).0;
+        assert!(told == "200" || told == "502" || told == "503", "{told}");
+        assert!(!bed.counted().contains("response_head"), "{}", bed.counted());
+        bed.check_empty().unwrap();
+    }
+}
+
+/// Neither the first endpoint nor the hedge's is asked once more.
+#[test]
+fn after_a_hedge_that_failed_too_a_third_is_asked() {
+    for first in [Act::Reset, say(BUSY)] {
+        let mut bed = bed(3, Some(hedging(millis(50))));
+        bed.answers(0, [wait(millis(80)), first]);
+        bed.answers(1, [wait(millis(80)), Act::Reset]);
+        assert_eq!(ask(&mut bed, [say(GET)]).0, "200", "{}", bed.counted());
+        assert_eq!(copies(&bed), "0 1:2 2:3", "{}", bed.counted());
+        bed.check_empty().unwrap();
+    }
+}
+
 #[test]
 fn a_hedge_that_cannot_connect_is_let_go() {
     let mut bed = bed(2, Some(Retry { attempts: 0, ..hedging(millis(50)) }));

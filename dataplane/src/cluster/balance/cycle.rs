@@ -11,61 +11,41 @@
 use super::endpoint_id;
 use crate::cluster::usable::Usable;
 use crate::limits::ROUND_ROBIN_CYCLE;
-use crate::spec::{Cluster, EndpointId};
+use crate::spec::{Cluster, Endpoint, EndpointId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 /// One cycle of turns; empty if no endpoint has weight, or none of those that have is usable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cycle {
-    turns: Vec<EndpointId>,
-    /// With the turns of those that are not usable, while there are such; else empty.
-    whole: Vec<EndpointId>,
+    whole: Arc<[EndpointId]>,
+    /// Without the turns of those that are not usable, while there are such.
+    left: Option<Vec<EndpointId>>,
+}
+
+/// The turns of these endpoints, at most [`ROUND_ROBIN_CYCLE`]. Takes up to a few hundred milliseconds where they are that many:
+/// off the path.
+pub fn table(endpoints: &[Endpoint]) -> Arc<[EndpointId]> {
+    let weights: Vec<u64> = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).collect();
+    turns_of(&weights)
 }
 
 impl Cycle {
     pub(super) fn new(cluster: &Cluster) -> Self {
-        let weights: Vec<u64> = cluster.endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).collect();
-        Self::of_weights(&weights)
-    }
-
-    fn of_weights(weights: &[u64]) -> Self {
-        let weights = reduce(weights);
-        let turns: u64 = weights.iter().sum();
-        let from = |at: usize, turn: u64| (turn * turns).div_ceil(weights[at]);
-        // With 20 bits of fraction: of weights up to 256, different times differ by 2^-16 at least.
-        let due = |at: usize, turn: u64| (((turn + 1) * turns) << 20) / weights[at];
-        // Both heaps hold (when, endpoint, its turn); the least comes first.
-        let mut waiting: BinaryHeap<_> =
-            (0..weights.len()).filter(|&at| weights[at] > 0).map(|at| Reverse((0, at, 0))).collect();
-        let mut ready = BinaryHeap::with_capacity(waiting.len());
-        let mut cycle = Vec::with_capacity(usize::try_from(turns).unwrap_or(0));
-        for now in 0..turns {
-            while let Some(&Reverse((when, at, turn))) = waiting.peek()
-                && when <= now
-            {
-                waiting.pop();
-                ready.push(Reverse((due(at, turn), at, turn)));
-            }
-            if let Some(Reverse((_, at, turn))) = ready.pop() {
-                cycle.push(endpoint_id(at));
-                waiting.push(Reverse((from(at, turn + 1), at, turn + 1)));
-            }
-        }
-        Self { turns: cycle, whole: Vec::new() }
+        let whole = cluster.cycle.as_ref().map_or_else(|| table(&cluster.endpoints), Arc::clone);
+        Self { whole, left: None }
     }
 
     /// Leaves out the turns of endpoints that are not usable, and takes those that are back in.
     pub(super) fn keep(&mut self, usable: &Usable) {
-        if !self.whole.is_empty() {
-            std::mem::swap(&mut self.turns, &mut self.whole);
-            self.whole.clear();
-        }
-        if self.turns.iter().any(|id| !usable.contains(*id)) {
-            let Self { turns, whole } = self;
-            std::mem::swap(turns, whole);
-            turns.extend(whole.iter().filter(|id| usable.contains(**id)));
-        }
+        let is_left = |id: &EndpointId| usable.contains(*id);
+        let all = self.whole.iter().all(is_left);
+        self.left = (!all).then(|| self.whole.iter().copied().filter(is_left).collect());
+    }
+
+    fn turns(&self) -> &[EndpointId] {
+        self.left.as_deref().unwrap_or(&self.whole)
     }
 
     /// Whose turn pick number `ticket` is; `None` if no endpoint has weight.
@@ -75,11 +55,38 @@ impl Cycle {
 
     /// Whose turn it is from pick number `ticket` on, for one cycle.
     pub(super) fn from(&self, ticket: u64) -> impl Iterator<Item = EndpointId> + '_ {
+        let turns = self.turns();
         let start =
-            ticket.checked_rem(self.turns.len() as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
-        let (before, after) = self.turns.split_at(start);
+            ticket.checked_rem(turns.len() as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
+        let (before, after) = turns.split_at(start);
         after.iter().chain(before).copied()
     }
+}
+
+fn turns_of(weights: &[u64]) -> Arc<[EndpointId]> {
+    let weights = reduce(weights);
+    let turns: u64 = weights.iter().sum();
+    let from = |at: usize, turn: u64| (turn * turns).div_ceil(weights[at]);
+    // With 20 bits of fraction: of weights up to 256, different times differ by 2^-16 at least.
+    let due = |at: usize, turn: u64| (((turn + 1) * turns) << 20) / weights[at];
+    // Both heaps hold (when, endpoint, its turn); the least comes first.
+    let mut waiting: BinaryHeap<_> =
+        (0..weights.len()).filter(|&at| weights[at] > 0).map(|at| Reverse((0, at, 0))).collect();
+    let mut ready = BinaryHeap::with_capacity(waiting.len());
+    let mut cycle = Vec::with_capacity(usize::try_from(turns).unwrap_or(0));
+    for now in 0..turns {
+        while let Some(&Reverse((when, at, turn))) = waiting.peek()
+            && when <= now
+        {
+            waiting.pop();
+            ready.push(Reverse((due(at, turn), at, turn)));
+        }
+        if let Some(Reverse((_, at, turn))) = ready.pop() {
+            cycle.push(endpoint_id(at));
+            waiting.push(Reverse((from(at, turn + 1), at, turn + 1)));
+        }
+    }
+    cycle.into()
 }
 
 /// Weights in lowest terms; where even those would make the table too long, as near as it allows, none below 1.
@@ -111,7 +118,7 @@ mod tests {
     const _: () = assert!(ENDPOINTS_MAX < ROUND_ROBIN_CYCLE && ENDPOINTS_MAX < u16::MAX as usize);
 
     fn turns(weights: &[u64]) -> Vec<u16> {
-        Cycle::of_weights(weights).turns.iter().map(|id| id.0).collect()
+        turns_of(weights).iter().map(|id| id.0).collect()
     }
 
     #[test]
@@ -125,7 +132,7 @@ mod tests {
 
     #[test]
     fn goes_round_from_any_ticket() {
-        let cycle = Cycle::of_weights(&[1, 1, 1]);
+        let cycle = Cycle { whole: turns_of(&[1, 1, 1]), left: None };
         assert_eq!(cycle.from(u64::MAX).map(|id| id.0).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(cycle.from(4).map(|id| id.0).collect::<Vec<_>>(), [1, 2, 0]);
         assert_eq!(cycle.at(5), Some(EndpointId(2)));
@@ -135,10 +142,10 @@ mod tests {
     #[test]
     fn the_largest_cluster_keeps_the_tables_bound() {
         let weights: Vec<u64> = (0..ENDPOINTS_MAX as u64).map(|n| 1 + n % ENDPOINT_WEIGHT.max).collect();
-        let cycle = Cycle::of_weights(&weights);
-        assert!(cycle.turns.len() <= ROUND_ROBIN_CYCLE && cycle.turns.len() > ROUND_ROBIN_CYCLE * 9 / 10);
+        let cycle = turns_of(&weights);
+        assert!(cycle.len() <= ROUND_ROBIN_CYCLE && cycle.len() > ROUND_ROBIN_CYCLE * 9 / 10);
         let mut counts = vec![0u64; weights.len()];
-        cycle.turns.iter().for_each(|id| counts[usize::from(id.0)] += 1);
+        cycle.iter().for_each(|id| counts[usize::from(id.0)] += 1);
         assert!(counts.iter().all(|&n| n > 0));
         assert!(counts[254] > 200 * counts[0] / 2, "{} and {}", counts[254], counts[0]);
     }

@@ -3,7 +3,7 @@
 //! A policy chooses among the endpoints that may be used; limits and counts are the caller's. It allocates only when
 //! built or when the endpoints change.
 
-mod cycle;
+pub mod cycle;
 mod draw;
 mod first;
 mod hash;
