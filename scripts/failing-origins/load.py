@@ -63,7 +63,7 @@ class Load(threading.Thread):
             while self.timers and self.timers[0][0] <= now:
                 _, _, connection, request = heapq.heappop(self.timers)
                 if connection.request is request:
-                    connection.out += connection.later
+                    connection.out, connection.later = connection.out + connection.later, b""
                     self.send(connection)
             if now >= overdue:
                 overdue = now + 1
@@ -178,7 +178,8 @@ class Load(threading.Thread):
             self.last[origin] = connection.began
             self.answers[origin] += 1
         self.note(connection, what or "good", detail)
-        if fields.get("connection", "").lower() == "close" or connection.out:
+        # Answered before all of it was sent: the rest would have to follow before anything else could.
+        if fields.get("connection", "").lower() == "close" or connection.out or connection.later:
             self.close(connection)
         else:
             self.idle.append(connection)
