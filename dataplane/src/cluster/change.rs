@@ -104,7 +104,7 @@ impl SharedCluster {
     }
     #[cold]
     fn count_failure(&self, spec: &Cluster, rules: &Outlier, id: EndpointId, now: Mono) {
-        let failures = self.condition_of(id).map_or(0, |condition| condition.ejection.fail());
+        let failures = self.condition_of(id).map_or(0, |condition| condition.ejection.fail(now));
         if failures >= rules.consecutive_failures {
             self.eject(spec, rules, id, Failed::InARow(failures), now);
         }

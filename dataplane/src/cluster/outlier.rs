@@ -64,8 +64,12 @@ impl SharedEjection {
             self.failures.store(0, Ordering::Relaxed);
         }
     }
-    /// A request failed: how many did in a row.
-    pub(super) fn fail(&self) -> u32 {
+    /// A request failed: how many did in a row. One that ends while the endpoint is out was begun before, and counts for
+    /// nothing: else a single failure after the ejection would bring the next one, where nobody wrote the readmission down.
+    pub(super) fn fail(&self, now: Mono) -> u32 {
+        if self.until(now).is_some() {
+            return 0;
+        }
         self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
     /// Ejects the endpoint, for how long and the how many-th time in a row; none if it is ejected, or `most` are.

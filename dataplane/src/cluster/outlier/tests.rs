@@ -85,9 +85,19 @@ fn no_more_are_out_than_the_share_allows() {
 #[test]
 fn successes_reset_the_count() {
     let endpoint = SharedEjection::new();
-    assert_eq!((endpoint.fail(), endpoint.fail()), (1, 2));
+    assert_eq!((endpoint.fail(at(1)), endpoint.fail(at(1))), (1, 2));
     endpoint.succeed();
-    assert_eq!(endpoint.fail(), 1);
+    assert_eq!(endpoint.fail(at(1)), 1);
+}
+
+/// What was under way when the endpoint was ejected fails while it is out, and nobody writes the readmission down.
+#[test]
+fn failures_of_before_are_not_those_of_after() {
+    let (endpoint, ejected) = (SharedEjection::new(), Count::new());
+    assert_eq!((1..=5).map(|_| endpoint.fail(at(100))).max(), Some(5));
+    assert!(endpoint.eject(&RULES, &ejected, 1, at(100)).is_some());
+    assert!((0..9).all(|_| endpoint.fail(at(101)) == 0));
+    assert_eq!((endpoint.until(at(130)), endpoint.fail(at(130))), (None, 1), "the first since it is back");
 }
 
 /// A watch of one endpoint that sees, step by step, so many more requests end and fail. Steps at which it was too bad.
