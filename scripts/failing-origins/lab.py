@@ -105,11 +105,10 @@ def enter_namespaces():
 
 
 def run(command):
-    """A command that must succeed; what it printed."""
-    done = subprocess.run(command.split(" ", 5) if command.startswith("nft") else command.split(), capture_output=True)
+    """A command that must succeed."""
+    done = subprocess.run(command.split(), capture_output=True)
     if done.returncode != 0:
         raise RuntimeError(f"{command}: {done.stderr.decode().strip()}")
-    return done.stdout
 
 
 def eventually(what, is_so, seconds=10.0):
@@ -149,11 +148,7 @@ class Origin:
         self.start()
 
     def inside(self, command):
-        first, rest = command.split(" ", 1)
-        words = [first, *(rest.split(" ", 4) if first == "nft" else rest.split())]
-        done = subprocess.run(["ip", "netns", "exec", self.kind, *words], capture_output=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{command}: {done.stderr.decode().strip()}")
+        run(f"ip netns exec {self.kind} {command}")
 
     def start(self):
         place = [self.address, str(self.lab.port), str(self.folder)]
@@ -255,8 +250,13 @@ class Lab:
         file.write_text(head + CONFIGURATION.format(folder=self.folder, endpoints=endpoints))
         return str(file)
 
+    def names(self, origin):
+        """What ringway calls an origin where it is now."""
+        return {f"app.internal:{self.port}/{origin.address}"} if self.by_name else {origin.kind}
+
     def start_ringway(self, by_name=False):
         """Starts ringway and waits until every origin is found good. Where clients connect."""
+        self.by_name = by_name
         if self.proxy:
             self.proxy.terminate()
             self.proxy.wait()

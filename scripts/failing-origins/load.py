@@ -42,6 +42,8 @@ class Load(threading.Thread):
         super().__init__(daemon=True)
         self.address, self.rate, self.serial = address, rate, serial
         self.done, self.last, self.answers = [], {}, collections.Counter()
+        # How late the latest request was begun, seconds: this process had no CPU then, or could not keep up.
+        self.behind = 0.0
         self.stopping = False
         self.poll = select.epoll()
         self.connections, self.idle, self.timers = {}, [], []
@@ -57,6 +59,8 @@ class Load(threading.Thread):
         overdue = due + 1
         while not self.stopping or self.busy:
             now = time.time()
+            if not self.stopping:
+                self.behind = max(self.behind, now - due)
             while now >= due and not self.stopping:
                 self.begin(due)
                 due += 1 / self.rate

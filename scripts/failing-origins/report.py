@@ -30,14 +30,15 @@ def began(line):
 
 class Row:
     """One failure of one origin. `broken` and `mended` are when it failed and when that was over, `end` when the next one
-    begins: requests that began in between are its own."""
+    begins: requests that began in between are its own. `names` are what ringway calls the origin that fails, `names_after`
+    what it calls the one that is mended: another, where it moved."""
 
     def __init__(self, failure, origin, broken):
         self.failure, self.origin, self.broken = failure, origin, broken
-        self.mended = self.end = None
+        self.mended = self.end = self.names = self.names_after = None
 
-    def count(self, done, lines, names):
-        """`done` are the load's requests, `lines` the access log's; `names` are what ringway calls the origin."""
+    def count(self, done, lines):
+        """`done` are the load's requests, `lines` the access log's."""
         own = [d for d in done if self.broken <= d.began < self.end]
         idempotent = [d for d in own if d.method in IDEMPOTENT]
         self.requests = len(idempotent)
@@ -48,17 +49,14 @@ class Row:
         took = sorted(d.took for d in idempotent)
         self.p99 = took[len(took) * 99 // 100] if took else 0
         self.worst = took[-1] if took else 0
+        lines = [(t, line) for line in lines if self.broken <= (t := began(line)) < self.end]
         # One origin fails at a time: whatever took more than one attempt was at it.
-        times = sorted(
-            (t, line.get("endpoint") in names and line["attempts"] == 1 and line["status"] == 200)
-            for line in lines
-            if (line.get("endpoint") in names or line.get("attempts", 0) > 1)
-            and self.broken <= (t := began(line)) < self.end
-        )
-        sent = [t for t, _ in times if t < self.mended]
-        self.gone = next((t for t, after in zip([self.broken, *sent], [*sent, self.mended]) if after - t >= ALONE), None)
-        self.later = len([t for t in sent if self.gone is not None and t > self.gone])
-        self.back = next((t for t, good in times if good and t >= self.mended), None)
+        until = self.mended if self.names == self.names_after else self.end
+        sent = sorted(t for t, l in lines if t < until and (l.get("endpoint") in self.names or l["attempts"] > 1))
+        self.gone = next((t for t, after in zip([self.broken, *sent], [*sent, until]) if after - t >= ALONE), None)
+        self.later = sum(self.gone is not None and t > self.gone for t in sent)
+        good = (t for t, l in lines if l.get("endpoint") in self.names_after and l["attempts"] == 1 and l["status"] == 200)
+        self.back = min((t for t in good if t >= self.mended), default=None)
 
 
 HEAD = ["failure", "origin", "requests", "errors", "cut", "p99 ms", "worst ms", "alone s", "later", "back s", "POSTs lost"]
