@@ -5,7 +5,7 @@
 
 Needs nginx and Node beside Python 3.9 (Debian: nginx, nodejs); for the failures of the network root, iproute2 and nftables;
 for the move to another address dnsmasq. What is missing is said, and what needs it skipped. Nothing outside of its own
-namespaces (as root) or of the loopback (otherwise) is touched. It takes seven minutes.
+namespaces (as root) or of the loopback (otherwise) is touched. It takes five minutes.
 
 Three origins (nginx, Python's http.server, Node) stand behind a ringway with active checks, ejection, circuit breakers and
 retries (`CONFIGURATION` in failing-origins/lab.py). Clients ask at a steady rate, mostly for small answers, now and then with
