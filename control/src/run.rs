@@ -334,11 +334,13 @@ impl Running<'_> {
                     self.pressure.look(self.plane.stats(), Instant::now());
                     self.ports.look(|cluster, endpoint| self.plane.open_links(cluster, endpoint));
                 }
-                if let Some(shard) = self.watchdog.tick(&self.plane.turns()) {
+                if let Some(shard) =
+                    self.watchdog.tick(&self.plane.turns(), |shard| self.plane.cpu_time(shard))
+                {
                     // Never serve with a hole among the shards.
                     tracing::error!(
                         shard,
-                        "a shard has stalled: no turn of its loop for 2 s; the process ends"
+                        "a shard has stalled: no turn of its loop for 2 s of work, or 20 s in all; the process ends"
                     );
                     return Some(Exit::Internal);
                 }

@@ -94,8 +94,10 @@ pub const RING_ENTRIES_MIN: u32 = 64;
 pub const RING_SCRATCH_SLOTS: usize = 256;
 /// The longest a shard waits without a turn, so that a stall is told from idleness.
 pub const TURN_WAIT: Duration = ms(500);
-/// No turn for this long while the process ran ends the process (exit code 70).
+/// No turn for this long while the process ran, half of it on a CPU, ends the process (exit code 70).
 pub const SHARD_STALL: Duration = secs(2);
+/// No turn for this long, whatever the shard had of a CPU: one that others have taken comes back sooner.
+pub const SHARD_LOST: Duration = secs(20);
 /// Pause before accepting again after EMFILE, ENFILE, ENOBUFS or ENOMEM.
 pub const ACCEPT_BACKOFF: Duration = ms(100);
 /// Commands that wait for one shard. To look at a cluster it is told again when the mailbox was full; of the others

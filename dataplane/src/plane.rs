@@ -234,6 +234,10 @@ impl Plane {
     pub fn turns(&self) -> Vec<u64> {
         self.stats().map(|s| s.turns.get()).collect()
     }
+    /// What a shard's thread has had of its CPU so far, for the watchdog; `None` once it has ended.
+    pub fn cpu_time(&self, shard: usize) -> Option<Duration> {
+        sys::clock::cpu_time(&self.shards.get(shard)?.thread)
+    }
     /// Every shard stops accepting, finishes what runs within `within`, and ends.
     pub fn drain(&self, within: Duration) {
         self.files.borrow_mut().clear();
