@@ -99,9 +99,10 @@ impl Shared {
     }
 
     /// Of `next`, which comes after `snapshot`: objects that both have go on with the same counters. An id is another's only
-    /// when nobody refers to its former owner. An endpoint that comes, or comes back, begins as one of which nothing was said.
+    /// when nobody refers to its former owner. An endpoint that comes, or comes back, begins `now`, as one of which nothing
+    /// was said.
     #[must_use]
-    pub fn next(&self, snapshot: &Snapshot, next: &Snapshot) -> Self {
+    pub fn next(&self, snapshot: &Snapshot, next: &Snapshot, now: Mono) -> Self {
         let cluster = |c: &Arc<crate::spec::Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
         let new_switches = switches(next).into_iter().skip(self.switches.len());
         let shared = Self {
@@ -125,7 +126,7 @@ impl Shared {
             for endpoint in cluster.present() {
                 let before = before.and_then(|before| before.endpoints.get(usize::from(endpoint.id.0)));
                 if before.is_none_or(|before| before.gone) {
-                    numbers.renew(endpoint.id, health);
+                    numbers.renew(endpoint.id, health, now);
                 }
             }
         }

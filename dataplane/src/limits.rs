@@ -175,6 +175,10 @@ pub const RATE_STEPS: u32 = 10;
 pub const EJECTION_TIME: Bound<Duration> = bound(ms(100), secs(30), secs(24 * 3600));
 pub const MAX_EJECTION_TIME: Bound<Duration> = bound(ms(100), secs(300), secs(24 * 3600));
 pub const MAX_EJECTED_PERCENT: Bound<u64> = bound(0, 50, 100);
+/// How long an endpoint that came up has less than its share; 0 is off.
+pub const SLOW_START: Bound<Duration> = bound(ms(0), ms(0), secs(3600));
+/// Endpoints that a route's condition may ask for.
+pub const AVAILABLE: Bound<u64> = bound(1, 1, ENDPOINTS_MAX as u64);
 /// Failures in a row until a breaker opens.
 pub const FAILURE_THRESHOLD: Bound<u64> = bound(1, 5, 1 << 20);
 pub const RECOVERY_TIMEOUT: Bound<Duration> = bound(ms(100), secs(30), secs(24 * 3600));

@@ -251,7 +251,7 @@ fn what_is_said_of_an_endpoint_is_announced() {
         let (cluster, spec) = (Arc::new(SharedCluster::new(1, 2)), rules(1));
         let operator = {
             let cluster = cluster.clone();
-            thread::spawn(move || assert!(cluster.set_admin(EndpointId(0), Admin::Drain)))
+            thread::spawn(move || assert!(cluster.set_admin(EndpointId(0), Admin::Drain, Mono(1))))
         };
         let checks = {
             let cluster = cluster.clone();

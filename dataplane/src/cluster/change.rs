@@ -30,9 +30,9 @@ impl SharedCluster {
     }
     /// Forgets what was known of an endpoint whose id another has now, which begins with `health`. Nobody may refer to the
     /// former any more.
-    pub fn renew(&self, id: EndpointId, health: Health) {
+    pub fn renew(&self, id: EndpointId, health: Health, now: Mono) {
         if let Some(condition) = self.condition_of(id) {
-            condition.renew(&self.ejected.0, health);
+            condition.renew(&self.ejected.0, health, now);
             self.changed();
         }
     }
@@ -61,8 +61,8 @@ impl SharedCluster {
     }
 
     /// Sets what the operator says of an endpoint; false if nothing changed.
-    pub fn set_admin(&self, id: EndpointId, admin: Admin) -> bool {
-        let changed = self.condition_of(id).is_some_and(|condition| condition.set_admin(admin));
+    pub fn set_admin(&self, id: EndpointId, admin: Admin, now: Mono) -> bool {
+        let changed = self.condition_of(id).is_some_and(|condition| condition.set_admin(admin, now));
         if changed {
             self.changed();
         }
@@ -71,7 +71,7 @@ impl SharedCluster {
     /// Sets what the checks say of an endpoint; false if nothing changed. One that is ejected and found good is readmitted.
     pub fn set_health(&self, id: EndpointId, health: Health, now: Mono) -> bool {
         let Some(condition) = self.condition_of(id) else { return false };
-        let changed = condition.set_health(health);
+        let changed = condition.set_health(health, now);
         if changed {
             self.changed();
         }
@@ -164,7 +164,12 @@ impl SharedCluster {
             return;
         }
         match good {
-            Some(true) => self.tell(of, What::Closed, now),
+            Some(true) => {
+                if let Some(condition) = of.and_then(|id| self.condition_of(id)) {
+                    condition.come_up(now);
+                }
+                self.tell(of, What::Closed, now);
+            }
             Some(false) => self.tell(of, What::OpenedByTrial, now),
             // Another may begin at once.
             None => self.changed(),

@@ -21,6 +21,7 @@ pub mod outlier;
 pub mod retry;
 pub mod roster;
 pub mod shared;
+mod slow_start;
 pub mod switch;
 mod trial;
 pub mod usable;
@@ -115,6 +116,8 @@ pub struct ClusterState {
     usable: Usable,
     /// Requests of this shard that try for the node whether something works again.
     trials: Vec<UnderWay>,
+    /// Counts the picks of endpoints that have just come up.
+    thinned: u32,
     /// This shard's idle links, by endpoint.
     idle: Box<[u32]>,
 }
@@ -132,7 +135,7 @@ impl ClusterState {
         let usable = Usable::new(&cluster, &shared, Mono(0));
         balancer.on_usable_changed(&cluster, &usable);
         let idle = vec![0; cluster.endpoints.len()].into();
-        Self { shard, seed, cluster, shared, balancer, usable, trials: Vec::new(), idle }
+        Self { shard, seed, cluster, shared, balancer, usable, trials: Vec::new(), thinned: 0, idle }
     }
 
     /// Goes on by another specification. Endpoints that both have keep their ids, and with them what is open and running;

@@ -58,6 +58,13 @@ impl SharedEjection {
         Some(Mono(self.until.load(Ordering::Relaxed))).filter(|until| now < *until)
     }
 
+    /// When it was last readmitted, whether or not anybody wrote that down; `Mono(0)` is never.
+    pub(super) fn back_since(&self, now: Mono) -> Mono {
+        let until = self.until.load(Ordering::Relaxed);
+        let over = until != 0 && until <= now.0;
+        Mono(if over { until } else { self.back_since.load(Ordering::Relaxed) })
+    }
+
     /// A request went well. Writes nothing unless some failed before.
     pub(super) fn succeed(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {

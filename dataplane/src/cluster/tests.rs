@@ -144,9 +144,9 @@ fn a_change_of_condition_holds_at_the_next_pick_of_every_shard() {
         let mut pick = |n: usize| shards[n % 4].pick(&Tried::NONE, Hint::default());
         (0..12).for_each(|n| assert_ne!(pick(n), Err(PickError::NoEndpoint)));
         shared.set_health(EndpointId(0), Health::Down, Mono(0));
-        shared.set_admin(EndpointId(2), Admin::Drain);
+        shared.set_admin(EndpointId(2), Admin::Drain, Mono(1));
         (0..12).for_each(|n| assert_eq!(pick(n), Ok(EndpointId(1)), "{}", policy.name));
-        shared.set_admin(EndpointId(1), Admin::Maint);
+        shared.set_admin(EndpointId(1), Admin::Maint, Mono(1));
         (0..12).for_each(|n| assert_eq!(pick(n), Err(PickError::NoEndpoint), "{}", policy.name));
         shared.set_health(EndpointId(0), Health::Up, Mono(0));
         (0..12).for_each(|n| assert_eq!(pick(n), Ok(EndpointId(0)), "{}", policy.name));
@@ -187,9 +187,9 @@ fn only_links_on_which_requests_may_come_are_kept() {
         [0, 1].map(|id| state.keeps_links(EndpointId(id)))
     };
     assert_eq!(kept(&mut state), [true, true], "another tier's turn may come");
-    state.shared.set_admin(EndpointId(0), Admin::Drain);
+    state.shared.set_admin(EndpointId(0), Admin::Drain, Mono(1));
     assert_eq!(kept(&mut state), [false, true]);
-    state.shared.set_admin(EndpointId(0), Admin::Ready);
+    state.shared.set_admin(EndpointId(0), Admin::Ready, Mono(1));
     state.shared.set_health(EndpointId(1), Health::Down, Mono(0));
     assert_eq!(kept(&mut state), [true, false]);
     assert!(!state.keeps_links(EndpointId(2)));

@@ -29,10 +29,10 @@ impl UnderWay {
 const LOST_TRIALS: u32 = 8;
 
 impl ClusterState {
-    /// As [`ClusterState::pick`], where the cluster's breaker or that of an endpoint is not closed.
+    /// As [`ClusterState::pick`], where the cluster's breaker or that of an endpoint is not closed, or one has just come up.
     #[cold]
     pub(super) fn pick_guarded(&mut self, tried: &Tried, hint: Hint) -> Result<EndpointId, PickError> {
-        let Some(rules) = self.cluster.circuit_breaker else { return self.choose(tried, hint) };
+        let Some(rules) = self.cluster.circuit_breaker else { return self.choose_slowly(tried, hint) };
         // What was not heard of in time decides nothing any more.
         self.trials.retain(|trial| hint.now < trial.until());
         for _ in 0..LOST_TRIALS {
@@ -42,7 +42,7 @@ impl ClusterState {
                 Breaker::HalfOpen => true,
             };
             // Before anything is tried: where nobody can be, nothing changes.
-            let endpoint = self.choose(tried, hint)?;
+            let endpoint = self.choose_slowly(tried, hint)?;
             let of_endpoint = self.usable.eligible(endpoint) == Some(Eligible::Trial);
             if !of_cluster && !of_endpoint {
                 return Ok(endpoint);

@@ -4,6 +4,7 @@
 //! A pick compares two numbers and looks at no endpoint: the cluster's version, which every change of a condition raises,
 //! and the time at which one changes by itself. Only when either says so are all conditions read again.
 
+use super::condition::Condition;
 use super::eligible::{Breaker, Eligible, Why};
 use super::shared::SharedCluster;
 use crate::io::Mono;
@@ -18,8 +19,11 @@ pub struct Usable {
     until: Mono,
     /// The cluster's own breaker.
     breaker: Breaker,
-    /// Some of the chosen endpoints are half-open, or the cluster's breaker is not closed: a pick may be a trial, or none.
+    /// Some of the chosen endpoints are half-open or have just come up, or the cluster's breaker is not closed: a pick may be
+    /// a trial, or none, or go to another one.
     guarded: bool,
+    /// Those of the chosen ones that came up a short time ago, and when; by id.
+    slow: Vec<(EndpointId, Mono)>,
     /// When a breaker lets the next request try, where breakers leave nothing to choose; else never.
     reopens: Mono,
     /// By endpoint: what it may be used for.
@@ -49,6 +53,7 @@ impl Usable {
             until: Mono::MAX,
             breaker: Breaker::Closed,
             guarded: false,
+            slow: Vec::new(),
             reopens: Mono::MAX,
             eligible,
             choices: vec![Choice::No; endpoints].into(),
@@ -92,11 +97,40 @@ impl Usable {
         let chosen = |endpoint: &&Endpoint| self.choices[usize::from(endpoint.id.0)] != Choice::No;
         let mut chosen = cluster.endpoints.iter().filter(chosen);
         self.guarded = breaker != Breaker::Closed || chosen.any(|e| eligible(e) == Eligible::Trial);
+        self.slow.clear();
+        if !cluster.slow_start.is_zero() {
+            until = until.min(self.find_slow(cluster, condition, now));
+        }
         (self.until, self.breaker) = (until, breaker);
         self.reopens = if is_shut { shut_until } else { Mono::MAX };
     }
 
-    /// Whether a pick may be a trial, or must not be made.
+    /// Finds the chosen endpoints that came up a short time ago, and says when the first of them has its whole share.
+    fn find_slow(
+        &mut self,
+        cluster: &Cluster,
+        condition: impl Fn(EndpointId) -> Option<Condition>,
+        now: Mono,
+    ) -> Mono {
+        let mut until = Mono::MAX;
+        for endpoint in cluster.endpoints.iter().filter(|e| self.choices[usize::from(e.id.0)] != Choice::No) {
+            let since = condition(endpoint.id).map_or(Mono(0), |condition| condition.since);
+            let whole = since.after(cluster.slow_start);
+            if since > Mono(0) && now < whole {
+                self.slow.push((endpoint.id, since));
+                until = until.min(whole);
+            }
+        }
+        self.guarded |= !self.slow.is_empty();
+        until
+    }
+    /// When an endpoint came up that does not have its whole share yet.
+    pub(super) fn slow_since(&self, id: EndpointId) -> Option<Mono> {
+        let at = self.slow.binary_search_by_key(&id, |(slow, _)| *slow).ok()?;
+        self.slow.get(at).map(|(_, since)| *since)
+    }
+
+    /// Whether a pick may be a trial, must not be made, or may have to be made again.
     pub(super) fn is_guarded(&self) -> bool {
         self.guarded
     }
@@ -126,7 +160,7 @@ impl Usable {
     /// Endpoints of the tier in use that may be used and have weight; 0 where picks have none, or only those that the cluster
     /// fails open to, or its breaker is open.
     pub fn count(&self) -> u32 {
-        if self.breaker == Breaker::Open { 0 } else { self.count }
+        if self.breaker == Breaker::Open || self.breaker == Breaker::Trying { 0 } else { self.count }
     }
 }
 
@@ -206,11 +240,12 @@ mod tests {
         usable.look(&cluster, &shared, NOW);
         assert_eq!((chosen(&usable), usable.count()), (vec![0, 1], 0), "the first tier, though it is down");
         assert!(
-            shared.set_admin(EndpointId(0), Admin::Maint) && shared.set_admin(EndpointId(1), Admin::Drain)
+            shared.set_admin(EndpointId(0), Admin::Maint, Mono(1))
+                && shared.set_admin(EndpointId(1), Admin::Drain, Mono(1))
         );
         usable.look(&cluster, &shared, NOW);
         assert_eq!(chosen(&usable), [2, 3], "neither in maintenance nor draining");
-        (2..5).for_each(|id| assert!(shared.set_admin(EndpointId(id), Admin::Maint)));
+        (2..5).for_each(|id| assert!(shared.set_admin(EndpointId(id), Admin::Maint, Mono(1))));
         usable.look(&cluster, &shared, NOW);
         assert_eq!(chosen(&usable), [0; 0]);
     }
@@ -219,7 +254,7 @@ mod tests {
     fn those_who_stick_may_go_where_others_may_not() {
         let (cluster, shared) = tiers();
         let mut usable = Usable::new(&cluster, &shared, NOW);
-        shared.set_admin(EndpointId(0), Admin::Drain);
+        shared.set_admin(EndpointId(0), Admin::Drain, Mono(1));
         usable.look(&cluster, &shared, NOW);
         assert_eq!(usable.eligible(EndpointId(0)), Some(Eligible::StickyOnly));
         assert_eq!(usable.eligible(EndpointId(2)), Some(Eligible::Yes), "of another tier");

@@ -86,7 +86,8 @@ impl Plane {
     /// Says what the operator wants of an endpoint: every pick from now on obeys. False if there is no such endpoint or it was
     /// so before.
     pub fn set_admin(&self, cluster: ClusterId, endpoint: EndpointId, admin: Admin) -> bool {
-        let changed = self.shared_cluster(cluster).is_some_and(|shared| shared.set_admin(endpoint, admin));
+        let (now, shared) = (clock::now().mono, self.shared_cluster(cluster));
+        let changed = shared.is_some_and(|shared| shared.set_admin(endpoint, admin, now));
         self.look(cluster, changed)
     }
     /// Says what the active checks found of an endpoint: every pick from now on follows. One that is ejected and found good is

@@ -5,6 +5,7 @@ use super::Plane;
 use crate::route::RouteTable;
 use crate::shard::mailbox::Command;
 use crate::shard::swap::Swap;
+use crate::sys::clock;
 use crate::spec::{ClusterId, EndpointId, Snapshot};
 use rtrb::Consumer;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Plane {
     /// an id that was never used, or is free ([`Plane::is_free`]). Listeners are those that were bound at the start.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
         let mut present = self.present.borrow_mut();
-        let shared = Arc::new(present.shared.next(&present.snapshot, &snapshot));
+        let shared = Arc::new(present.shared.next(&present.snapshot, &snapshot, clock::now().mono));
         let routes = match has_same_routes(&present.snapshot, &snapshot) {
             true => Arc::clone(&present.routes),
             false => Arc::new(RouteTable::of(&snapshot)),

@@ -82,7 +82,7 @@ impl Churn {
             let wanted = self.draw(at);
             next.clusters[at] = Some(Arc::new(self.change(at, &spec, wanted)));
         }
-        let shared = Arc::new(self.present.shared.next(&self.present.snapshot, &next));
+        let shared = Arc::new(self.present.shared.next(&self.present.snapshot, &next, now));
         let routes = self.present.routes.clone();
         self.present = Swap { snapshot: Arc::new(next), routes, shared };
         for (_, at) in &mut self.shards {

@@ -44,7 +44,7 @@ impl Conditions {
             0 => {
                 let admin =
                     self.random.pick(&[Admin::Ready, Admin::Ready, Admin::Ready, Admin::Drain, Admin::Maint]);
-                shared.set_admin(id, admin);
+                shared.set_admin(id, admin, now);
             }
             1 => {
                 let health = self.random.pick(&[Health::Up, Health::Up, Health::Down]);

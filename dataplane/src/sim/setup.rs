@@ -184,6 +184,7 @@ fn watch(cluster: &mut Cluster, rules: u64, random: &mut Random) {
     cluster.outlier = (rules != 8).then_some(outlier);
     cluster.circuit_breaker = (rules != 7).then_some(breaker);
     cluster.fail_open = random.one_in(2);
+    cluster.slow_start = random.pick(&[Duration::ZERO, seconds(2)]);
     if rules == 10 {
         cluster.endpoints.iter_mut().for_each(|e| e.priority = random.below(3) as u8);
     }

@@ -36,6 +36,8 @@ pub struct Cluster {
     pub pass_trailers: bool,
     /// Where no endpoint may be used because checks or live traffic say so, use them all the same.
     pub fail_open: bool,
+    /// For so long an endpoint that came up has a share that grows, from a tenth; `Duration::ZERO` is off.
+    pub slow_start: Duration,
     /// Ejecting endpoints at which live requests fail.
     pub outlier: Option<Outlier>,
     pub circuit_breaker: Option<CircuitBreaker>,
@@ -74,6 +76,7 @@ impl Cluster {
             pass_trailers: false,
             fail_open: false,
             retry: None,
+            slow_start: Duration::ZERO,
             outlier: None,
             circuit_breaker: None,
             starts_down: false,

@@ -63,7 +63,7 @@ fn idle_links_to_a_draining_endpoint_are_closed() {
     bed.run_script(client);
     assert_eq!(bed.idle_links(), 1);
     let shared = bed.shared.clusters[0].as_ref().expect("the cluster");
-    assert!(shared.set_admin(ORIGIN, Admin::Drain));
+    assert!(shared.set_admin(ORIGIN, Admin::Drain, bed.now()));
     conn::queue::on_change(&mut bed.shard.core, &mut bed.io, ClusterId(0));
     bed.run_for(millis(10));
     assert!(bed.shard.core.links.is_empty());

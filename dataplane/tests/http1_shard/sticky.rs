@@ -135,7 +135,7 @@ fn an_endpoint_that_drains_keeps_its_clients_and_gets_no_new_ones() {
     let mut bed = bed(3, |_| ());
     let admin = |bed: &Bed, admin| {
         let cluster = bed.shard.core.shared.clusters[0].as_ref().unwrap();
-        assert!(cluster.set_admin(EndpointId(1), admin));
+        assert!(cluster.set_admin(EndpointId(1), admin, bed.now()));
     };
     admin(&bed, Admin::Drain);
     let new: Vec<_> = (0..6).map(|_| ask(&mut bed, "").0).collect();

@@ -50,7 +50,7 @@ fn change(bed: &mut Bed, change: impl FnOnce(&mut Snapshot)) {
     let before = bed.shard.core.snapshot.clone();
     let mut next = Snapshot::clone(&before);
     change(&mut next);
-    let shared = Arc::new(bed.shared.next(&before, &next));
+    let shared = Arc::new(bed.shared.next(&before, &next, bed.now()));
     let routes = Arc::new(RouteTable::of(&next));
     let mut swap = Swap { snapshot: Arc::new(next), routes, shared: shared.clone() };
     swap::begin(&mut bed.shard.core, &mut bed.io, &mut swap);
