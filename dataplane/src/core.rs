@@ -257,6 +257,8 @@ pub struct Core {
     /// Messages to other shards that may still fail.
     pub posts: Slab<Post>,
     pub clusters: Vec<Option<ClusterRuntime>>,
+    /// By cluster, how many of its endpoints are usable; kept for those that routes ask about.
+    pub available: Vec<u32>,
     /// Sources without a free port towards an endpoint.
     pub exhausted: Exhausted,
     pub pool: Pool,
@@ -340,6 +342,7 @@ impl Core {
             stirred: Vec::with_capacity(clusters.len()),
             queue_look: Mono(0),
             posts: Slab::new(limits::POSTS),
+            available: vec![0; clusters.len()],
             clusters,
             exhausted: Exhausted::new(),
             pool: Pool::new(pool),

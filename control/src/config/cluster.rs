@@ -90,6 +90,13 @@ pub(super) static SECTION: Section = Section {
             "Where no endpoint may be used, because checks or live traffic say so, use those of the lowest tier all the same. \
              Otherwise requests are answered 503 `no_endpoint`.",
         ),
+        Key::new(
+            "slow_start",
+            Shape::Duration(limits::SLOW_START, None),
+            NextExchange,
+            "For so long an endpoint that came up has less than its share: a tenth at first, then evenly more. Clients whom a \
+             cookie keeps come back to it at once. `\"0s\"` is off.",
+        ),
         Key::new("timeouts", Shape::Table(&TIMEOUTS), NextExchange, "How long an origin may take."),
         Key::new("pool", Shape::Table(&POOL), NextExchange, "Idle links kept for the next request."),
         Key::new(
@@ -240,6 +247,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 retry: retry::read(table),
                 pass_trailers: table.word("trailers") == "pass",
                 fail_open: table.flag("fail_open"),
+                slow_start: table.duration("slow_start"),
                 outlier: failures::outlier(table),
                 circuit_breaker: failures::circuit_breaker(table),
                 starts_down: check.as_ref().is_some_and(|check| check.initial != Initial::Up),

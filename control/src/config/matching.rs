@@ -2,8 +2,9 @@
 
 use super::keys::ReloadEffect::NextExchange;
 use super::keys::{Key, Section, Shape};
+use super::names::Names;
 use super::tree::{Item, Table};
-use super::{address, host, later};
+use super::{address, available, host};
 use dataplane::limits;
 use dataplane::spec::{FieldMatch, Match, TextMatch};
 use regex::bytes::{Regex, RegexBuilder};
@@ -59,12 +60,7 @@ pub(super) static SECTION: Section = Section {
             TEXTS,
             "The protocols that a TLS client offers, as `\"h2\"`; they have case. Of tcp listeners.",
         ),
-        Key::later(
-            "available",
-            Shape::Table(&later::AVAILABLE),
-            NextExchange,
-            "How many endpoints of a cluster are up.",
-        ),
+        key("available", Shape::Table(&available::SECTION), "How many endpoints of a cluster are usable."),
     ],
 };
 
@@ -81,7 +77,7 @@ pub(super) static FIELD: Section = Section {
     ],
 };
 
-pub(super) fn read(table: &Table<'_>) -> Match {
+pub(super) fn read(table: &Table<'_>, clusters: &mut Names) -> Match {
     let ignore_case = table.flag("ignore_case");
     let path = |key, check: fn(&Item<'_>, &str)| texts(table, key, check, ignore_case);
     Match {
@@ -100,13 +96,14 @@ pub(super) fn read(table: &Table<'_>) -> Match {
         source: table.each("source").iter().filter_map(address::network).collect(),
         sni: list(table, "sni").iter().filter_map(server_name).collect(),
         alpn: texts(table, "alpn", check_protocol, false),
-        not: table.get("not").map(|_| Box::new(read(&table.table("not")))),
+        available: available::read(table, clusters),
+        not: table.get("not").map(|_| Box::new(read(&table.table("not"), clusters))),
     }
 }
 
 /// The keys of a match, those of its negation included, that only a request can meet.
 pub(super) fn of_requests<'t>(table: &Table<'t>) -> Vec<Item<'t>> {
-    keys(table, &|key| key.built && !["source", "not", "sni", "alpn"].contains(&key.name))
+    keys(table, &|key| key.built && !["source", "not", "sni", "alpn", "available"].contains(&key.name))
 }
 
 /// The keys that only a ClientHello can meet.

@@ -6,6 +6,7 @@
 
 mod address;
 mod admin;
+mod available;
 mod balance;
 mod cluster;
 mod endpoint;
@@ -13,7 +14,6 @@ mod failures;
 mod health;
 mod host;
 mod keys;
-mod later;
 mod listener;
 mod matching;
 mod names;

@@ -2,7 +2,7 @@
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
-    admin, balance, cluster, endpoint, failures, health, later, listener, matching, process, reply, retry,
+    admin, available, balance, cluster, endpoint, failures, health, listener, matching, process, reply, retry,
     route, sticky, template,
 };
 use std::fmt::Write;
@@ -23,7 +23,7 @@ pub fn sections() -> &'static [&'static Section] {
         &route::SECTION,
         &matching::SECTION,
         &matching::FIELD,
-        &later::AVAILABLE,
+        &available::SECTION,
         &reply::RESPOND,
         &reply::MAINTENANCE,
         &template::ELSEWHERE,

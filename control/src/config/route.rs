@@ -18,7 +18,7 @@ pub(super) static SECTION: Section = Section {
     shared: false,
     doc: "In file order; the first whose match holds takes the request. Exactly one of `cluster`, `respond` and \
           `redirect` says what becomes of it. On a tcp listener a route takes connections: its match has `sni`, `alpn`, \
-          `source` and `not`, and it has a `cluster`.",
+          `source`, `available` and `not`, and it has a `cluster`.",
     keys: &[
         Key::new("name", Shape::Free("a name"), NextExchange, "Its identity in log, metrics and plan.")
             .absent("\"FIRST LISTENER/N\", N being its place among the routes"),
@@ -121,7 +121,7 @@ pub(super) fn read(
             }
         };
         let matcher = if table.get("match").is_some() {
-            matching::read(&table.table("match"))
+            matching::read(&table.table("match"), clusters)
         } else {
             Match::default()
         };

@@ -146,6 +146,11 @@ fn what_is_written_is_taken() {
     assert_eq!((&*two.name, two.weight, two.max_connections, two.max_requests), ("two", 3, 30000, 1000));
     let tiers: Vec<_> = app.endpoints.iter().map(|e| e.priority).collect();
     assert_eq!((tiers, app.fail_open, api.fail_open), (vec![0, 1, 7], true, false));
+    assert_eq!((app.slow_start, api.slow_start), (Duration::from_secs(20), Duration::ZERO));
+    let available = respond.matcher.available.unwrap();
+    assert_eq!((available.cluster, available.at_least, available.below), (app.id, 0, 1));
+    let not = respond.matcher.not.as_ref().unwrap().available.unwrap();
+    assert_eq!((not.cluster, not.at_least, not.below), (api.id, 2, 9));
     let outlier = api.outlier.unwrap();
     assert_eq!((outlier.consecutive_failures, outlier.failure_rate), (u32::MAX, Some(0.25)));
     assert_eq!((outlier.minimum_volume, outlier.window), (50, Duration::from_secs(20)));
@@ -302,7 +307,8 @@ const KEYS: &[(&str, &str)] = &[
     ("route.timeouts", "connect response_header response_body send queue"),
     (
         "cluster",
-        "name balance host source_addresses source_ports send_proxy endpoints endpoints_file max_queued fail_open timeouts pool health \
+        "name balance host source_addresses source_ports send_proxy endpoints endpoints_file max_queued fail_open slow_start \
+         timeouts pool health \
          outlier circuit_breaker retry sticky tls trailers",
     ),
     ("cluster.balance", "policy on table bounded_load"),

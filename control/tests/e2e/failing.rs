@@ -121,3 +121,28 @@ fn a_backup_serves_while_the_primary_is_dead() {
     assert!(attempts.iter().filter(|n| **n == 2).count() >= 5, "{attempts:?}");
     assert_eq!(attempts.last(), Some(&1), "nobody tries what is ejected: {attempts:?}");
 }
+
+/// A cluster stands in for another while that has no endpoint left, on http and on tcp listeners.
+#[test]
+fn a_cluster_stands_in_for_another() {
+    let (dead, stand_in) = (closed_port(), Origin::saying("stand-in"));
+    let tables = format!(
+        "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"www\"\n\
+         [[route]]\nmatch = {{ available = {{ cluster = \"www\", below = 1 }} }}\ncluster = \"backup\"\n\
+         [[route]]\nlisteners = [\"plain\"]\nmatch = {{ not = {{ available = {{ cluster = \"www\", at_least = 1 }} }} }}\n\
+         cluster = \"backup\"\n\
+         [[route]]\ncluster = \"www\"\n\
+         [[cluster]]\nname = \"www\"\nendpoints = [\"{dead}\"]\n\
+         outlier = {{ consecutive_failures = 1, max_ejected_percent = 100, ejection_time = \"1s\" }}\n\
+         [[cluster]]\nname = \"backup\"\nendpoints = [\"{}\"]\n",
+        stand_in.address
+    );
+    let proxy = Setup { runtime: "shards = 8", tables: &tables, ..Setup::default() }.start();
+    assert_eq!(Client::get(proxy.edge(), "/").status, 502, "it is not known yet that it is dead");
+    let began = Instant::now();
+    assert_eq!(count(&ask(&proxy, 20), 200), 20);
+    assert_eq!(Client::get(proxy.address("plain"), "/").text(), "stand-in");
+    pause(Duration::from_millis(1_100).saturating_sub(began.elapsed()));
+    assert_eq!(Client::get(proxy.edge(), "/").status, 502, "its time is over: it is tried again");
+    assert_eq!(count(&ask(&proxy, 20), 200), 20);
+}

@@ -148,7 +148,7 @@ pub(crate) fn route_of_1000() {
     let table = RouteTable::build(&routes);
     let (bytes, head) = request_head("GET /p9/x/y/z HTTP/1.1\r\nHost: www.h42.test\r\n\r\n");
     let source = Some([127, 0, 0, 1].into());
-    let request = Request { listener: ListenerId(0), head: &head, bytes: &bytes, source };
+    let request = Request { listener: ListenerId(0), head: &head, bytes: &bytes, source, available: &[] };
     count_this(&mut || {
         for _ in 0..ROUNDS {
             assert_eq!(table.find(black_box(&request)).map(|route| route.id), Some(RouteId(429)));

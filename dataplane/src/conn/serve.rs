@@ -93,6 +93,7 @@ fn decide(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     if let Some(refusal) = check(core, xid) {
         return reply::refuse(core, io, id, refusal);
     }
+    count_available(core);
     match find(core, id, xid) {
         None => reply::refuse(core, io, id, Refusal::NoRoute),
         Some(Chosen::Forward(route, cluster, timeouts)) => {
@@ -106,6 +107,19 @@ fn decide(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
                 x.route = Some(route.id);
             }
             reply::by_route(core, io, id, &route);
+        }
+    }
+}
+
+/// Counts the usable endpoints of the clusters that routes ask about.
+pub(super) fn count_available(core: &mut Core) {
+    let now = core.now();
+    let Core { routes, clusters, available, .. } = core;
+    for id in routes.asks_about() {
+        let at = usize::from(id.0);
+        if let (Some(Some(runtime)), Some(count)) = (clusters.get_mut(at), available.get_mut(at)) {
+            runtime.state.refresh(now);
+            *count = runtime.state.usable().count();
         }
     }
 }
@@ -134,7 +148,8 @@ enum Chosen {
 fn find(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> Option<Chosen> {
     let (conn, x) = (core.conns.get(id)?, core.exchanges.get(xid)?);
     let bytes = core.pool.bytes(x.head_bytes.as_ref()?);
-    let request = route::Request { listener: conn.listener, head: &x.head, bytes, source: conn.peer.ip() };
+    let (listener, source, available) = (conn.listener, conn.peer.ip(), &core.available);
+    let request = route::Request { listener, head: &x.head, bytes, source, available };
     let Some(route) = core.routes.find(&request) else {
         let cluster = core.snapshot.listener(conn.listener)?.cluster?;
         return Some(Chosen::Forward(None, cluster, core.snapshot.cluster(cluster)?.timeouts));

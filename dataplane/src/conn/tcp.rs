@@ -23,7 +23,8 @@ use crate::tunnel::{self, Tunnel};
 pub(super) fn open(core: &mut Core, io: &mut impl Io, id: Id<Conn>, hello: Option<&Hello>) {
     let Some(conn) = core.conns.get(id) else { return };
     let hello = hello.map(|hello| (hello, core.scratch.hello.as_slice()));
-    let opening = Opening { listener: conn.listener, source: conn.peer.ip(), hello };
+    let (source, available) = (conn.peer.ip(), &core.available);
+    let opening = Opening { listener: conn.listener, source, hello, available };
     let chosen = match core.routes.find_opening(&opening).map(|route| (route.id, &route.action)) {
         Some((route, Action::Forward { cluster, .. })) => Some((Some(route), *cluster)),
         // control lets no route of a tcp listener answer by itself.

@@ -4,7 +4,7 @@
 //! without percent-decoding, since two ways to read one value are how filters are passed by.
 
 use super::{Opening, Request};
-use crate::spec::{FieldMatch, Match, Route, TextMatch};
+use crate::spec::{Available, FieldMatch, Match, Route, TextMatch};
 use std::sync::Arc;
 
 pub(super) fn takes(route: &Route, request: &Request<'_>) -> bool {
@@ -26,6 +26,7 @@ fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
     any_of(&matcher.sni, |name| is_named(opening.name(), name))
         && any_of(&matcher.alpn, offers)
         && any_of(&matcher.source, |network| opening.source.is_some_and(|ip| network.contains(ip)))
+        && is_available(matcher, opening.available)
         && matcher.not.as_ref().is_none_or(|not| !opening_holds(not, opening))
 }
 
@@ -33,12 +34,19 @@ fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
 fn holds(matcher: &Match, request: &Request<'_>) -> bool {
     host_holds(matcher, request.head.host.of(request.bytes))
         && path_holds(matcher, request.head.path.of(request.bytes))
+        && is_available(matcher, request.available)
         && any_of(&matcher.method, |method| method.as_bytes() == request.head.method_text.of(request.bytes))
         && any_of(&matcher.source, |network| request.source.is_some_and(|ip| network.contains(ip)))
         && matcher.header.iter().all(|field| header_holds(field, request))
         && matcher.cookie.iter().all(|field| text_holds(field, cookies(request)))
         && matcher.query.iter().all(|field| text_holds(field, query(request)))
         && matcher.not.as_ref().is_none_or(|not| !holds(not, request))
+}
+
+/// Whether a cluster has as many usable endpoints as a match asks for.
+fn is_available(matcher: &Match, available: &[u32]) -> bool {
+    let usable = |asked: &Available| available.get(usize::from(asked.cluster.0)).copied().unwrap_or(0);
+    matcher.available.as_ref().is_none_or(|asked| asked.holds(usable(asked)))
 }
 
 /// Whether `holds` for any of a list; an empty list does not constrain.

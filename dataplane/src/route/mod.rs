@@ -9,7 +9,7 @@ pub mod template;
 
 use crate::proto::RequestHead;
 use crate::proto::client_hello::Hello;
-use crate::spec::{ListenerId, Match, Protocol, Route, Snapshot};
+use crate::spec::{ClusterId, ListenerId, Match, Protocol, Route, Snapshot};
 use index::Index;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// The client's address; none of one on a unix socket, which no network holds.
     pub source: Option<IpAddr>,
+    /// By cluster, how many of its endpoints are usable; right for those that [`RouteTable::asks_about`].
+    pub available: &'a [u32],
 }
 
 /// What of a conn of a tcp listener a route can match.
@@ -33,6 +35,8 @@ pub struct Opening<'a> {
     pub source: Option<IpAddr>,
     /// Its ClientHello, where one was read, and the message that it is of.
     pub hello: Option<(&'a Hello, &'a [u8])>,
+    /// As of a request.
+    pub available: &'a [u32],
 }
 
 impl Opening<'_> {
@@ -50,6 +54,8 @@ pub struct RouteTable {
     openings: Indexed,
     /// The tcp listeners whose routes ask for a ClientHello, sorted.
     hellos: Vec<ListenerId>,
+    /// The clusters whose usable endpoints decide something, sorted.
+    asks_about: Vec<ClusterId>,
 }
 
 /// Routes in file order, which the index names by their place.
@@ -82,6 +88,7 @@ impl RouteTable {
 
     /// Each route to where it may take something; one may name listeners of both kinds.
     fn split(routes: &[Arc<Route>], is_tcp: impl Fn(&ListenerId) -> bool) -> Self {
+        let asks_about = asked_about(routes);
         let routes = routes.iter().cloned();
         let of_tcp: Vec<_> = routes.clone().filter(|route| route.listeners.iter().any(&is_tcp)).collect();
         let of_http: Vec<_> = routes
@@ -92,7 +99,7 @@ impl RouteTable {
         hellos.sort_unstable();
         hellos.dedup();
         let openings = Indexed { index: Index::build(&of_tcp, |matcher| &matcher.sni), routes: of_tcp };
-        Self { openings, hellos, ..Self::build(&of_http) }
+        Self { openings, hellos, asks_about, ..Self::build(&of_http) }
     }
 
     /// The table of `routes` of http listeners, which are in file order.
@@ -104,6 +111,7 @@ impl RouteTable {
             },
             openings: Indexed { routes: Vec::new(), index: Index::default() },
             hellos: Vec::new(),
+            asks_about: asked_about(routes),
         }
     }
 
@@ -111,6 +119,11 @@ impl RouteTable {
     pub fn find(&self, request: &Request<'_>) -> Option<&Arc<Route>> {
         let (host, path) = (request.head.host.of(request.bytes), request.head.path.of(request.bytes));
         self.requests.first(host, path, |route| matching::takes(route, request))
+    }
+
+    /// The clusters whose usable endpoints have to be counted before a route is looked for; mostly none.
+    pub fn asks_about(&self) -> &[ClusterId] {
+        &self.asks_about
     }
 
     /// Whether a conn of this tcp listener is routed by its ClientHello. Where it is not, none is read.
@@ -122,6 +135,21 @@ impl RouteTable {
     pub fn find_opening(&self, opening: &Opening<'_>) -> Option<&Arc<Route>> {
         self.openings.first(opening.name(), &[], |route| matching::takes_opening(route, opening))
     }
+}
+
+/// The clusters that matches, or what they negate, ask about.
+fn asked_about(routes: &[Arc<Route>]) -> Vec<ClusterId> {
+    let mut clusters = Vec::new();
+    for route in routes {
+        let mut matcher = Some(&route.matcher);
+        while let Some(own) = matcher {
+            clusters.extend(own.available.map(|available| available.cluster));
+            matcher = own.not.as_deref();
+        }
+    }
+    clusters.sort_unstable();
+    clusters.dedup();
+    clusters
 }
 
 /// Whether a match, or what it negates, looks at a ClientHello.

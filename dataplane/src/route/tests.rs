@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proto::{Field, FieldName, Method, Span};
-use crate::spec::{Action, ClusterId, FieldMatch, Match, Network, RouteId, TextMatch};
+use crate::spec::{Action, Available, ClusterId, FieldMatch, Match, Network, RouteId, TextMatch};
 use proptest::prelude::*;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -40,7 +40,7 @@ impl Built {
     }
     fn request(&self) -> Request<'_> {
         let source = Some([10, 1, 2, 3].into());
-        Request { listener: ListenerId(0), head: &self.head, bytes: &self.bytes, source }
+        Request { listener: ListenerId(0), head: &self.head, bytes: &self.bytes, source, available: &[] }
     }
 }
 
@@ -321,7 +321,8 @@ fn table_with_tcp(routes: Vec<Arc<Route>>) -> RouteTable {
 }
 
 fn opened(table: &RouteTable, listener: u16, hello: Option<(&Hello, &[u8])>) -> Option<u32> {
-    let opening = Opening { listener: ListenerId(listener), source: Some([10, 1, 2, 3].into()), hello };
+    let source = Some([10, 1, 2, 3].into());
+    let opening = Opening { listener: ListenerId(listener), source, hello, available: &[] };
     table.find_opening(&opening).map(|route| route.id.0)
 }
 
@@ -413,8 +414,43 @@ proptest! {
         }));
         let (hello, message) = hello(name, &protocols);
         let opening =
-            Opening { listener: ListenerId(1), source: Some([10, 1, 2, 3].into()), hello: Some((&hello, &message)) };
+            Opening { listener: ListenerId(1), source: Some([10, 1, 2, 3].into()), hello: Some((&hello, &message)), available: &[] };
         let scanned = table.openings.routes.iter().find(|route| matching::takes_opening(route, &opening));
         prop_assert_eq!(table.find_opening(&opening).map(|r| r.id), scanned.map(|r| r.id));
+    }
+}
+
+/// Counts of usable endpoints decide, negated ones too, of requests and of conns of a tcp listener.
+#[test]
+fn routes_ask_how_many_endpoints_are_usable() {
+    let available = |cluster, at_least, below| Match {
+        available: Some(Available { cluster: ClusterId(cluster), at_least, below }),
+        ..Match::default()
+    };
+    let one_down = available(2, 0, 1);
+    let many = Match { not: Some(Box::new(available(0, 3, u32::MAX))), ..Match::default() };
+    let matchers = [one_down, many, available(2, 2, 4)];
+    let routes: Vec<_> = (0u32..).zip(matchers).map(|(id, matcher)| route(id, matcher)).collect();
+    let table = RouteTable::build(&routes);
+    assert_eq!(table.asks_about(), [ClusterId(0), ClusterId(2)]);
+    let built = Built::new("GET", "a", "/", &[]);
+    for (usable, taken) in [
+        ([9, 0, 0], Some(0)),
+        ([2, 0, 1], Some(1)),
+        ([3, 0, 1], None),
+        ([3, 0, 2], Some(2)),
+        ([3, 0, 3], Some(2)),
+        ([3, 0, 4], None),
+    ] {
+        let request = Request { available: &usable, ..built.request() };
+        assert_eq!(table.find(&request).map(|route| route.id.0), taken, "{usable:?}");
+        let of_tcp: Vec<_> = routes
+            .iter()
+            .map(|route| Arc::new(Route { listeners: vec![ListenerId(1)], ..(**route).clone() }))
+            .collect();
+        let table = RouteTable::split(&of_tcp, |id| *id == ListenerId(1));
+        assert_eq!(table.asks_about(), [ClusterId(0), ClusterId(2)]);
+        let opening = Opening { listener: ListenerId(1), source: None, hello: None, available: &usable };
+        assert_eq!(table.find_opening(&opening).map(|route| route.id.0), taken, "{usable:?}");
     }
 }

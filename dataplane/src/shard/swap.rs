@@ -30,6 +30,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, swap: &mut Swap) {
     let clusters = core.snapshot.clusters.len().max(core.clusters.len());
     core.stirred.reserve(clusters);
     core.clusters.resize_with(clusters, || None);
+    core.available.resize(clusters, 0);
     for id in (0u16..).take(clusters).map(ClusterId) {
         change(core, io, id);
     }

@@ -22,8 +22,8 @@ pub use listener::{
 };
 pub use retry::{HedgeAfter, Retry, RetryOn};
 pub use route::{
-    Action, FieldMatch, Maintenance, Match, Redirect, Reply, Route, Template, TemplatePart, TextMatch,
-    Variable,
+    Action, Available, FieldMatch, Maintenance, Match, Redirect, Reply, Route, Template, TemplatePart,
+    TextMatch, Variable,
 };
 pub use source::SourceAddresses;
 pub use statuses::Statuses;

@@ -70,8 +70,25 @@ pub struct Match {
     pub sni: Vec<Arc<str>>,
     /// Any of the protocols that a ClientHello offers; they have case.
     pub alpn: Vec<Arc<str>>,
+    pub available: Option<Available>,
     /// This match, as a whole, must not hold.
     pub not: Option<Box<Self>>,
+}
+
+/// How many endpoints of a cluster its picks choose among at the moment: those of the tier in use, as HAProxy's nbsrv
+/// counts them; none where only `fail_open` leaves some, or the cluster's breaker is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Available {
+    pub cluster: ClusterId,
+    pub at_least: u32,
+    /// Fewer than this; `u32::MAX` does not constrain.
+    pub below: u32,
+}
+
+impl Available {
+    pub fn holds(&self, usable: u32) -> bool {
+        (self.at_least..self.below).contains(&usable)
+    }
 }
 
 /// A named field, cookie or query key. Field names are lower case; cookie and query names are compared as they are.

@@ -130,7 +130,7 @@ fn finding_a_route() {
     };
     let count = allocations(|| {
         let source = Some([127, 0, 0, 1].into());
-        let request = Request { listener: ListenerId(0), head: &head, bytes, source };
+        let request = Request { listener: ListenerId(0), head: &head, bytes, source, available: &[] };
         for _ in 0..1000 {
             assert_eq!(table.find(&request).map(|route| route.id), Some(RouteId(427)));
         }
