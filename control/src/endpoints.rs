@@ -3,11 +3,13 @@
 use crate::admin::Name;
 use crate::config::Loaded;
 use crate::events::{About, Details, Events, Weight};
-use crate::health::{Change, Check, Task};
+use crate::failing;
+use crate::health::{Change, Check, Checks, Task};
 use crate::log::Format;
+use crate::outage::Outages;
 use dataplane::cluster::eligible::{Admin, Health};
 use dataplane::plane::Plane;
-use dataplane::spec::{Cluster, Endpoint, Snapshot};
+use dataplane::spec::{Cluster, ClusterId, Endpoint, Snapshot};
 use std::sync::Arc;
 
 /// An endpoint by its names; the error says which of them is unknown.
@@ -33,52 +35,42 @@ pub(crate) fn task(name: &Name, loaded: &Loaded) -> Result<Task, String> {
     Ok(Task { cluster: Arc::clone(cluster), at: endpoint.id.0.into(), check, turn: 0 })
 }
 
-/// How many endpoints of a cluster may get new requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Left {
-    pub(crate) active: u64,
-    /// Of a higher `priority` than the lowest.
-    pub(crate) backup: u64,
+/// How many endpoints of a cluster may get new requests: those of its lowest tier, and the others.
+pub(crate) fn left(plane: &Plane, cluster: ClusterId) -> (u64, u64) {
+    plane.left(cluster).map_or((0, 0), |left| (left.active.into(), left.backup.into()))
 }
 
-impl Left {
-    pub(crate) fn of(plane: &Plane, cluster: &Cluster) -> Self {
-        let first = cluster.present().map(|endpoint| endpoint.priority).min();
-        let mut left = Self::default();
-        for endpoint in cluster.present() {
-            let status = plane.endpoint_status(cluster.id, endpoint.id);
-            if endpoint.weight == 0 || !status.is_some_and(|status| status.condition.eligible().takes_new()) {
-                continue;
-            }
-            if Some(endpoint.priority) == first { left.active += 1 } else { left.backup += 1 }
-        }
-        left
-    }
-
-    fn is_nothing(self) -> bool {
-        self == Self::default()
-    }
-}
-
-/// Events of endpoints and clusters, and which clusters have nothing left.
+/// What happens to endpoints and clusters: the one place where it is told.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) events: Events,
-    /// By cluster: it had nothing left when that was last looked at.
-    empty: Vec<bool>,
+    outages: Outages,
+    /// Events of shards that were lost, as far as that was told.
+    lost: u64,
 }
 
 impl Watch {
     /// `format` is that of the process log.
-    pub(crate) fn new(snapshot: &Snapshot, format: Format) -> Self {
-        Self { events: Events::new(format), empty: vec![false; snapshot.clusters.len()] }
+    pub(crate) fn new(format: Format) -> Self {
+        Self { events: Events::new(format), outages: Outages::default(), lost: 0 }
     }
 
-    /// Endpoints came or went: a cluster may have nothing left, or something again.
-    pub(crate) fn follow(&mut self, plane: &Plane, before: &Snapshot, now: &Snapshot) {
+    /// Tells what shards found, and then which clusters have nothing left or something again. Called at each tick.
+    pub(crate) fn tick(&mut self, plane: &Plane, snapshot: &Snapshot, checks: &Checks) {
+        plane.events(|event| failing::tell(&event, snapshot, &mut self.events));
+        let lost = plane.lost_events();
+        if lost > self.lost {
+            tracing::warn!(lost = lost - self.lost, "events of endpoints were lost: too many at once");
+            self.lost = lost;
+        }
+        self.outages.look(plane, snapshot, checks, &mut self.events);
+    }
+
+    /// Endpoints came or went.
+    pub(crate) fn follow(&mut self, before: &Snapshot, now: &Snapshot) {
         for cluster in now.clusters.iter().flatten() {
             if !before.cluster(cluster.id).is_some_and(|before| Arc::ptr_eq(before, cluster)) {
-                self.look(cluster, Left::of(plane, cluster));
+                self.outages.forget(cluster.id);
             }
         }
     }
@@ -89,14 +81,14 @@ impl Watch {
         plane.set_health(change.cluster, change.endpoint, health);
         let Some(cluster) = snapshot.cluster(change.cluster) else { return };
         let Some(endpoint) = cluster.endpoints.get(usize::from(change.endpoint.0)) else { return };
-        let left = Left::of(plane, cluster);
+        let (active, backup) = left(plane, cluster.id);
         let status = plane.endpoint_status(change.cluster, change.endpoint);
         let details = Details {
             class: Some(change.verdict.class()),
             reason: Some(change.verdict.to_string()),
             check_ms: u64::try_from(change.took.as_millis()).ok(),
-            active: Some(left.active),
-            backup: Some(left.backup),
+            active: Some(active),
+            backup: Some(backup),
             running: Some(status.map_or(0, |status| status.running.into())),
             requeued: Some(0),
             queued: Some(plane.waiters(change.cluster).into()),
@@ -112,7 +104,6 @@ impl Watch {
             true => self.events.tell(Weight::Notice, about("endpoint_up"), line, details),
             false => self.events.tell(Weight::Warning, about("endpoint_down"), line, details),
         }
-        self.look(cluster, left);
     }
 
     /// An operator says what an endpoint is to do.
@@ -120,7 +111,7 @@ impl Watch {
         if !plane.set_admin(cluster.id, endpoint.id, state) {
             return;
         }
-        let left = Left::of(plane, cluster);
+        let (active, backup) = left(plane, cluster.id);
         let running = plane.endpoint_status(cluster.id, endpoint.id).map_or(0, |status| status.running);
         let about = About {
             event: "endpoint_state",
@@ -128,44 +119,19 @@ impl Watch {
             endpoint: Some(Arc::clone(&endpoint.name)),
         };
         let line = format!(
-            "endpoint {}/{} is set to {}. {} active and {} backup endpoints left. {running} running.",
+            "endpoint {}/{} is set to {}. {active} active and {backup} backup endpoints left. {running} running.",
             cluster.name,
             endpoint.name,
-            state.name(),
-            left.active,
-            left.backup
+            state.name()
         );
         let details = Details {
             state: Some(state.name()),
-            active: Some(left.active),
-            backup: Some(left.backup),
+            active: Some(active),
+            backup: Some(backup),
             running: Some(running.into()),
             ..Details::default()
         };
         self.events.tell(Weight::Notice, about, line, details);
-        self.look(cluster, left);
-    }
-
-    /// Says once that a cluster has nothing left, and once that it has something again.
-    fn look(&mut self, cluster: &Cluster, left: Left) {
-        let Some(empty) = self.empty.get_mut(usize::from(cluster.id.0)) else { return };
-        if std::mem::replace(empty, left.is_nothing()) == left.is_nothing() {
-            return;
-        }
-        let about = |event| About { event, cluster: Arc::clone(&cluster.name), endpoint: None };
-        let details = Details { active: Some(left.active), backup: Some(left.backup), ..Details::default() };
-        let name = &cluster.name;
-        if left.is_nothing() {
-            let then = match cluster.fail_open {
-                true => "requests go to all of its lowest tier (fail_open)",
-                false => "requests are answered 503",
-            };
-            let line = format!("cluster {name} has no endpoint available: {then}");
-            self.events.tell(Weight::Alert, about("cluster_empty"), line, details);
-        } else {
-            let line = format!("cluster {name} has an endpoint available again");
-            self.events.tell(Weight::Notice, about("cluster_available"), line, details);
-        }
     }
 }
 

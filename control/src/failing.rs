@@ -1,44 +1,45 @@
-//! What shards found of endpoints that fail, told in the process log: ejections, readmissions, circuit breakers.
+//! What shards found of endpoints that fail, in words: ejections, readmissions, circuit breakers.
 
+use crate::events::{About, Details, Events, Weight};
 use dataplane::cluster::events::{Event, Failed, What};
-use dataplane::plane::Plane;
 use dataplane::spec::Snapshot;
+use std::sync::Arc;
 
-/// Reads what happened, and remembers how much of it was lost.
-#[derive(Debug, Default)]
-pub(crate) struct Failing {
-    lost: u64,
-}
-
-impl Failing {
-    /// Called at each tick.
-    pub(crate) fn tick(&mut self, plane: &Plane, snapshot: &Snapshot) {
-        plane.events(|event| tell(&event, snapshot));
-        let lost = plane.lost_events();
-        if lost > self.lost {
-            tracing::warn!(lost = lost - self.lost, "events of endpoints were lost: too many at once");
-            self.lost = lost;
-        }
-    }
-}
-
-fn tell(event: &Event, snapshot: &Snapshot) {
+/// Tells of an event.
+pub(crate) fn tell(event: &Event, snapshot: &Snapshot, events: &mut Events) {
     let Some(cluster) = snapshot.cluster(event.cluster) else { return };
     let endpoint = event.endpoint.and_then(|id| cluster.endpoints.get(usize::from(id.0)));
     let subject = match endpoint {
         Some(endpoint) => format!("endpoint {}/{}", cluster.name, endpoint.name),
         None => format!("cluster {}", cluster.name),
     };
-    let line = format!("{subject}: {}", line(event.what));
-    let (cluster, endpoint) = (&*cluster.name, endpoint.map(|endpoint| &*endpoint.name));
-    let name = What::NAMES[event.what.kind()];
-    match event.what {
+    let about = About {
+        event: What::NAMES[event.what.kind()],
+        cluster: Arc::clone(&cluster.name),
+        endpoint: endpoint.map(|endpoint| Arc::clone(&endpoint.name)),
+    };
+    let weight = match event.what {
         What::Ejected { .. } | What::Opened { .. } | What::OpenedByTrial | What::OpenedBySilence => {
-            tracing::warn!(event = name, cluster, endpoint, "{line}");
+            Weight::Warning
         }
-        What::Readmitted | What::ReadmittedByCheck | What::HalfOpened | What::Closed => {
-            tracing::info!(event = name, cluster, endpoint, "{line}");
+        What::Readmitted | What::ReadmittedByCheck | What::HalfOpened | What::Closed => Weight::Notice,
+    };
+    events.tell(weight, about, format!("{subject}: {}", line(event.what)), details(event.what));
+}
+
+/// What happened, for programs.
+fn details(what: What) -> Details {
+    match what {
+        What::Ejected { why, time, .. } => {
+            let (class, failures) = match why {
+                Failed::InARow(n) => ("in_a_row", Some(n.into())),
+                Failed::Rate(_) => ("rate", None),
+            };
+            let for_ms = u64::try_from(time.as_millis()).ok();
+            Details { class: Some(class), failures, for_ms, ..Details::default() }
         }
+        What::Opened { failures } => Details { failures: Some(failures.into()), ..Details::default() },
+        _ => Details::default(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod health;
 mod inherited;
 pub mod log;
 mod maintenance;
+mod outage;
 pub mod ports;
 mod pressure;
 mod ready;

@@ -13,7 +13,6 @@ use crate::discovery::Discovery;
 use crate::doctor;
 use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
-use crate::failing::Failing;
 use crate::health::{Checks, Happened};
 use crate::inherited;
 use crate::log::{self, Log};
@@ -223,12 +222,11 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         log,
         checks: Checks::new(&snapshot, &loaded.checks, loaded.check_descriptors, Instant::now()),
         files: Files::new(&loaded.maintenance_files),
-        watch: Watch::new(&snapshot, log_format(loaded)),
+        watch: Watch::new(log_format(loaded)),
         watchdog: Watchdog::default(),
         discovery,
         ports: PortWatch::new(&snapshot, ports::of_machine()),
         pressure: Pressure::new(),
-        failing: Failing::default(),
         ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
@@ -284,7 +282,6 @@ struct Running<'a> {
     discovery: Discovery,
     ports: PortWatch,
     pressure: Pressure,
-    failing: Failing,
     ticks: u64,
     /// Shards that have not ended.
     alive: usize,
@@ -327,7 +324,7 @@ impl Running<'_> {
             Event::Tick => {
                 self.ticks += 1;
                 self.swap();
-                self.failing.tick(self.plane, &self.loaded.snapshot);
+                self.watch.tick(self.plane, &self.loaded.snapshot, &self.checks);
                 self.files.tick(self.ticks, self.plane);
                 self.plane.tell_untold();
                 if self.ticks.is_multiple_of(PORTS_TICKS) {
@@ -355,7 +352,7 @@ impl Running<'_> {
         let before = std::mem::replace(&mut self.loaded.snapshot, Arc::clone(&snapshot));
         self.ports.follow(&snapshot);
         self.checks.follow(&snapshot, &self.loaded.checks, Instant::now());
-        self.watch.follow(self.plane, &before, &snapshot);
+        self.watch.follow(&before, &snapshot);
     }
 
     fn check(&mut self, happened: Happened) -> Option<Exit> {

@@ -2,7 +2,7 @@
 
 use super::{Answer, Name};
 use crate::config::Loaded;
-use crate::endpoints::{self, Left};
+use crate::endpoints;
 use crate::health::Checks;
 use crate::ports::PortWatch;
 use axum::http::StatusCode;
@@ -91,7 +91,7 @@ impl<'a> Sight<'a> {
     }
 
     fn cluster(&self, cluster: &'a Cluster) -> ClusterView<'a> {
-        let Left { active, backup } = Left::of(self.plane, cluster);
+        let (active, backup) = endpoints::left(self.plane, cluster.id);
         ClusterView {
             name: &cluster.name,
             balance: cluster.balance,

@@ -2,8 +2,8 @@
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
-    admin, available, balance, cluster, endpoint, failures, health, listener, matching, process, reply, retry,
-    route, sticky, template,
+    admin, available, balance, cluster, endpoint, failures, health, listener, matching, process, reply,
+    retry, route, sticky, template,
 };
 use std::fmt::Write;
 

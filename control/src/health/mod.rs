@@ -273,6 +273,12 @@ impl Checks {
         changed.then_some(change)
     }
 
+    /// Whether every endpoint of a cluster is known to be up or down.
+    pub(crate) fn have_decided(&self, cluster: ClusterId) -> bool {
+        let mut there = self.targets.iter().filter(|target| target.cluster.id == cluster && !target.gone);
+        there.all(|target| target.last.is_some() && !target.streak.is_changing())
+    }
+
     /// The word for what checks say of an endpoint, and the last of them; `None` where it is not checked.
     pub(crate) fn status(&self, cluster: ClusterId, at: usize) -> Option<(&'static str, Option<&Last>)> {
         let at = EndpointId(u16::try_from(at).ok()?);

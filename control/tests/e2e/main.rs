@@ -31,6 +31,7 @@ mod limits;
 mod links;
 mod log;
 mod maintenance;
+mod outage;
 mod process;
 mod proxy_protocol;
 mod queue;

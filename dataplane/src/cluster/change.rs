@@ -87,7 +87,8 @@ impl SharedCluster {
         let Some(condition) = self.condition_of(id) else { return };
         if let Some(rules) = &spec.outlier {
             match outcome.is_good(&rules.failure_status) {
-                Some(true) => condition.ejection.succeed(),
+                Some(true) if condition.ejection.succeed() => self.changed(),
+                Some(true) => {}
                 Some(false) => self.count_failure(spec, rules, id, now),
                 None => {}
             }

@@ -19,6 +19,8 @@ pub struct Condition {
     pub until: Mono,
     /// When it last came up: by a check, out of maintenance, readmitted, or as its breaker closed. `Mono(0)` is since the start.
     pub since: Mono,
+    /// False of one that is back from an ejection because its time was over, until a request goes well there.
+    pub proven: bool,
 }
 
 impl Condition {
@@ -102,7 +104,8 @@ impl SharedCondition {
             rules.map_or((Breaker::Closed, Mono::MAX), |rules| self.breaker.at(rules, now));
         let until = until.min(ejected.unwrap_or(Mono::MAX));
         let since = Mono(self.came_up.load(Ordering::Relaxed)).max(self.ejection.back_since(now));
-        Condition { admin, health, ejected: ejected.is_some(), breaker, until, since }
+        let proven = self.ejection.is_proven(now);
+        Condition { admin, health, ejected: ejected.is_some(), breaker, until, since, proven }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod events;
 pub mod exhausted;
 mod grown;
 mod hint;
+pub mod left;
 pub mod outcome;
 pub mod outlier;
 pub mod retry;

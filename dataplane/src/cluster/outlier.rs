@@ -19,10 +19,13 @@ pub fn most_ejected(cluster: &Cluster, rules: &Outlier) -> u32 {
     u32::try_from(most).unwrap_or(u32::MAX)
 }
 
+/// Set in the failures in a row of an endpoint that is back because its time was over, until a request goes well there.
+const UNPROVEN: u32 = 1 << 31;
+
 /// An endpoint's ejections, over all shards.
 #[derive(Debug)]
 pub(super) struct SharedEjection {
-    /// Failures in a row.
+    /// Failures in a row, and whether it is unproven.
     failures: AtomicU32,
     /// How often it was ejected, less one for each `ejection_time` that it behaved.
     times: AtomicU32,
@@ -65,11 +68,20 @@ impl SharedEjection {
         Mono(if over { until } else { self.back_since.load(Ordering::Relaxed) })
     }
 
-    /// A request went well. Writes nothing unless some failed before.
-    pub(super) fn succeed(&self) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
+    /// Whether something besides the time says that it is good, if it was ejected.
+    pub(super) fn is_proven(&self, now: Mono) -> bool {
+        let until = self.until.load(Ordering::Relaxed);
+        let unwritten = until != 0 && until <= now.0;
+        !unwritten && self.failures.load(Ordering::Relaxed) & UNPROVEN == 0
+    }
+
+    /// A request went well; true if that proves it. Writes nothing unless some failed before, or it was unproven.
+    pub(super) fn succeed(&self) -> bool {
+        let failures = self.failures.load(Ordering::Relaxed);
+        if failures != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
+        failures & UNPROVEN != 0
     }
     /// A request failed: how many did in a row. One that ends while the endpoint is out was begun before, and counts for
     /// nothing: else a single failure after the ejection would bring the next one, where nobody wrote the readmission down.
@@ -77,7 +89,7 @@ impl SharedEjection {
         if self.until(now).is_some() {
             return 0;
         }
-        self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+        (self.failures.fetch_add(1, Ordering::Relaxed) & !UNPROVEN).saturating_add(1)
     }
     /// Ejects the endpoint, for how long and the how many-th time in a row; none if it is ejected, or `most` are.
     pub(super) fn eject(
@@ -115,7 +127,7 @@ impl SharedEjection {
             return false;
         }
         // Before the door opens: what failed meanwhile was begun before.
-        self.failures.store(0, Ordering::Relaxed);
+        self.failures.store(if early { 0 } else { UNPROVEN }, Ordering::Relaxed);
         self.back_since.store(now.0.min(until), Ordering::Relaxed);
         let readmits = self.until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if readmits {

@@ -4,6 +4,7 @@ use super::Plane;
 use crate::cluster::condition::Condition;
 use crate::cluster::eligible::{Admin, Breaker, Health};
 use crate::cluster::events::{Event, Failed, What};
+use crate::cluster::left::Left;
 use crate::cluster::outlier::RateWatch;
 use crate::cluster::shared::SharedCluster;
 use crate::io::Mono;
@@ -116,6 +117,19 @@ impl Plane {
     pub fn cluster_breaker(&self, cluster: ClusterId) -> Breaker {
         let both = self.spec(cluster).zip(self.shared_cluster(cluster));
         both.map_or(Breaker::Closed, |(spec, shared)| shared.breaker(&spec, clock::now().mono).0)
+    }
+    /// What a cluster has left for new requests; none if there is no such cluster.
+    pub fn left(&self, cluster: ClusterId) -> Option<Left> {
+        let (spec, shared) = (self.spec(cluster)?, self.shared_cluster(cluster)?);
+        Some(Left::of(&spec, &shared, clock::now().mono))
+    }
+    /// The same, where it may be something else than it was when `before` was asked for.
+    pub fn left_since(&self, cluster: ClusterId, before: &Left) -> Option<Left> {
+        let (now, shared) = (clock::now().mono, self.shared_cluster(cluster)?);
+        if before.is_fresh(&shared, now) {
+            return None;
+        }
+        Some(Left::of(&*self.spec(cluster)?, &shared, now))
     }
     /// Those who wait for a place at a cluster, over all shards.
     pub fn waiters(&self, cluster: ClusterId) -> u32 {

@@ -5,8 +5,8 @@ use super::Plane;
 use crate::route::RouteTable;
 use crate::shard::mailbox::Command;
 use crate::shard::swap::Swap;
-use crate::sys::clock;
 use crate::spec::{ClusterId, EndpointId, Snapshot};
+use crate::sys::clock;
 use rtrb::Consumer;
 use std::sync::Arc;
 

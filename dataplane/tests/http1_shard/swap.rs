@@ -1,10 +1,15 @@
 //! What becomes of links, requests and tunnels when the endpoints of a cluster change under a shard.
 
 use crate::bed::{Answer, Bed, OK, millis, origin_address, say, seconds, wait};
+use dataplane::cluster::Tried;
+use dataplane::cluster::balance::Hint;
 use dataplane::cluster::roster::{Roster, Update};
 use dataplane::route::RouteTable;
 use dataplane::shard::swap::{self, Swap};
-use dataplane::spec::{Cluster, ClusterId, Endpoint, EndpointId, ListenerId, Snapshot};
+use dataplane::spec::{
+    Action, Available, Cluster, ClusterId, Endpoint, EndpointId, ListenerId, Match, Reply, Route, RouteId,
+    Snapshot, Template,
+};
 use std::sync::Arc;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -221,5 +226,50 @@ fn another_cluster_takes_the_requests() {
     let shared = bed.shared.clusters[1].clone().unwrap();
     assert_eq!((shared.endpoint(EndpointId(0)).unwrap().open_links(), shared.idle_links()), (0, 0));
     [client, other].into_iter().for_each(|client| bed.leave(client));
+    bed.check_empty().unwrap();
+}
+
+/// What routes ask about holds for the first request after endpoints came or went, and an endpoint that comes to others has
+/// little of the traffic at first.
+#[test]
+fn routes_know_how_many_are_available_and_who_comes_starts_slowly() {
+    let (mut control, mut bed) = Control::new(&[ORIGIN], |cluster| cluster.slow_start = seconds(60));
+    change(&mut bed, |next| {
+        let available = Some(Available { cluster: ClusterId(0), at_least: 0, below: 1 });
+        let reply = Reply { status: 299, body: Template(Vec::new()), headers: Vec::new() };
+        next.routes = vec![Arc::new(Route {
+            id: RouteId(0),
+            name: "stand-in".into(),
+            listeners: Vec::new(),
+            matcher: Match { available, ..Match::default() },
+            action: Action::Respond(Arc::new(reply)),
+            maintenance: None,
+        })];
+    });
+    let client = bed.client([say(GET)]);
+    bed.run_script(client);
+    control.swap(&mut bed, &[], same);
+    bed.tell(client, [say(GET)]);
+    bed.run_script(client);
+    // Its own id again, and nobody is beside it.
+    control.swap(&mut bed, &[ORIGIN], same);
+    bed.tell(client, [say(GET)]);
+    bed.run_script(client);
+    assert_eq!(bed.told(client), "200 299 200");
+    bed.run_for(seconds(60));
+    control.swap(&mut bed, &[ORIGIN, OTHER], same);
+    let now = bed.now();
+    let runtime = bed.shard.core.clusters[0].as_mut().unwrap();
+    let mut picks = |now| {
+        let mut pick = || {
+            let id = runtime.state.pick(&Tried::NONE, Hint { now, ..Hint::default() }).unwrap();
+            runtime.state.end_request(id);
+            usize::from(id == EndpointId(1))
+        };
+        (0..100).map(|_| pick()).sum::<usize>()
+    };
+    assert!((8..=10).contains(&picks(now)), "a tenth of the other's");
+    assert_eq!(picks(now.after(seconds(60))), 50);
+    bed.leave(client);
     bed.check_empty().unwrap();
 }
