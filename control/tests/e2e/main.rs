@@ -36,6 +36,7 @@ mod process;
 mod proxy_protocol;
 mod queue;
 mod real_origins;
+mod recipes;
 mod refusals;
 mod retry;
 mod shards;

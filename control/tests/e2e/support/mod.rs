@@ -77,3 +77,20 @@ pub fn closed_port() -> SocketAddr {
     // 127.0.0.1 with a port that was free a moment ago; tests bind port 0 only, so it is not taken again soon.
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
+
+/// The `nth` configuration of docs/recipes/`name`.md, as it stands there.
+pub fn recipe(name: &str, nth: usize) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/recipes/{name}.md"));
+    let text = std::fs::read_to_string(path).expect("the recipe");
+    let block = text.split("```toml\n").nth(nth + 1).and_then(|rest| rest.split("```").next());
+    block.expect("a block").to_owned()
+}
+
+/// `text` with each of `swaps` made, which all have to be there.
+#[track_caller]
+pub fn with(text: &str, swaps: &[(&str, &str)]) -> String {
+    swaps.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "there is no {from:?} in {text}");
+        text.replace(from, to)
+    })
+}
