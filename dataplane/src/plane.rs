@@ -236,7 +236,7 @@ impl Plane {
     }
     /// What a shard's thread has had of its CPU so far, for the watchdog; `None` once it has ended.
     pub fn cpu_time(&self, shard: usize) -> Option<Duration> {
-        sys::clock::cpu_time(&self.shards.get(shard)?.thread)
+        clock::cpu_time(&self.shards.get(shard)?.thread)
     }
     /// Every shard stops accepting, finishes what runs within `within`, and ends.
     pub fn drain(&self, within: Duration) {
