@@ -100,9 +100,10 @@ fn what_is_left_out_is_the_default() {
     assert_eq!((cluster.outlier, cluster.circuit_breaker), (None, None));
     // What tests build their clusters from is what the file's defaults are.
     let one = dataplane::spec::Endpoint::new(endpoint.id, "127.0.0.1:1", endpoint.address.clone());
-    let machine = cluster.source_addresses.clone();
+    let (machine, cycle) = (cluster.source_addresses.clone(), cluster.cycle.clone());
+    assert_eq!(cycle.as_deref(), Some([endpoint.id].as_slice()));
     let cluster_of_tests = dataplane::spec::Cluster::new(cluster.id, &cluster.name, vec![one]);
-    assert_eq!(**cluster, dataplane::spec::Cluster { source_addresses: machine, ..cluster_of_tests });
+    assert_eq!(**cluster, dataplane::spec::Cluster { source_addresses: machine, cycle, ..cluster_of_tests });
 }
 
 #[test]
