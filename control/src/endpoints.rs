@@ -10,6 +10,7 @@ use crate::outage::Outages;
 use dataplane::cluster::eligible::{Admin, Health};
 use dataplane::plane::Plane;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, Snapshot};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// An endpoint by its names; the error says which of them is unknown.
@@ -17,14 +18,17 @@ pub(crate) fn find<'s>(
     snapshot: &'s Snapshot,
     name: &Name,
 ) -> Result<(&'s Arc<Cluster>, &'s Endpoint), String> {
-    let mut clusters = snapshot.clusters.iter().flatten();
-    let Some(cluster) = clusters.find(|cluster| *cluster.name == *name.cluster) else {
-        return Err(format!("no cluster is called {:?}", name.cluster));
-    };
+    let cluster = find_cluster(snapshot, &name.cluster)?;
     let Some(endpoint) = cluster.present().find(|endpoint| *endpoint.name == *name.endpoint) else {
         return Err(format!("cluster {} has no endpoint called {:?}", name.cluster, name.endpoint));
     };
     Ok((cluster, endpoint))
+}
+
+/// A cluster by its name; the error says that it is unknown.
+pub(crate) fn find_cluster<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s Arc<Cluster>, String> {
+    let mut clusters = snapshot.clusters.iter().flatten();
+    clusters.find(|cluster| *cluster.name == *name).ok_or_else(|| format!("no cluster is called {name:?}"))
 }
 
 /// The check of an endpoint: its cluster's, or a connect where that has none.
@@ -75,13 +79,21 @@ impl Watch {
         }
     }
 
-    /// Active checks changed their mind about an endpoint: the shards are told, then everybody.
-    pub(crate) fn on_change(&mut self, plane: &Plane, snapshot: &Snapshot, change: &Change) {
-        let health = if change.up { Health::Up } else { Health::Down };
-        plane.set_health(change.cluster, change.endpoint, health);
-        let Some(cluster) = snapshot.cluster(change.cluster) else { return };
+    /// Active checks changed their mind about some endpoints: the shards are told of all of them, then everybody of each. What
+    /// is left of a cluster is counted once, however many of its endpoints changed.
+    pub(crate) fn on_changes(&mut self, plane: &Plane, snapshot: &Snapshot, changes: &[Change]) {
+        let health = |change: &Change| if change.up { Health::Up } else { Health::Down };
+        plane.set_healths(changes.iter().map(|change| (change.cluster, change.endpoint, health(change))));
+        let mut counted = BTreeMap::new();
+        for change in changes {
+            let Some(cluster) = snapshot.cluster(change.cluster) else { continue };
+            let left = *counted.entry(cluster.id).or_insert_with(|| left(plane, cluster.id));
+            self.tell(plane, cluster, change, left);
+        }
+    }
+
+    fn tell(&mut self, plane: &Plane, cluster: &Cluster, change: &Change, (active, backup): (u64, u64)) {
         let Some(endpoint) = cluster.endpoints.get(usize::from(change.endpoint.0)) else { return };
-        let (active, backup) = left(plane, cluster.id);
         let status = plane.endpoint_status(change.cluster, change.endpoint);
         let details = Details {
             class: Some(change.verdict.class()),

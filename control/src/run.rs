@@ -357,16 +357,15 @@ impl Running<'_> {
 
     fn check(&mut self, happened: Happened) -> Option<Exit> {
         let done = match happened {
-            Happened::Done(done) => Some(done),
-            Happened::Due => None,
+            Happened::Done(done) => done,
+            Happened::Due => Vec::new(),
             Happened::Died(died) => {
                 tracing::error!("a check died: {died}; the process ends");
                 return Some(Exit::Internal);
             }
         };
-        if let Some(change) = self.checks.take(done, Instant::now()) {
-            self.watch.on_change(self.plane, &self.loaded.snapshot, &change);
-        }
+        let changes = self.checks.take(done, Instant::now());
+        self.watch.on_changes(self.plane, &self.loaded.snapshot, &changes);
         None
     }
 
@@ -380,6 +379,7 @@ impl Running<'_> {
                 Answer::json(status, &serde_json::json!({ "ready": ready, "draining": !ready }))
             }
             Question::Clusters => sight.clusters(),
+            Question::Cluster(name) => sight.cluster_called(name),
             Question::Endpoint(name) => sight.endpoint(name),
             Question::SetState(name, state) => {
                 match endpoints::find(&loaded.snapshot, name) {

@@ -206,6 +206,8 @@ pub const CHECK_FIELD_BYTES: usize = 4096;
 /// Bytes of the text that a body must contain, and ranges of statuses that count as good.
 pub const CHECK_TEXT_BYTES: usize = 4096;
 pub const CHECK_STATUSES: usize = 64;
+/// Bytes of the table that a regular expression for a body is compiled to: searching takes one step in it for each byte.
+pub const CHECK_PATTERN_BYTES: usize = 1 << 20;
 /// Bytes of an answer that a reason quotes.
 pub const CHECK_QUOTE_BYTES: usize = 64;
 /// Checks that run at once; those beyond wait for one to end.

@@ -39,6 +39,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/v1/clusters", get(clusters))
+        .route("/v1/clusters/{cluster}", get(cluster))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
@@ -142,6 +143,10 @@ async fn ready(State(door): State<Door>) -> Answer {
 
 async fn clusters(State(door): State<Door>) -> Answer {
     door.ask(Question::Clusters).await
+}
+
+async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
+    door.ask(Question::Cluster(name)).await
 }
 
 async fn events(State(door): State<Door>) -> Answer {

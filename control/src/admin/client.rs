@@ -16,11 +16,22 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// Bytes read at once.
 const PIECE: usize = 64 * 1024;
 
-/// A status and a body.
+/// A status and a body, in JSON.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
-    pub(super) body: serde_json::Value,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    /// The body as text.
+    pub(super) fn text(&self) -> Result<&str, String> {
+        std::str::from_utf8(&self.body).map_err(|_| STRANGE.to_owned())
+    }
+    /// The body as what it says; the error says that it is not that.
+    pub(super) fn read<'b, T: serde::Deserialize<'b>>(&'b self) -> Result<T, String> {
+        serde_json::from_slice(&self.body).map_err(|_| STRANGE.to_owned())
+    }
 }
 
 /// Asks, and waits for the answer. The error is why there is none, in words.
@@ -81,9 +92,9 @@ fn talk(mut stream: impl Read + Write, request: &[u8]) -> Result<Reply, String> 
             return Err("the answer is cut off".to_owned());
         }
     }
-    let body = bytes.get(begins..begins + length).unwrap_or_default();
-    let body = serde_json::from_slice(body).map_err(|_| STRANGE.to_owned())?;
-    Ok(Reply { status: head.status, body })
+    bytes.truncate(begins + length);
+    bytes.drain(..begins);
+    Ok(Reply { status: head.status, body: bytes })
 }
 
 const STRANGE: &str = "what answers there is not ringway";

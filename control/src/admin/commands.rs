@@ -56,20 +56,23 @@ impl Where {
         Ok(Found { address, loaded })
     }
 
-    /// Asks the running process; says so where it cannot be reached.
+    /// Asks the running process, and says where that is; says so where it cannot be reached.
     fn ask(
         &self,
         environment: &Environment,
         method: &str,
         path: &str,
         body: Option<&str>,
-    ) -> Result<Reply, Exit> {
+    ) -> Result<(Reply, Address), Exit> {
         let Found { address, .. } = self.find(environment, false)?;
         let Some(address) = address else {
             complain("the configuration has no [admin], so the running process cannot be asked");
             return Err(Exit::Unreachable);
         };
-        client::ask(&address, method, path, body).map_err(|why| unreachable(&address, &why))
+        match client::ask(&address, method, path, body) {
+            Ok(reply) => Ok((reply, address)),
+            Err(why) => Err(unreachable(&address, &why)),
+        }
     }
 }
 
@@ -87,8 +90,8 @@ fn unreachable(address: &Address, why: &str) -> Exit {
 
 /// The process refused: its words, and the exit code for them.
 fn refused(reply: &Reply) -> Exit {
-    let why = reply.body.get("error").and_then(Value::as_str).unwrap_or("it refused");
-    complain(why);
+    let body = reply.read::<Value>().unwrap_or_default();
+    complain(body.get("error").and_then(Value::as_str).unwrap_or("it refused"));
     match reply.status {
         400 | 404 => Exit::CommandLine,
         403 => Exit::Configuration,
@@ -104,11 +107,11 @@ fn path_of(name: &Name, then: &str) -> String {
 pub fn set(name: &Name, state: Admin, at: &Where, environment: &Environment) -> Exit {
     let body = json!({ "state": state.name() }).to_string();
     match at.ask(environment, "PUT", &path_of(name, "/state"), Some(&body)) {
-        Ok(Reply { status: 200, .. }) => {
+        Ok((reply, _)) if reply.status == 200 => {
             ready::print(&format!("{}/{} is {}", name.cluster, name.endpoint, state.name()));
             Exit::Clean
         }
-        Ok(reply) => refused(&reply),
+        Ok((reply, _)) => refused(&reply),
         Err(exit) => exit,
     }
 }
@@ -116,11 +119,21 @@ pub fn set(name: &Name, state: Admin, at: &Where, environment: &Environment) -> 
 /// `ringway status`.
 pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
     match at.ask(environment, "GET", "/v1/clusters", None) {
-        Ok(Reply { status: 200, body }) => {
-            ready::print(if as_json { body.to_string() } else { super::table::clusters(&body) }.trim_end());
-            Exit::Clean
+        Ok((reply, address)) if reply.status == 200 => {
+            let text = if as_json {
+                reply.text().map(str::to_owned)
+            } else {
+                reply.read().map(|shown| super::table::clusters(&shown))
+            };
+            match text {
+                Ok(text) => {
+                    ready::print(text.trim_end());
+                    Exit::Clean
+                }
+                Err(why) => unreachable(&address, &why),
+            }
         }
-        Ok(reply) => refused(&reply),
+        Ok((reply, _)) => refused(&reply),
         Err(exit) => exit,
     }
 }
@@ -134,8 +147,11 @@ pub fn probe_one(name: &Name, at: &Where, as_json: bool, environment: &Environme
     let asked =
         address.map(|address| (client::ask(&address, "POST", &path_of(name, "/probe"), None), address));
     let body = match (asked, loaded) {
-        (Some((Ok(Reply { status: 200, body }), _)), _) => body,
-        (Some((Ok(reply), _)), _) => return refused(&reply),
+        (Some((Ok(reply), _)), _) if reply.status != 200 => return refused(&reply),
+        (Some((Ok(reply), address)), _) => match reply.read() {
+            Ok(body) => body,
+            Err(why) => return unreachable(&address, &why),
+        },
         (Some((Err(_), _)) | None, Some(loaded)) => match probe_from_here(name, &loaded) {
             Ok(body) => body,
             Err(exit) => return exit,

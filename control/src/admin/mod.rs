@@ -41,6 +41,8 @@ pub(crate) enum Question {
     /// Whether new connections are taken.
     Ready,
     Clusters,
+    /// By its name.
+    Cluster(String),
     Endpoint(Name),
     SetState(Name, Admin),
     Events,

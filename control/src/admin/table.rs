@@ -1,81 +1,144 @@
 //! Answers of the API as text for a terminal.
 
 use super::Name;
+use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value[key].as_str().unwrap_or("-")
+/// What is shown of an answer to `/v1/clusters`; what one of another version does not say is a "-".
+#[derive(Debug, Deserialize)]
+pub(super) struct Clusters<'a> {
+    #[serde(borrow)]
+    clusters: Vec<ClusterShown<'a>>,
 }
 
-fn number(value: &Value, key: &str) -> String {
-    value[key].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string())
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClusterShown<'a> {
+    #[serde(borrow)]
+    name: Word<'a>,
+    balance: Word<'a>,
+    active: Number,
+    backup: Number,
+    queued: Number,
+    endpoints: Vec<EndpointShown<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct EndpointShown<'a> {
+    #[serde(borrow)]
+    name: Word<'a>,
+    address: Word<'a>,
+    state: Word<'a>,
+    health: Word<'a>,
+    usable: bool,
+    running: Number,
+    links: Number,
+    port_capacity: Option<u64>,
+    check: Option<CheckShown<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CheckShown<'a> {
+    #[serde(borrow)]
+    result: Cow<'a, str>,
+    took_ms: f64,
+    ago_ms: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Default for Word<'_> {
+    fn default() -> Self {
+        Self(Cow::Borrowed("-"))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Number(Option<u64>);
+
+impl Number {
+    fn text(&self) -> Cow<'static, str> {
+        match self.0 {
+            Some(0) => Cow::Borrowed("0"),
+            Some(number) => Cow::Owned(number.to_string()),
+            None => Cow::Borrowed("-"),
+        }
+    }
 }
 
 /// The answer to `/v1/clusters`.
-pub(super) fn clusters(body: &Value) -> String {
+pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     let mut out = String::new();
-    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    for cluster in list(body, "clusters") {
+    for cluster in &shown.clusters {
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             "{}: {}, {} active and {} backup endpoints, {} waiting",
-            text(&cluster, "name"),
-            text(&cluster, "balance"),
-            number(&cluster, "active"),
-            number(&cluster, "backup"),
-            number(&cluster, "queued"),
+            cluster.name.0,
+            cluster.balance.0,
+            cluster.active.text(),
+            cluster.backup.text(),
+            cluster.queued.text(),
         );
         let head =
             ["ENDPOINT", "ADDRESS", "STATE", "HEALTH", "USED", "RUNNING", "LINKS", "PORTS", "LAST CHECK"];
-        let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(list(&cluster, "endpoints").iter().map(row));
+        let mut rows = vec![head.map(Cow::Borrowed)];
+        rows.extend(cluster.endpoints.iter().map(row));
         write_table(&mut out, &rows);
         out.push('\n');
     }
     out
 }
 
-fn row(endpoint: &Value) -> [String; 9] {
-    let ports = match endpoint["port_capacity"].as_u64() {
-        Some(capacity) => format!("{} of {capacity}", number(endpoint, "links")),
-        None => "-".to_owned(),
+fn row<'a>(endpoint: &'a EndpointShown<'_>) -> [Cow<'a, str>; 9] {
+    let ports = match endpoint.port_capacity {
+        Some(capacity) => Cow::Owned(format!("{} of {capacity}", endpoint.links.text())),
+        None => Cow::Borrowed("-"),
     };
-    let check = &endpoint["check"];
-    let last = match check["result"].as_str() {
-        Some(result) => format!(
-            "{result} ({:.1} ms, {:.1} s ago)",
-            check["took_ms"].as_f64().unwrap_or(0.0),
-            check["ago_ms"].as_f64().unwrap_or(0.0) / 1000.0
-        ),
-        None => "-".to_owned(),
+    let last = match &endpoint.check {
+        Some(CheckShown { result, took_ms, ago_ms }) => {
+            Cow::Owned(format!("{result} ({took_ms:.1} ms, {:.1} s ago)", ago_ms / 1000.0))
+        }
+        None => Cow::Borrowed("-"),
     };
     [
-        text(endpoint, "name").to_owned(),
-        text(endpoint, "address").to_owned(),
-        text(endpoint, "state").to_owned(),
-        text(endpoint, "health").to_owned(),
-        if endpoint["usable"] == true { "yes" } else { "no" }.to_owned(),
-        number(endpoint, "running"),
-        number(endpoint, "links"),
+        Cow::Borrowed(&*endpoint.name.0),
+        Cow::Borrowed(&*endpoint.address.0),
+        Cow::Borrowed(&*endpoint.state.0),
+        Cow::Borrowed(&*endpoint.health.0),
+        Cow::Borrowed(if endpoint.usable { "yes" } else { "no" }),
+        endpoint.running.text(),
+        endpoint.links.text(),
         ports,
         last,
     ]
 }
 
 /// Columns as wide as their widest cell, two spaces apart.
-fn write_table<const N: usize>(out: &mut String, rows: &[[String; N]]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
+fn write_table<const N: usize>(out: &mut String, rows: &[[Cow<'_, str>; N]]) {
+    let mut widths = [0; N];
     for row in rows {
-        let mut line = String::from("  ");
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:width$}  ");
+        for (cell, width) in row.iter().zip(&mut widths) {
+            *width = cell.chars().count().max(*width);
         }
-        out.push_str(line.trim_end());
+    }
+    for row in rows {
+        out.push_str("  ");
+        for (cell, width) in row.iter().zip(widths) {
+            out.push_str(cell);
+            out.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        out.truncate(out.trim_end_matches(' ').len());
         out.push('\n');
     }
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or("-")
 }
 
 /// The answer to a probe: the bytes both ways, line by line, and the verdict.
@@ -144,7 +207,8 @@ mod tests {
                   "running": 0, "links": 0 },
             ],
         }] });
-        let text = clusters(&body);
+        let body = body.to_string();
+        let text = clusters(&serde_json::from_str(&body).unwrap());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "app: round_robin, 1 active and 0 backup endpoints, 2 waiting");
         assert!(

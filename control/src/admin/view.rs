@@ -82,6 +82,14 @@ impl<'a> Sight<'a> {
         Answer::json(StatusCode::OK, &All { clusters })
     }
 
+    /// One cluster with its endpoints.
+    pub(crate) fn cluster_called(&self, name: &str) -> Answer {
+        match endpoints::find_cluster(&self.loaded.snapshot, name) {
+            Ok(cluster) => Answer::json(StatusCode::OK, &self.cluster(cluster)),
+            Err(unknown) => Answer::refused(StatusCode::NOT_FOUND, &unknown),
+        }
+    }
+
     /// One endpoint.
     pub(crate) fn endpoint(&self, name: &Name) -> Answer {
         match endpoints::find(&self.loaded.snapshot, name) {

@@ -5,12 +5,12 @@ use super::keys::{Key, Section, Shape};
 use super::matching::{is_token, regex};
 use super::tree::{Item, Table};
 use super::{host, reply, template};
-use crate::health::{BodyMatch, Check, Http, Initial, Kind};
+use crate::health::{BodyMatch, Check, Http, Initial, Kind, NoPattern, Pattern};
 use dataplane::limits::{self, Bound};
 use std::sync::Arc;
 
-/// Statuses that an answer can have.
-const STATUS: Bound<u64> = Bound { min: 100, default: 200, max: 599 };
+/// Statuses that an answer can have. Those below 200 are no answer yet, and who asks for no upgrade gets no 101.
+const STATUS: Bound<u64> = Bound { min: 200, default: 200, max: 599 };
 
 pub(super) static SECTION: Section = Section {
     path: "cluster.health",
@@ -42,7 +42,7 @@ pub(super) static SECTION: Section = Section {
             "expect_status",
             Shape::Free("statuses, as 200 or \"200-399\", one or a list"),
             Nothing,
-            "Which statuses are good.",
+            "Which statuses are good, of 200 to 599.",
         )
         .absent("\"200-399\""),
         Key::new(
@@ -90,7 +90,13 @@ pub(super) static EXPECT_BODY: Section = Section {
     keys: &[
         Key::new("contains", Shape::Free("a string"), Nothing, "Somewhere in the body.")
             .absent("one of the two"),
-        Key::new("regex", Shape::Free("a regular expression"), Nothing, "Found somewhere in the body.")
+        Key::new(
+            "regex",
+            Shape::Free("a regular expression"),
+            Nothing,
+            "Found somewhere in the body. One that no body has is refused, and one whose table of states would have more than \
+             1 MiB, so that no body takes long to search.",
+        )
             .absent("one of the two"),
     ],
 };
@@ -227,7 +233,7 @@ fn status_range(item: &Item<'_>) -> Option<(u16, u16)> {
         (STATUS.min..=STATUS.max).contains(&number.into()).then_some(number)
     };
     let Some(text) = item.value.as_str() else {
-        let status = item.count_in(STATUS, "100 to 599").and_then(|n| u16::try_from(n).ok())?;
+        let status = item.count_in(STATUS, "200 to 599").and_then(|n| u16::try_from(n).ok())?;
         return Some((status, status));
     };
     let (from, to) = text.split_once('-').unwrap_or((text, text));
@@ -235,7 +241,7 @@ fn status_range(item: &Item<'_>) -> Option<(u16, u16)> {
         (Some(from), Some(to)) if from <= to => Some((from, to)),
         _ => {
             item.error_near(
-                format!("{text:?} is no status and no range of them, 100 to 599"),
+                format!("{text:?} is no final status and no range of them, 200 to 599"),
                 Some("\"200-399\"".to_owned()),
             );
             None
@@ -259,10 +265,25 @@ fn body(table: &Table<'_>) -> Option<BodyMatch> {
             }
             Some(BodyMatch::Contains(words.as_bytes().into()))
         }
-        (None, Some(pattern)) => regex(&pattern, false).map(BodyMatch::Regex),
+        (None, Some(text)) => pattern(&text).map(BodyMatch::Regex),
         _ => {
             item.wants("one of `contains` and `regex`");
             None
         }
     }
+}
+
+fn pattern(item: &Item<'_>) -> Option<Pattern> {
+    // What is no expression at all is told as it is of every other.
+    regex(item, false)?;
+    let text = item.words()?;
+    match Pattern::new(text) {
+        Ok(pattern) => return Some(pattern),
+        Err(NoPattern::Unmatchable) => item.error("no body has it: every check would fail"),
+        Err(NoPattern::TooLarge) => item.error(format!(
+            "takes a table of more than {} bytes: make what it repeats shorter, or unbounded",
+            limits::CHECK_PATTERN_BYTES
+        )),
+    }
+    None
 }

@@ -1,14 +1,15 @@
 //! Active checks: each endpoint of a cluster with `[cluster.health]` is asked from time to time whether it serves, once for
 //! the whole process, and what changed is told.
 //!
-//! `spec` says what a check is, `check` makes one (over a `wire`, reading its `answer`, giving a `verdict`), `schedule`
-//! knows when the next is due, `streak` when an endpoint changes, `follow` who
-//! is checked. This file runs them. Everything happens on the control
+//! `spec` says what a check is, `check` makes one (over a `wire`, reading its `answer`, in which a `pattern` is found, giving a
+//! `verdict`), `schedule` knows when the next is due, `streak` when an endpoint changes, `follow` who is checked. This file
+//! runs them. Everything happens on the control
 //! thread, as tasks of its runtime; a check holds no thread while it waits.
 
 mod answer;
 mod check;
 mod follow;
+mod pattern;
 mod schedule;
 mod spec;
 mod streak;
@@ -16,6 +17,7 @@ mod verdict;
 mod wire;
 
 pub(crate) use check::{Task, Transcript, probe};
+pub use pattern::{NoPattern, Pattern};
 pub use spec::{BodyMatch, Check, Http, Initial, Kind};
 pub use verdict::{Passed, Reason, Verdict};
 
@@ -98,7 +100,8 @@ pub(crate) struct Done {
 /// What the checks wait for.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    Done(Done),
+    /// All that ended meanwhile, [`limits::CHECKS_AT_ONCE`] at most.
+    Done(Vec<Done>),
     /// A check panicked: a fault of ours.
     Died(JoinError),
     Due,
@@ -168,17 +171,23 @@ impl Checks {
             }
         };
         tokio::select! {
-            Some(joined) = self.running.join_next() => match joined {
-                Ok(done) => Happened::Done(done),
-                Err(died) => Happened::Died(died),
-            },
+            Some(first) = self.running.join_next() => self.ended(first),
             () = is_due => Happened::Due,
         }
     }
 
-    /// Takes note of a check that ended, then starts those that are due.
-    pub(crate) fn take(&mut self, done: Option<Done>, now: Instant) -> Option<Change> {
-        let change = done.and_then(|done| self.note(done, now));
+    /// A check ended, and with it whatever else did: what follows from them costs something for each time that it is told.
+    fn ended(&mut self, first: Result<Done, JoinError>) -> Happened {
+        let others = std::iter::from_fn(|| self.running.try_join_next());
+        match std::iter::once(first).chain(others).collect() {
+            Ok(done) => Happened::Done(done),
+            Err(died) => Happened::Died(died),
+        }
+    }
+
+    /// Takes note of checks that ended, then starts those that are due. Returns who changed.
+    pub(crate) fn take(&mut self, done: Vec<Done>, now: Instant) -> Vec<Change> {
+        let changes = done.into_iter().filter_map(|done| self.note(done, now)).collect();
         while let Some(target) = self.schedule.take(now) {
             self.waiting.push_back(target);
         }
@@ -189,7 +198,7 @@ impl Checks {
         if self.waiting.is_empty() {
             self.late = false;
         }
-        change
+        changes
     }
 
     fn start(&mut self, number: usize, now: Instant) {

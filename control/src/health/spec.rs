@@ -1,7 +1,8 @@
 //! What a check of an endpoint is, as `[cluster.health]` says it.
 
+use super::pattern::Pattern;
 use dataplane::limits;
-use regex::bytes::Regex;
+use memchr::memmem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,16 +50,14 @@ pub struct Http {
 #[derive(Debug, Clone)]
 pub enum BodyMatch {
     Contains(Box<[u8]>),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 impl BodyMatch {
     pub(super) fn holds(&self, body: &[u8]) -> bool {
         match self {
-            Self::Contains(text) => {
-                text.is_empty() || body.windows(text.len()).any(|window| *window == **text)
-            }
-            Self::Regex(regex) => regex.is_match(body),
+            Self::Contains(text) => memmem::find(body, text).is_some(),
+            Self::Regex(pattern) => pattern.holds(body),
         }
     }
 }

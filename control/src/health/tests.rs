@@ -50,12 +50,12 @@ pub(super) async fn changes(checks: &mut Checks, wanted: usize) -> Vec<(u16, boo
     let mut told = Vec::new();
     while told.len() < wanted {
         let done = match checks.next().await {
-            Happened::Done(done) => Some(done),
-            Happened::Due => None,
+            Happened::Done(done) => done,
+            Happened::Due => Vec::new(),
             Happened::Died(died) => panic!("{died}"),
         };
-        let change = checks.take(done, Instant::now());
-        told.extend(change.map(|change| (change.endpoint.0, change.up, change.verdict.class())));
+        let changes = checks.take(done, Instant::now());
+        told.extend(changes.iter().map(|change| (change.endpoint.0, change.up, change.verdict.class())));
         assert!(checks.running.len() <= checks.room.at_once && checks.kept <= checks.room.kept);
     }
     told

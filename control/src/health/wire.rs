@@ -1,4 +1,4 @@
-//! A check's connection. TLS will be a third kind of it.
+//! A check's connection. TLS will be a third kind of it, which `check::run` makes of one of these behind the PROXY header.
 
 use dataplane::io::Address;
 use dataplane::plane;

@@ -157,6 +157,10 @@ fn what_cannot_be_found_or_reached_has_its_exit_code() {
     let stranger = Origin::saying("hello");
     let ended = call(ringway().args(["status", "--admin", &stranger.address.to_string()]));
     assert_eq!(ended.code, 69, "{}", ended.stderr);
+    assert!(ended.stderr.contains(&stranger.address.to_string()), "{}", ended.stderr);
+    let (status, body) = ask(admin(&proxy), "GET /v1/clusters/nothing", "", "");
+    assert_eq!((status, &body["error"]), (404, &"no cluster is called \"nothing\"".into()));
+    assert_eq!(ask(admin(&proxy), "GET /v1/clusters/app", "", "").1["name"], "app");
 }
 
 #[test]

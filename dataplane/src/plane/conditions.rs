@@ -9,8 +9,9 @@ use crate::cluster::outlier::RateWatch;
 use crate::cluster::shared::SharedCluster;
 use crate::io::Mono;
 use crate::shard::mailbox::Command;
-use crate::spec::{Cluster, ClusterId, EndpointId};
+use crate::spec::{Cluster, ClusterId, Endpoint, EndpointId};
 use crate::sys::clock;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,10 +95,22 @@ impl Plane {
     /// Says what the active checks found of an endpoint: every pick from now on follows. One that is ejected and found good is
     /// readmitted, so that this is worth telling again. False if there is no such endpoint or nothing changed.
     pub fn set_health(&self, cluster: ClusterId, endpoint: EndpointId, health: Health) -> bool {
-        let now = clock::now().mono;
-        let shared = self.shared_cluster(cluster);
-        let changed = shared.is_some_and(|shared| shared.set_health(endpoint, health, now));
-        self.look(cluster, changed)
+        self.set_healths([(cluster, endpoint, health)])
+    }
+    /// The same of many endpoints, of which shards are told once. Whether anything changed.
+    pub fn set_healths(&self, found: impl IntoIterator<Item = (ClusterId, EndpointId, Health)>) -> bool {
+        let (now, mut changed) = (clock::now().mono, BTreeSet::new());
+        for (cluster, endpoint, health) in found {
+            let shared = self.shared_cluster(cluster);
+            if shared.is_some_and(|shared| shared.set_health(endpoint, health, now)) {
+                changed.insert(cluster);
+            }
+        }
+        changed.iter().for_each(|cluster| self.ask_all(*cluster));
+        if !changed.is_empty() {
+            self.tell_untold();
+        }
+        !changed.is_empty()
     }
     /// What is known of an endpoint; none if there is no such endpoint.
     pub fn endpoint_status(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<EndpointStatus> {
@@ -112,6 +125,16 @@ impl Plane {
             running: counts.running_requests(),
             open_links: counts.open_links(),
         })
+    }
+    /// The conditions of all endpoints that are there, at one moment.
+    pub fn conditions(&self, cluster: &Cluster, mut each: impl FnMut(&Endpoint, Condition)) {
+        let now = clock::now().mono;
+        let Some(shared) = self.shared_cluster(cluster.id) else { return };
+        for endpoint in cluster.present() {
+            if let Some(condition) = shared.condition(cluster, endpoint.id, now) {
+                each(endpoint, condition);
+            }
+        }
     }
     /// What a cluster's own circuit breaker is; closed where it has none.
     pub fn cluster_breaker(&self, cluster: ClusterId) -> Breaker {
