@@ -51,12 +51,14 @@ pub(crate) struct Watch {
     outages: Outages,
     /// Events of shards that were lost, as far as that was told.
     lost: u64,
+    /// What operators said that is not `ready`, by the names of cluster and endpoint: it holds for whoever has the name.
+    said: BTreeMap<(Arc<str>, Arc<str>), Admin>,
 }
 
 impl Watch {
     /// `format` is that of the process log.
     pub(crate) fn new(format: Format) -> Self {
-        Self { events: Events::new(format), outages: Outages::default(), lost: 0 }
+        Self { events: Events::new(format), outages: Outages::default(), lost: 0, said: BTreeMap::new() }
     }
 
     /// Tells what shards found, and then which clusters have nothing left or something again. Called at each tick.
@@ -70,11 +72,17 @@ impl Watch {
         self.outages.look(plane, snapshot, checks, &mut self.events);
     }
 
-    /// Endpoints came or went.
-    pub(crate) fn follow(&mut self, before: &Snapshot, now: &Snapshot) {
+    /// Endpoints came or went. What an operator said of a name is said again of the endpoint that has it now.
+    pub(crate) fn follow(&mut self, plane: &Plane, before: &Snapshot, now: &Snapshot) {
         for cluster in now.clusters.iter().flatten() {
-            if !before.cluster(cluster.id).is_some_and(|before| Arc::ptr_eq(before, cluster)) {
-                self.outages.forget(cluster.id);
+            if before.cluster(cluster.id).is_some_and(|before| Arc::ptr_eq(before, cluster)) {
+                continue;
+            }
+            self.outages.forget(cluster.id);
+            let of_cluster = self.said.iter().filter(|((name, _), _)| *name == cluster.name);
+            for ((_, name), state) in of_cluster {
+                let endpoint = cluster.present().find(|endpoint| endpoint.name == *name);
+                endpoint.map(|endpoint| plane.set_admin(cluster.id, endpoint.id, *state));
             }
         }
     }
@@ -120,6 +128,11 @@ impl Watch {
 
     /// An operator says what an endpoint is to do.
     pub(crate) fn set_state(&mut self, plane: &Plane, cluster: &Cluster, endpoint: &Endpoint, state: Admin) {
+        let name = (Arc::clone(&cluster.name), Arc::clone(&endpoint.name));
+        match state {
+            Admin::Ready => self.said.remove(&name),
+            _ => self.said.insert(name, state),
+        };
         if !plane.set_admin(cluster.id, endpoint.id, state) {
             return;
         }

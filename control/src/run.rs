@@ -352,7 +352,7 @@ impl Running<'_> {
         let before = std::mem::replace(&mut self.loaded.snapshot, Arc::clone(&snapshot));
         self.ports.follow(&snapshot);
         self.checks.follow(&snapshot, &self.loaded.checks, Instant::now());
-        self.watch.follow(&before, &snapshot);
+        self.watch.follow(self.plane, &before, &snapshot);
     }
 
     fn check(&mut self, happened: Happened) -> Option<Exit> {

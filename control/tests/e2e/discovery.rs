@@ -4,7 +4,7 @@ use crate::support::client::Client;
 use crate::support::dns::{Answer, Dns};
 use crate::support::origin::Origin;
 use crate::support::programs::{Ours, program};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, call, ringway};
 use crate::support::{eventually, skip};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -160,6 +160,36 @@ fn a_file_of_endpoints_is_followed() {
     assert_eq!(Client::get(proxy.edge(), "/").text(), "two");
     write(&format!("{}\n", one.address));
     eventually("a good list again", || Client::get(proxy.edge(), "/").text() == "one");
+}
+
+/// What an operator said of a name holds for whoever has it next.
+#[test]
+fn maintenance_outlasts_a_change_of_address() {
+    let (dns, [one, two]) = (Dns::start(), origins());
+    dns.addresses("app.test", &["127.0.0.1"]);
+    let port = one.address.port();
+    let text = configuration(dns.address, &format!("endpoints = [\"app.test:{port}\"]"));
+    let proxy = Proxy::start(&format!("[admin]\naddress = \"127.0.0.1:0\"\n{text}"));
+    let set = |state: &str| {
+        let admin = proxy.ready["admin"].as_str().unwrap();
+        let name = format!("app/app.test:{port}");
+        assert_eq!(call(ringway().args(["set", &name, state, "--admin", admin])).code, 0);
+    };
+    set("maint");
+    assert_eq!(Client::get(proxy.edge(), "/").status, 503);
+    dns.addresses("app.test", &["127.0.0.2"]);
+    proxy
+        .stderr
+        .wait_for(|line| line.contains("endpoint came") && line.contains("127.0.0.2"))
+        .expect("it came");
+    // Its shards go over in the next tick.
+    for _ in 0..20 {
+        assert_eq!(Client::get(proxy.edge(), "/").status, 503);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(two.request_count(), 0);
+    set("ready");
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "two");
 }
 
 /// Nobody listens there.

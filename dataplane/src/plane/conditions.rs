@@ -9,7 +9,7 @@ use crate::cluster::outlier::RateWatch;
 use crate::cluster::shared::SharedCluster;
 use crate::io::Mono;
 use crate::shard::mailbox::Command;
-use crate::spec::{Cluster, ClusterId, Endpoint, EndpointId};
+use crate::spec::{Cluster, ClusterId, EndpointId};
 use crate::sys::clock;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -125,16 +125,6 @@ impl Plane {
             running: counts.running_requests(),
             open_links: counts.open_links(),
         })
-    }
-    /// The conditions of all endpoints that are there, at one moment.
-    pub fn conditions(&self, cluster: &Cluster, mut each: impl FnMut(&Endpoint, Condition)) {
-        let now = clock::now().mono;
-        let Some(shared) = self.shared_cluster(cluster.id) else { return };
-        for endpoint in cluster.present() {
-            if let Some(condition) = shared.condition(cluster, endpoint.id, now) {
-                each(endpoint, condition);
-            }
-        }
     }
     /// What a cluster's own circuit breaker is; closed where it has none.
     pub fn cluster_breaker(&self, cluster: ClusterId) -> Breaker {
