@@ -57,8 +57,15 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> Self {
-        match serde_json::to_vec(body) {
-            Ok(body) => Self { status, body },
+        Self::long_json(status, body, 0)
+    }
+
+    /// The same of an answer that is expected to have so many bytes: one of megabytes would be copied again and again as its
+    /// buffer grows.
+    pub(crate) fn long_json(status: StatusCode, body: &impl serde::Serialize, bytes: usize) -> Self {
+        let mut written = Vec::with_capacity(bytes);
+        match serde_json::to_writer(&mut written, body) {
+            Ok(()) => Self { status, body: written },
             // What is sent is made of numbers, words and maps with string keys, which always can be written.
             Err(error) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, body: error.to_string().into() },
         }

@@ -3,13 +3,15 @@
 use super::{Answer, Name};
 use crate::config::Loaded;
 use crate::endpoints;
-use crate::health::Checks;
+use crate::health::{Checks, Verdict};
 use crate::ports::PortWatch;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::{Admin, Breaker, Eligible};
+use dataplane::io::Address;
 use dataplane::plane::Plane;
 use dataplane::spec::{Cluster, Endpoint};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use std::fmt::Display;
 use tokio::time::Instant;
 
 /// Where all that is shown comes from.
@@ -34,10 +36,20 @@ struct ClusterView<'a> {
     endpoints: Vec<EndpointView<'a>>,
 }
 
+/// What is written as its words are.
+#[derive(Debug)]
+struct Words<'a, T>(&'a T);
+
+impl<T: Display> Serialize for Words<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct EndpointView<'a> {
     name: &'a str,
-    address: String,
+    address: Words<'a, Address>,
     weight: u32,
     /// What an operator said: ready, drain or maint.
     state: &'static str,
@@ -59,15 +71,20 @@ struct EndpointView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     port_capacity: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    check: Option<CheckView>,
+    check: Option<CheckView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct CheckView {
-    result: String,
+struct CheckView<'a> {
+    result: Words<'a, Verdict>,
     class: &'static str,
     took_ms: f64,
     ago_ms: u64,
+}
+
+/// What the answer of a cluster takes, roughly.
+fn bytes_of(cluster: &Cluster) -> usize {
+    1024 + 512 * cluster.endpoints.len()
 }
 
 impl<'a> Sight<'a> {
@@ -78,14 +95,15 @@ impl<'a> Sight<'a> {
             clusters: Vec<ClusterView<'a>>,
         }
         let clusters = self.loaded.snapshot.clusters.iter().flatten();
+        let bytes = clusters.clone().map(|cluster| bytes_of(cluster)).sum();
         let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
-        Answer::json(StatusCode::OK, &All { clusters })
+        Answer::long_json(StatusCode::OK, &All { clusters }, bytes)
     }
 
     /// One cluster with its endpoints.
     pub(crate) fn cluster_called(&self, name: &str) -> Answer {
         match endpoints::find_cluster(&self.loaded.snapshot, name) {
-            Ok(cluster) => Answer::json(StatusCode::OK, &self.cluster(cluster)),
+            Ok(cluster) => Answer::long_json(StatusCode::OK, &self.cluster(cluster), bytes_of(cluster)),
             Err(unknown) => Answer::refused(StatusCode::NOT_FOUND, &unknown),
         }
     }
@@ -119,7 +137,7 @@ impl<'a> Sight<'a> {
         let eligible = condition.map_or(Eligible::Yes, |condition| condition.eligible());
         EndpointView {
             name: &endpoint.name,
-            address: endpoint.address.to_string(),
+            address: Words(&endpoint.address),
             weight: endpoint.weight,
             state: condition.map_or(Admin::Ready, |condition| condition.admin).name(),
             health,
@@ -132,7 +150,7 @@ impl<'a> Sight<'a> {
             links: status.map_or(0, |status| status.open_links),
             port_capacity: self.ports.capacity(cluster.id, endpoint.id),
             check: last.map(|last| CheckView {
-                result: last.verdict.to_string(),
+                result: Words(&last.verdict),
                 class: last.verdict.class(),
                 took_ms: last.took.as_secs_f64() * 1000.0,
                 ago_ms: u64::try_from(self.now.duration_since(last.ended).as_millis()).unwrap_or(u64::MAX),
