@@ -107,11 +107,14 @@ pub fn close_oldest_to(core: &mut Core, io: &mut impl Io, cluster: ClusterId, en
 
 /// Closes the idle links of a cluster to which no request may be sent now.
 pub fn close_unwanted(core: &mut Core, io: &mut impl Io, cluster: ClusterId) {
-    let endpoints = core.cluster_mut(cluster).map_or(0, |runtime| runtime.idle.len());
-    for endpoint in (0u16..).take(endpoints).map(EndpointId) {
-        if core.cluster_mut(cluster).is_some_and(|runtime| !runtime.state.keeps_links(endpoint)) {
-            while close_oldest_to(core, io, cluster, endpoint) {}
-        }
+    let mut from = 0;
+    loop {
+        let Some(runtime) = core.cluster_mut(cluster) else { return };
+        let (state, lists) = (&runtime.state, runtime.idle.iter().zip(0u16..).skip(usize::from(from)));
+        let mut with_links = lists.filter(|(list, _)| list.oldest.is_some());
+        let Some((_, id)) = with_links.find(|(_, id)| !state.keeps_links(EndpointId(*id))) else { return };
+        while close_oldest_to(core, io, cluster, EndpointId(id)) {}
+        from = id + 1;
     }
 }
 
