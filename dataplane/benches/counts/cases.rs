@@ -199,3 +199,19 @@ pub(crate) fn pick_least_connections_of_1000() {
 pub(crate) fn pick_random_of_1000() {
     pick("random", 1000);
 }
+
+pub(crate) fn pick_round_robin_of_1000() {
+    pick("round_robin", 1000);
+}
+
+pub(crate) fn pick_peak_ewma_of_1000() {
+    pick("peak_ewma", 1000);
+}
+
+pub(crate) fn pick_first_of_1000() {
+    pick("first", 1000);
+}
+
+pub(crate) fn pick_hash_of_1000() {
+    pick("hash", 1000);
+}
