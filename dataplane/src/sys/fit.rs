@@ -10,21 +10,30 @@ use io_uring::IoUring;
 
 /// A ring with its groups of buffers.
 pub(super) fn make(features: &Features, options: RingOptions) -> Result<(IoUring, [BufRing; 2]), Unusable> {
-    let give_up = clock::now().mono.after(RING_MEMORY_WAIT);
-    let mut sizes = options;
-    loop {
-        match assemble(features, &sizes) {
-            Err(Unusable::NoMemory { .. }) if sizes.submission_entries > RING_ENTRIES_MIN => {
-                sizes.submission_entries /= 2;
-                sizes.completion_entries = (sizes.completion_entries / 2).max(sizes.submission_entries);
+    patiently(|| {
+        let mut sizes = options;
+        loop {
+            match assemble(features, &sizes) {
+                Err(Unusable::NoMemory { .. }) if sizes.submission_entries > RING_ENTRIES_MIN => {
+                    sizes.submission_entries /= 2;
+                    sizes.completion_entries = (sizes.completion_entries / 2).max(sizes.submission_entries);
+                }
+                made => return made,
             }
-            // The kernel takes a while to give the memory of a ring back that is gone (io_ring_exit_work): one that was
-            // tried here, another shard's, or of the process before this one.
+        }
+    })
+}
+
+/// Tries again for a while where memory is short: the kernel takes its time to give that of a ring back which is gone
+/// (io_ring_exit_work), one that was tried here, another shard's, or of the process before this one.
+pub(super) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Unusable>) -> Result<T, Unusable> {
+    let give_up = clock::now().mono.after(RING_MEMORY_WAIT);
+    loop {
+        match attempt() {
             Err(Unusable::NoMemory { .. }) if clock::now().mono < give_up => {
                 std::thread::park_timeout(RING_MEMORY_PAUSE);
-                sizes = options;
             }
-            made => return made,
+            other => return other,
         }
     }
 }

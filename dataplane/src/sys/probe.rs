@@ -1,7 +1,7 @@
 //! Whether this kernel and this container let us use io_uring; and if not, why, and what to change.
 
 use super::buf_ring::BufRing;
-use super::rlimit;
+use super::{fit, rlimit};
 use crate::buf::Class;
 use crate::io::Errno;
 use io_uring::{IoUring, Probe, opcode};
@@ -119,7 +119,12 @@ pub fn probe() -> Result<Features, Unusable> {
     if kernel.is_some_and(|k| k < KERNEL_FLOOR) {
         return Err(Unusable::KernelTooOld { release: release.trim().to_owned() });
     }
-    let mut features = Features { kernel: kernel.unwrap_or((0, 0)), no_sqarray: true, no_iowait: false };
+    fit::patiently(|| probe_ring(kernel.unwrap_or((0, 0))))
+}
+
+/// What a small ring shows of a kernel of this version.
+fn probe_ring(kernel: (u32, u32)) -> Result<Features, Unusable> {
+    let mut features = Features { kernel, no_sqarray: true, no_iowait: false };
     let ring = match build(&features, 8, 16) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             features.no_sqarray = false;
