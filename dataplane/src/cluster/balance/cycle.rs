@@ -19,9 +19,9 @@ use std::sync::Arc;
 /// One cycle of turns; empty if no endpoint has weight, or none of those that have is usable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cycle {
+    /// Without the turns of those that are not usable.
+    turns: Arc<[EndpointId]>,
     whole: Arc<[EndpointId]>,
-    /// Without the turns of those that are not usable, while there are such.
-    left: Option<Vec<EndpointId>>,
 }
 
 /// The turns of these endpoints, at most [`ROUND_ROBIN_CYCLE`]. Takes up to a few hundred milliseconds where they are that many:
@@ -34,18 +34,17 @@ pub fn table(endpoints: &[Endpoint]) -> Arc<[EndpointId]> {
 impl Cycle {
     pub(super) fn new(cluster: &Cluster) -> Self {
         let whole = cluster.cycle.as_ref().map_or_else(|| table(&cluster.endpoints), Arc::clone);
-        Self { whole, left: None }
+        Self { turns: Arc::clone(&whole), whole }
     }
 
     /// Leaves out the turns of endpoints that are not usable, and takes those that are back in.
     pub(super) fn keep(&mut self, usable: &Usable) {
         let is_left = |id: &EndpointId| usable.contains(*id);
         let all = self.whole.iter().all(is_left);
-        self.left = (!all).then(|| self.whole.iter().copied().filter(is_left).collect());
-    }
-
-    fn turns(&self) -> &[EndpointId] {
-        self.left.as_deref().unwrap_or(&self.whole)
+        self.turns = match all {
+            true => Arc::clone(&self.whole),
+            false => self.whole.iter().copied().filter(is_left).collect(),
+        };
     }
 
     /// Whose turn pick number `ticket` is; `None` if no endpoint has weight.
@@ -55,7 +54,7 @@ impl Cycle {
 
     /// Whose turn it is from pick number `ticket` on, for one cycle.
     pub(super) fn from(&self, ticket: u64) -> impl Iterator<Item = EndpointId> + '_ {
-        let turns = self.turns();
+        let turns = &self.turns;
         let start =
             ticket.checked_rem(turns.len() as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
         let (before, after) = turns.split_at(start);
@@ -132,7 +131,8 @@ mod tests {
 
     #[test]
     fn goes_round_from_any_ticket() {
-        let cycle = Cycle { whole: turns_of(&[1, 1, 1]), left: None };
+        let turns = turns_of(&[1, 1, 1]);
+        let cycle = Cycle { turns: turns.clone(), whole: turns };
         assert_eq!(cycle.from(u64::MAX).map(|id| id.0).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(cycle.from(4).map(|id| id.0).collect::<Vec<_>>(), [1, 2, 0]);
         assert_eq!(cycle.at(5), Some(EndpointId(2)));
