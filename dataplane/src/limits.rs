@@ -284,8 +284,8 @@ pub const HOST_BYTES: usize = 300;
 /// Tables of ended heads kept for the next ones; an idle shard keeps no more than this many of its busiest hour.
 pub const SPARE_HEADS: usize = 256;
 /// How long a shard waits at its start for memory for its ring, and between two tries.
-pub const RING_MEMORY_WAIT: Duration = secs(3);
-pub const RING_MEMORY_PAUSE: Duration = ms(50);
+pub const RING_MEMORY_WAIT: Duration = secs(5);
+pub const RING_MEMORY_PAUSE: Duration = ms(250);
 /// Conns closed at once to make room when descriptors are short.
 pub const MAKE_ROOM: usize = 16;
 /// After nobody was found who could make room.

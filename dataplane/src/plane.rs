@@ -340,7 +340,7 @@ fn run(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
 
 fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     let Start { setup, sockets, cpu, features, commands, returns, event, rings } = start;
-    let number = setup.shard;
+    let (number, sizes) = (setup.shard, RingOptions::of_shards(setup.snapshot.runtime.shards));
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
     // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
@@ -349,7 +349,7 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     for at in sockets.alone {
         shard.core.listeners[at].alone = true;
     }
-    let mut ring = match Ring::new(features, RingOptions::default()) {
+    let mut ring = match Ring::new(features, sizes) {
         Ok(ring) => ring,
         Err(why) => {
             let _ = ready.send((number, Err(why.to_string())));

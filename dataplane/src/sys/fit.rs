@@ -3,10 +3,49 @@
 use super::buf_ring::BufRing;
 use super::clock;
 use super::probe::{Features, Unusable, build, refused};
-use super::ring::RingOptions;
+use super::rlimit;
 use crate::buf::Class;
-use crate::limits::{RING_ENTRIES_MIN, RING_MEMORY_PAUSE, RING_MEMORY_WAIT};
+use crate::limits::{
+    RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_MEMORY_PAUSE, RING_MEMORY_WAIT, RING_SUBMISSION_ENTRIES,
+};
 use io_uring::IoUring;
+
+/// Sizes of a ring; tests make small ones.
+#[derive(Debug, Clone, Copy)]
+pub struct RingOptions {
+    pub submission_entries: u32,
+    pub completion_entries: u32,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self { submission_entries: RING_SUBMISSION_ENTRIES, completion_entries: RING_COMPLETION_ENTRIES }
+    }
+}
+
+impl RingOptions {
+    /// The sizes of one of so many shards' rings: of half the size and half again where the memory that this process may lock
+    /// (RLIMIT_MEMLOCK) is not enough for all of them. To try instead would take from the others what the kernel gives back late.
+    pub fn of_shards(shards: u16) -> Self {
+        Self::within(rlimit::lockable() / u64::from(shards.max(1)))
+    }
+    fn within(bytes: u64) -> Self {
+        let mut sizes = Self::default();
+        // An eighth is left for what is not counted here.
+        while sizes.bytes() > bytes / 8 * 7 && sizes.submission_entries > RING_ENTRIES_MIN {
+            sizes = sizes.half();
+        }
+        sizes
+    }
+    pub(super) fn half(self) -> Self {
+        let submission_entries = self.submission_entries / 2;
+        Self { submission_entries, completion_entries: (self.completion_entries / 2).max(submission_entries) }
+    }
+    /// What the kernel counts: an entry of the one queue takes 64 bytes and a number, one of the other 16; and two heads.
+    fn bytes(self) -> u64 {
+        u64::from(self.submission_entries) * 68 + u64::from(self.completion_entries) * 16 + 2 * 4096
+    }
+}
 
 /// A ring with its groups of buffers.
 pub(super) fn make(features: &Features, options: RingOptions) -> Result<(IoUring, [BufRing; 2]), Unusable> {
@@ -15,8 +54,7 @@ pub(super) fn make(features: &Features, options: RingOptions) -> Result<(IoUring
         loop {
             match assemble(features, &sizes) {
                 Err(Unusable::NoMemory { .. }) if sizes.submission_entries > RING_ENTRIES_MIN => {
-                    sizes.submission_entries /= 2;
-                    sizes.completion_entries = (sizes.completion_entries / 2).max(sizes.submission_entries);
+                    sizes = sizes.half();
                 }
                 made => return made,
             }
@@ -49,4 +87,25 @@ fn assemble(features: &Features, sizes: &RingOptions) -> Result<(IoUring, [BufRi
             .map_err(|errno| refused("io_uring_register", &std::io::Error::from_raw_os_error(errno.0)))?;
     }
     Ok((uring, groups))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_share_what_may_be_locked() {
+        let entries = |shards: u64, bytes: u64| {
+            let sizes = RingOptions::within(bytes / shards);
+            assert!(shards * sizes.bytes() <= bytes || sizes.submission_entries == RING_ENTRIES_MIN);
+            sizes.completion_entries
+        };
+        let mib = 1 << 20;
+        assert_eq!(entries(1, u64::MAX), RING_COMPLETION_ENTRIES);
+        assert_eq!([entries(2, 8 * mib), entries(8, 8 * mib), entries(64, 8 * mib)], [65_536, 32_768, 4_096]);
+        assert_eq!(
+            entries(64, mib / 16),
+            RING_COMPLETION_ENTRIES / (RING_SUBMISSION_ENTRIES / RING_ENTRIES_MIN)
+        );
+    }
 }

@@ -31,5 +31,6 @@ mod starved;
 pub mod steer;
 pub mod unix;
 
+pub use fit::RingOptions;
 pub use probe::{Features, Unusable, probe};
-pub use ring::{Ring, RingOptions};
+pub use ring::Ring;

@@ -2,36 +2,23 @@
 
 use super::buf_ring::BufRing;
 use super::enter::{Entry as RingEntry, Wait};
+use super::fit::{self, RingOptions};
 use super::operations::{Operation, Operations, Verb};
 use super::pipe::Pipes;
 use super::probe::{Features, Unusable};
 use super::scratch::Scratch;
 use super::starved::Starved;
-use super::{clock, fit, socket, sqe};
+use super::{clock, socket, sqe};
 use crate::buf::{Chain, Class, Pool};
 use crate::io::{
     Address, Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Outcome, Pipe,
     Shutdown, SocketAddress, SocketOption, Token,
 };
-use crate::limits::{RING_COMPLETION_ENTRIES, RING_SUBMISSION_ENTRIES};
 use io_uring::{IoUring, cqueue, squeue, types};
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-
-/// Sizes of a ring; tests make small ones.
-#[derive(Debug, Clone, Copy)]
-pub struct RingOptions {
-    pub submission_entries: u32,
-    pub completion_entries: u32,
-}
-
-impl Default for RingOptions {
-    fn default() -> Self {
-        Self { submission_entries: RING_SUBMISSION_ENTRIES, completion_entries: RING_COMPLETION_ENTRIES }
-    }
-}
 
 /// What a ring did so far, for the statistics and for tests that count system calls.
 #[derive(Debug, Clone, Copy, Default)]

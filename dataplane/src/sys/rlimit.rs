@@ -29,6 +29,15 @@ pub fn memlock() -> u64 {
     read(libc::RLIMIT_MEMLOCK).map_or(0, |limit| limit.rlim_cur)
 }
 
+/// What the rings of this process may lock: no limit where it has CAP_IPC_LOCK (io_uring_setup(2), capabilities(7)).
+pub fn lockable() -> u64 {
+    const IPC_LOCK: u32 = 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    if capabilities >> IPC_LOCK & 1 == 1 { UNLIMITED } else { memlock() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
