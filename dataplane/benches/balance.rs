@@ -15,6 +15,7 @@ use dataplane::spec::{EndpointId, Hash, HashOn};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[path = "counts/cluster.rs"]
 mod cluster;
@@ -29,6 +30,8 @@ enum State {
     Well,
     /// The first half of the endpoints are down.
     HalfDown,
+    /// The first half came up just now, and have a tenth of their share: nine in ten picks of them are made again.
+    SlowStart,
     /// Each endpoint has a limit of twice what runs on it; `first` fills the first half.
     Limited,
     /// No endpoint may have more than 1.25 times its share: for the policy `hash`.
@@ -53,6 +56,9 @@ impl Picks {
                 .iter_mut()
                 .for_each(|endpoint| endpoint.max_requests = 2 * u32::from(RUNNING) * endpoint.weight);
         }
+        if of == State::SlowStart {
+            spec.slow_start = Duration::from_secs(3600);
+        }
         if of == State::Bounded {
             let table = maglev::table(&spec.endpoints);
             spec.hash = Some(Hash { on: HashOn::Source, bounded_load: 125, table });
@@ -60,6 +66,11 @@ impl Picks {
         let shared = Arc::new(SharedCluster::new(usize::from(count), 1));
         if of == State::HalfDown {
             (0..count / 2).for_each(|id| assert!(shared.set_health(EndpointId(id), Health::Down, Mono(0))));
+        }
+        if of == State::SlowStart {
+            for (health, at) in [(Health::Down, Mono(0)), (Health::Up, Mono(1))] {
+                (0..count / 2).for_each(|id| assert!(shared.set_health(EndpointId(id), health, at)));
+            }
         }
         let changing = (of == State::Changing).then(|| Arc::clone(&shared));
         let state = ClusterState::new(Arc::new(spec), shared, 0, 7);
@@ -95,7 +106,8 @@ fn picks(criterion: &mut Criterion) {
     for policy in POLICIES {
         let mut group = criterion.benchmark_group(policy.name);
         let well = [3, 100, 1000].map(|count| (State::Well, count));
-        let others = [State::HalfDown, State::Limited, State::Changing].map(|of| (of, 1000));
+        let others =
+            [State::HalfDown, State::SlowStart, State::Limited, State::Changing].map(|of| (of, 1000));
         let bounded = (policy.name == "hash").then_some((State::Bounded, 1000));
         for (of, count) in well.into_iter().chain(others).chain(bounded) {
             let mut picks = Picks::new(policy.name, count, of);
