@@ -257,7 +257,7 @@ pub struct Core {
     /// Messages to other shards that may still fail.
     pub posts: Slab<Post>,
     pub clusters: Vec<Option<ClusterRuntime>>,
-    /// By cluster, how many of its endpoints are usable; kept for those that routes ask about.
+    /// By cluster, how many of its endpoints are usable; right for those that routes ask about after [`Core::count_available`].
     pub available: Vec<u32>,
     /// Sources without a free port towards an endpoint.
     pub exhausted: Exhausted,
@@ -387,6 +387,18 @@ impl Core {
     }
     pub fn now(&self) -> Mono {
         self.clock.mono
+    }
+    /// Counts the usable endpoints of the clusters that routes ask about: to be done before a route is looked for.
+    pub fn count_available(&mut self) {
+        let now = self.now();
+        let Self { routes, clusters, available, .. } = self;
+        for id in routes.asks_about() {
+            let at = usize::from(id.0);
+            if let (Some(Some(runtime)), Some(count)) = (clusters.get_mut(at), available.get_mut(at)) {
+                runtime.state.refresh(now);
+                *count = runtime.state.usable().count();
+            }
+        }
     }
 }
 

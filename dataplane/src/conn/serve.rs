@@ -93,7 +93,7 @@ fn decide(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     if let Some(refusal) = check(core, xid) {
         return reply::refuse(core, io, id, refusal);
     }
-    count_available(core);
+    core.count_available();
     match find(core, id, xid) {
         None => reply::refuse(core, io, id, Refusal::NoRoute),
         Some(Chosen::Forward(route, cluster, timeouts)) => {
@@ -107,19 +107,6 @@ fn decide(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
                 x.route = Some(route.id);
             }
             reply::by_route(core, io, id, &route);
-        }
-    }
-}
-
-/// Counts the usable endpoints of the clusters that routes ask about.
-pub(super) fn count_available(core: &mut Core) {
-    let now = core.now();
-    let Core { routes, clusters, available, .. } = core;
-    for id in routes.asks_about() {
-        let at = usize::from(id.0);
-        if let (Some(Some(runtime)), Some(count)) = (clusters.get_mut(at), available.get_mut(at)) {
-            runtime.state.refresh(now);
-            *count = runtime.state.usable().count();
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::tunnel::{self, Tunnel};
 
 /// Everything is known that decides where a conn of a tcp listener goes. A `hello` is of the message in the scratch.
 pub(super) fn open(core: &mut Core, io: &mut impl Io, id: Id<Conn>, hello: Option<&Hello>) {
+    core.count_available();
     let Some(conn) = core.conns.get(id) else { return };
     let hello = hello.map(|hello| (hello, core.scratch.hello.as_slice()));
     let (source, available) = (conn.peer.ip(), &core.available);

@@ -1,8 +1,10 @@
 //! From accept to a link: who speaks first, what is held meanwhile, endpoints that fail, and all of them failing.
 
 use crate::bed::{Bed, listen_address, millis, origin_address, say, seconds, wait};
+use dataplane::cluster::eligible::Health;
 use dataplane::conn::Phase;
 use dataplane::sim::peers::Act;
+use dataplane::spec::{Available, ClusterId, EndpointId, Match};
 
 fn phase(bed: &Bed) -> Option<Phase> {
     bed.shard.core.conns.iter().map(|(_, conn)| conn.phase()).next()
@@ -154,7 +156,7 @@ fn attempts_are_bounded() {
     let mut bed = Bed::new(|_, c| {
         let first = c.endpoints[0].clone();
         for n in 1..20 {
-            let id = dataplane::spec::EndpointId(n);
+            let id = EndpointId(n);
             c.endpoints.push(dataplane::spec::Endpoint {
                 id,
                 address: listen_address().with_port(n).into(),
@@ -215,5 +217,23 @@ fn a_full_listener_cuts_off() {
     assert_eq!(bed.records(), ["endpoint - attempts 0 - up 0 down 0 ms 0 listener_full listener_full"]);
     bed.tell(first, [Act::Close]);
     bed.run_for(seconds(1));
+    bed.check_empty();
+}
+
+/// A route that stands in for a cluster takes connections while that has nothing usable, on a listener of tcp alone.
+#[test]
+fn a_route_stands_in_for_a_cluster_that_has_nothing_left() {
+    let stand_in = Available { cluster: ClusterId(0), at_least: 0, below: 1 };
+    let matcher = Match { available: Some(stand_in), ..Match::default() };
+    let mut bed = Bed::with_routes([matcher], |_, _| ());
+    bed.io.world.script = vec![say("here"), Act::Finish];
+    for (health, accepted) in [(Health::Up, (1, 0)), (Health::Down, (1, 1)), (Health::Up, (2, 1))] {
+        let now = bed.shard.core.now();
+        let shared = bed.shared.clusters[0].as_ref().unwrap();
+        shared.set_health(EndpointId(0), health, now);
+        let client = bed.client([Act::Finish]);
+        bed.run_until("the end", |b| b.end(client).ended.is_some());
+        assert_eq!((bed.accepted(0).len(), bed.accepted(1).len()), accepted, "{health:?}");
+    }
     bed.check_empty();
 }
