@@ -27,7 +27,7 @@ use crate::listener::ListenerState;
 use crate::post::Post;
 use crate::proto::{RequestHead, ResponseHead};
 use crate::route::RouteTable;
-use crate::spec::{ClusterId, ListenerId, Route, Snapshot};
+use crate::spec::{Cluster, ClusterId, ListenerId, Route, Snapshot};
 use crate::stats::Stats;
 use crate::stats::access_log::LogWriter;
 use crate::stats::request_id::RequestId;
@@ -54,7 +54,7 @@ impl Shared {
     pub fn new(snapshot: &Snapshot) -> Self {
         let events = Arc::new(Events::new());
         let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
-        let cluster = |c: &Option<Arc<crate::spec::Cluster>>| {
+        let cluster = |c: &Option<Arc<Cluster>>| {
             c.as_ref().map(|c| shared_cluster(c, snapshot.runtime.shards, &events))
         };
         Self {
@@ -68,7 +68,7 @@ impl Shared {
 }
 
 /// Fresh counters of a cluster.
-fn shared_cluster(c: &crate::spec::Cluster, shards: u16, events: &Arc<Events>) -> Arc<SharedCluster> {
+fn shared_cluster(c: &Cluster, shards: u16, events: &Arc<Events>) -> Arc<SharedCluster> {
     let shared = SharedCluster::of(c, shards, Arc::clone(events));
     for endpoint in c.endpoints.iter().filter(|_| c.starts_down) {
         shared.set_health(endpoint.id, Health::Down, Mono(0));
@@ -103,7 +103,7 @@ impl Shared {
     /// was said.
     #[must_use]
     pub fn next(&self, snapshot: &Snapshot, next: &Snapshot, now: Mono) -> Self {
-        let cluster = |c: &Arc<crate::spec::Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
+        let cluster = |c: &Arc<Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
         let new_switches = switches(next).into_iter().skip(self.switches.len());
         let shared = Self {
             listeners: go_on(&self.listeners, &next.listeners, |_| Arc::new(SharedListener::new())),
@@ -124,8 +124,7 @@ impl Shared {
                 numbers.on_gone(endpoint.id);
             }
             for endpoint in cluster.present() {
-                let before = before.and_then(|before| before.endpoints.get(usize::from(endpoint.id.0)));
-                if before.is_none_or(|before| before.gone) {
+                if !before.is_some_and(|before| before.has(endpoint.id)) {
                     numbers.renew(endpoint.id, health, now);
                 }
             }
@@ -160,7 +159,7 @@ pub struct ClusterRuntime {
 impl ClusterRuntime {
     /// At one shard of so many.
     pub fn new(
-        spec: Arc<crate::spec::Cluster>,
+        spec: Arc<Cluster>,
         shared: Arc<SharedCluster>,
         (shard, shards): (u16, u16),
         seed: u64,
@@ -172,7 +171,7 @@ impl ClusterRuntime {
     }
 
     /// Goes on by another specification, whose endpoints have the ids that they had.
-    pub fn change(&mut self, spec: Arc<crate::spec::Cluster>, shards: u16, now: Mono) {
+    pub fn change(&mut self, spec: Arc<Cluster>, shards: u16, now: Mono) {
         let endpoints = self.idle.len().max(spec.endpoints.len());
         self.idle.resize(endpoints, IdleList::default());
         if spec.retry != self.state.spec().retry {
@@ -182,7 +181,7 @@ impl ClusterRuntime {
     }
 }
 
-fn second_attempts(spec: &crate::spec::Cluster, shards: u16) -> (Option<Budget>, Option<HedgeDelay>) {
+fn second_attempts(spec: &Cluster, shards: u16) -> (Option<Budget>, Option<HedgeDelay>) {
     let retry = spec.retry.as_ref();
     let budget = retry.map(|r| Budget::new(r.budget_percent, r.budget_minimum, shards));
     (budget, retry.and_then(|r| r.hedge_after).map(HedgeDelay::new))
@@ -320,7 +319,7 @@ impl Core {
             snapshot.listeners.iter().flatten().map(|l| l.max_connections).fold(0, u32::saturating_add);
         // Refused connections take a slot while they are answered, so there are a few more slots than connections.
         let conns_max = conns_max.saturating_add(conns_max / 8).saturating_add(1024).min(1 << 24);
-        let cluster = |(index, spec): (usize, &Option<Arc<crate::spec::Cluster>>)| {
+        let cluster = |(index, spec): (usize, &Option<Arc<Cluster>>)| {
             let (spec, shared) = (spec.as_ref()?, shared.clusters.get(index)?.as_ref()?);
             let at = (shard, snapshot.runtime.shards);
             Some(ClusterRuntime::new(spec.clone(), shared.clone(), at, seed))

@@ -113,8 +113,7 @@ impl SharedCluster {
     /// Ejects an endpoint, unless it is ejected or as many as may be are.
     pub fn eject(&self, spec: &Cluster, rules: &Outlier, id: EndpointId, why: Failed, now: Mono) -> bool {
         // One that is gone gets no requests, and would take the place of one that does.
-        let is_there = spec.endpoints.get(usize::from(id.0)).is_some_and(|endpoint| !endpoint.gone);
-        let Some(condition) = self.condition_of(id).filter(|_| is_there) else { return false };
+        let Some(condition) = self.condition_of(id).filter(|_| spec.has(id)) else { return false };
         let ejected = condition.ejection.eject(rules, &self.ejected.0, most_ejected(spec, rules), now);
         if let Some((time, times)) = ejected {
             self.tell(Some(id), What::Ejected { why, time, times }, now);

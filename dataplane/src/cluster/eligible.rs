@@ -84,6 +84,11 @@ impl Health {
 impl Breaker {
     pub const ALL: [Self; 4] = [Self::Closed, Self::Open, Self::HalfOpen, Self::Trying];
 
+    /// Whether it lets nobody pass, not even for a trial.
+    pub const fn is_shut(self) -> bool {
+        matches!(self, Self::Open | Self::Trying)
+    }
+
     /// Its word in events and documents.
     pub const fn name(self) -> &'static str {
         match self {

@@ -76,20 +76,17 @@ impl Left {
 
     /// Whether an outage begins: nothing may get new requests.
     pub fn is_nothing(&self) -> bool {
-        self.active + self.backup == 0 || self.is_shut()
+        self.active + self.backup == 0 || self.breaker.is_shut()
     }
     /// Whether an outage ends: something works, as far as anybody can tell. A trial, or an endpoint that is back because its
     /// time was over, is no sign of it yet.
     pub fn is_something(&self) -> bool {
         self.sure > 0 && self.breaker == Breaker::Closed
     }
-    fn is_shut(&self) -> bool {
-        self.breaker == Breaker::Open || self.breaker == Breaker::Trying
-    }
 
     /// Why what is not left is not, in words: `2 down, 1 ejected`.
     pub fn why(&self) -> String {
-        if self.is_shut() {
+        if self.breaker.is_shut() {
             return "its circuit breaker is open".to_owned();
         }
         let reasons = [

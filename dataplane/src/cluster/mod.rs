@@ -338,10 +338,10 @@ impl ClusterState {
     }
     /// Whether a link to an endpoint may wait there for the next request: somebody might be sent on it.
     pub fn keeps_links(&self, id: EndpointId) -> bool {
-        let is_there = self.endpoint(id).is_some_and(|endpoint| !endpoint.gone);
         let takes_new = self.usable.eligible(id).is_some_and(Eligible::takes_new);
         // The cluster may fail open to what nobody would choose otherwise.
-        is_there && (takes_new || self.usable.contains(id) || self.cluster.sticky.is_some() && self.keeps(id))
+        self.cluster.has(id)
+            && (takes_new || self.usable.contains(id) || self.cluster.sticky.is_some() && self.keeps(id))
     }
 
     /// Whether a place is free. Looks at every endpoint: only for clusters at which somebody waits.

@@ -61,18 +61,18 @@ impl SharedEjection {
         Some(Mono(self.until.load(Ordering::Relaxed))).filter(|until| now < *until)
     }
 
+    /// When its time was over, if nobody has written down that it is back.
+    fn over_since(&self, now: Mono) -> Option<Mono> {
+        Some(Mono(self.until.load(Ordering::Relaxed))).filter(|until| *until > Mono(0) && *until <= now)
+    }
     /// When it was last readmitted, whether or not anybody wrote that down; `Mono(0)` is never.
     pub(super) fn back_since(&self, now: Mono) -> Mono {
-        let until = self.until.load(Ordering::Relaxed);
-        let over = until != 0 && until <= now.0;
-        Mono(if over { until } else { self.back_since.load(Ordering::Relaxed) })
+        self.over_since(now).unwrap_or_else(|| Mono(self.back_since.load(Ordering::Relaxed)))
     }
 
     /// Whether something besides the time says that it is good, if it was ejected.
     pub(super) fn is_proven(&self, now: Mono) -> bool {
-        let until = self.until.load(Ordering::Relaxed);
-        let unwritten = until != 0 && until <= now.0;
-        !unwritten && self.failures.load(Ordering::Relaxed) & UNPROVEN == 0
+        self.over_since(now).is_none() && self.failures.load(Ordering::Relaxed) & UNPROVEN == 0
     }
 
     /// A request went well; true if that proves it. Writes nothing unless some failed before, or it was unproven.
@@ -178,13 +178,13 @@ impl RateWatch {
     pub fn new(endpoints: usize) -> Self {
         Self { past: vec![[Tally::default(); STEPS]; endpoints].into(), at: 0, next_step: Mono(0) }
     }
-    /// Watches so many endpoints from now on; of those that come, what was counted before is not held against them.
-    pub fn grow(&mut self, endpoints: usize, tally: impl Fn(EndpointId) -> Tally) {
+    /// Watches so many endpoints from now on; of each that comes, [`RateWatch::forget`] what was before.
+    pub fn grow(&mut self, endpoints: usize) {
         let known = self.past.iter().copied();
-        let new = (0u16..).map(|id| [tally(EndpointId(id)); STEPS]).skip(self.past.len());
+        let new = std::iter::repeat([Tally::default(); STEPS]);
         self.past = known.chain(new).take(endpoints.max(self.past.len())).collect();
     }
-    /// An endpoint is another's from now on, or back: what was counted before is not held against it.
+    /// An endpoint came, or its id is another's from now on: what was counted before is not held against it.
     pub fn forget(&mut self, id: EndpointId, tally: Tally) {
         if let Some(past) = self.past.get_mut(usize::from(id.0)) {
             *past = [tally; STEPS];

@@ -25,6 +25,13 @@ struct Row {
     gone: Option<u64>,
 }
 
+impl Row {
+    /// Whether another may have it in swap number `swap`.
+    fn may_be_given(&self, swap: u64, is_free: impl Fn(EndpointId, u64) -> bool) -> bool {
+        self.gone.is_some_and(|since| since < swap && is_free(self.endpoint.id, since))
+    }
+}
+
 /// What an update came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Update {
@@ -76,10 +83,7 @@ impl Roster {
         let mut free = (0..self.rows.len()).filter(|&at| !stays[at]).collect::<Vec<_>>().into_iter();
         for (entry, endpoint) in new {
             let row = |id| Row { endpoint: Endpoint { id, gone: false, ..endpoint }, entry, gone: None };
-            let may = |at: &usize| {
-                let row = &self.rows[*at];
-                row.gone.is_some_and(|since| since < swap && is_free(row.endpoint.id, since))
-            };
+            let may = |at: &usize| self.rows[*at].may_be_given(swap, &is_free);
             if let Some(at) = free.by_ref().find(may) {
                 self.rows[at] = row(self.rows[at].endpoint.id);
             } else if let Ok(id) = u16::try_from(self.rows.len())
@@ -97,8 +101,7 @@ impl Roster {
 
     /// Whether a row could be given anew in swap number `swap`, by `is_free` as in [`Roster::update`].
     pub fn has_free(&self, swap: u64, is_free: impl Fn(EndpointId, u64) -> bool) -> bool {
-        let may = |row: &Row| row.gone.is_some_and(|since| since < swap && is_free(row.endpoint.id, since));
-        self.rows.iter().any(may)
+        self.rows.iter().any(|row| row.may_be_given(swap, &is_free))
     }
 
     /// `spec` with these endpoints, and what it needs of them for its policy; its cookie, if it has one, is the caller's.

@@ -267,6 +267,10 @@ impl SharedCluster {
         self.endpoints.grow(endpoints, |_| Padded(SharedEndpoint::new(self.shards)));
         self.tallies.iter().for_each(|tallies| tallies.0.grow(endpoints, tally));
     }
+    /// Whether nothing is open at an endpoint, and nothing runs there.
+    pub fn is_unused(&self, id: EndpointId) -> bool {
+        self.endpoint(id).is_none_or(|e| e.open_links() == 0 && e.running_requests() == 0)
+    }
     /// Every endpoint that there is room for; one that no cluster has an endpoint for counts nothing.
     pub fn endpoints(&self) -> impl Iterator<Item = &SharedEndpoint> {
         self.endpoints.iter().map(|padded| &padded.0)

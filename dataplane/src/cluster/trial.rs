@@ -36,28 +36,27 @@ impl ClusterState {
         // What was not heard of in time decides nothing any more.
         self.trials.retain(|trial| hint.now < trial.until());
         for _ in 0..LOST_TRIALS {
-            let of_cluster = match self.usable.breaker() {
-                Breaker::Closed => false,
-                Breaker::Open | Breaker::Trying => return Err(PickError::CircuitOpen),
-                Breaker::HalfOpen => true,
-            };
+            let breaker = self.usable.breaker();
+            if breaker.is_shut() {
+                return Err(PickError::CircuitOpen);
+            }
             // Before anything is tried: where nobody can be, nothing changes.
             let endpoint = self.choose_slowly(tried, hint)?;
-            let of_endpoint = self.usable.eligible(endpoint) == Some(Eligible::Trial);
-            if !of_cluster && !of_endpoint {
+            let cluster_asks = breaker == Breaker::HalfOpen;
+            let endpoint_asks = self.usable.eligible(endpoint) == Some(Eligible::Trial);
+            if !cluster_asks && !endpoint_asks {
                 return Ok(endpoint);
             }
             let begin = |of| self.shared.begin_trial(&rules, of, hint.now);
-            let cluster_trial = if of_cluster { begin(None) } else { None };
-            let begun = cluster_trial.is_some() == of_cluster;
-            let endpoint_trial = if of_endpoint && begun { begin(Some(endpoint)) } else { None };
-            if begun && endpoint_trial.is_some() == of_endpoint {
-                let (of_endpoint, of_cluster) = (endpoint_trial, cluster_trial);
+            let of_cluster = if cluster_asks { begin(None) } else { None };
+            let is_ours = of_cluster.is_some() == cluster_asks;
+            let of_endpoint = if is_ours && endpoint_asks { begin(Some(endpoint)) } else { None };
+            if is_ours && of_endpoint.is_some() == endpoint_asks {
                 self.trials.push(UnderWay { who: hint.who, endpoint, of_endpoint, of_cluster });
                 return Ok(endpoint);
             }
             // Somebody else tries.
-            if let Some(trial) = cluster_trial {
+            if let Some(trial) = of_cluster {
                 self.shared.end_trial(&rules, None, trial, None, hint.now);
             }
             self.end_request(endpoint);

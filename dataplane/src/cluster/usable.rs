@@ -73,7 +73,7 @@ impl Usable {
         // Before the conditions: what changes while they are read raises the version again.
         self.version = shared.version();
         let (breaker, mut until) = shared.breaker(cluster, now);
-        let (mut shut_until, mut is_shut) = (until, breaker == Breaker::Open || breaker == Breaker::Trying);
+        let (mut shut_until, mut is_shut) = (until, breaker.is_shut());
         let condition = |id: EndpointId| shared.condition(cluster, id, now);
         for (endpoint, eligible) in cluster.endpoints.iter().zip(&mut self.eligible) {
             let Some(condition) = condition(endpoint.id) else { continue };
@@ -160,7 +160,7 @@ impl Usable {
     /// Endpoints of the tier in use that may be used and have weight; 0 where picks have none, or only those that the cluster
     /// fails open to, or its breaker is open.
     pub fn count(&self) -> u32 {
-        if self.breaker == Breaker::Open || self.breaker == Breaker::Trying { 0 } else { self.count }
+        if self.breaker.is_shut() { 0 } else { self.count }
     }
 }
 

@@ -53,10 +53,8 @@ impl Watched {
         if !Arc::ptr_eq(&self.spec, spec) {
             let before = std::mem::replace(&mut self.spec, Arc::clone(spec));
             if let Some(rates) = &mut self.rates {
-                rates.grow(spec.endpoints.len(), |id| self.shared.tallied(id));
-                let was_gone =
-                    |id: EndpointId| before.endpoints.get(usize::from(id.0)).is_none_or(|e| e.gone);
-                for id in spec.present().map(|endpoint| endpoint.id).filter(|id| was_gone(*id)) {
+                rates.grow(spec.endpoints.len());
+                for id in spec.present().map(|endpoint| endpoint.id).filter(|id| !before.has(*id)) {
                     rates.forget(id, self.shared.tallied(id));
                 }
             }

@@ -76,9 +76,7 @@ impl Plane {
     /// Whether nobody refers any more to an endpoint that is gone since swap number `since`: another may have its id.
     pub fn is_free(&self, cluster: ClusterId, endpoint: EndpointId, since: u64) -> bool {
         let Some(shared) = self.shared_cluster(cluster) else { return false };
-        let is_unused =
-            shared.endpoint(endpoint).is_none_or(|e| e.open_links() == 0 && e.running_requests() == 0);
-        is_unused && self.has_switched(since)
+        shared.is_unused(endpoint) && self.has_switched(since)
     }
 }
 

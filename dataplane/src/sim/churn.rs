@@ -102,10 +102,7 @@ impl Churn {
     }
     fn change(&mut self, at: usize, spec: &Cluster, wanted: Vec<(u16, Endpoint)>) -> Cluster {
         let shared = self.present.shared.clusters[at].clone();
-        let is_free = |id, _| {
-            let counts = shared.as_ref().and_then(|shared| shared.endpoint(id));
-            counts.is_none_or(|e| e.open_links() == 0 && e.running_requests() == 0)
-        };
+        let is_free = |id, _| shared.as_ref().is_none_or(|shared| shared.is_unused(id));
         let update = self.rosters[at].update(wanted, self.swaps, is_free);
         let mut cluster = self.rosters[at].cluster(spec);
         let value = |name: &str| std::array::from_fn(|at| name.as_bytes().get(at).copied().unwrap_or(b'0'));

@@ -87,6 +87,10 @@ impl Cluster {
     pub fn present(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.iter().filter(|endpoint| !endpoint.gone)
     }
+    /// Whether an endpoint is there.
+    pub fn has(&self, id: EndpointId) -> bool {
+        self.endpoints.get(usize::from(id.0)).is_some_and(|endpoint| !endpoint.gone)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

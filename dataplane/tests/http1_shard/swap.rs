@@ -35,8 +35,7 @@ impl Control {
     fn swap(&mut self, bed: &mut Bed, names: &[(&str, u16)], each: impl Fn(&mut Endpoint)) -> Update {
         self.swaps += 1;
         let shared = bed.shared.clusters[0].clone().expect("the cluster");
-        let is_free =
-            |id, _| shared.endpoint(id).is_none_or(|e| e.open_links() == 0 && e.running_requests() == 0);
+        let is_free = |id, _| shared.is_unused(id);
         let wanted = endpoints(names).map(|(entry, mut endpoint)| {
             each(&mut endpoint);
             (entry, endpoint)
