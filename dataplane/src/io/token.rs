@@ -28,6 +28,8 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
     const ALL: [Self; 17] = [
         Self::Backend,
         Self::Accept,

@@ -41,7 +41,7 @@ impl Ring {
         if let Some(message) = Message::decode(token, cqe.result()) {
             return out.push(Completion { token, outcome: Outcome::Message(message), more: false });
         }
-        let Some(operation) = self.operations.get(token) else {
+        let Some(operation) = self.operations.remove(token) else {
             self.counters.strays += 1;
             debug_assert!(false, "a completion of nothing in flight: {token:?}");
             return;
@@ -54,16 +54,18 @@ impl Ring {
             }
         };
         let (outcome, more) = match next {
-            Next::End(outcome) => {
-                self.operations.remove(token);
-                (Some(outcome), false)
+            Next::End(outcome) => (Some(outcome), false),
+            Next::More(outcome) => {
+                self.operations.insert(token, operation);
+                (Some(outcome), true)
             }
-            Next::More(outcome) => (Some(outcome), true),
             Next::Again(outcome) => {
+                self.operations.insert(token, operation);
                 self.again.push(token);
                 (outcome, true)
             }
             Next::Starve(class) => {
+                self.operations.insert(token, Operation { starved: true, ..operation });
                 self.starve(class, token);
                 (None, true)
             }
@@ -104,7 +106,6 @@ impl Ring {
         self.counters.starvations += 1;
         self.groups[index].grow();
         self.starved[index].push(token);
-        self.operations.set_starved(token);
     }
 
     /// The kernel gave an operation back undone.

@@ -3,7 +3,7 @@
 
 use crate::buf::Class;
 use crate::io::{Interest, Kind, Token};
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 
 /// What was asked of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,22 @@ impl Operation {
 struct Cell {
     /// The descriptor; of a send, its place among the sends.
     value: u32,
-    generation: [u8; 3],
-    state: State,
+    /// The generation above, the state in the lowest byte.
+    life: NonZeroU32,
+}
+
+impl Cell {
+    fn new(value: u32, token: Token, state: State) -> Self {
+        Self { value, life: NonZeroU32::from(state.0) | token.generation() << 8 }
+    }
+    fn is_of(self, token: Token) -> bool {
+        self.life.get() >> 8 == token.generation()
+    }
+    fn state(self) -> State {
+        let [state, ..] = self.life.get().to_le_bytes();
+        // It was never 0.
+        State(NonZeroU8::new(state).unwrap_or(NonZeroU8::MIN))
+    }
 }
 
 /// A verb and two flags in a byte that is never 0.
@@ -86,6 +100,9 @@ impl State {
             _ => Verb::Post,
         }
     }
+    fn with(self, flag: u8, on: bool) -> Self {
+        if on { Self(self.0 | flag) } else { self }
+    }
     fn has(self, flag: u8) -> bool {
         self.0.get() & flag != 0
     }
@@ -108,7 +125,7 @@ type Chunk = [Option<Cell>; CHUNK];
 /// and no hashing is needed; memory grows by chunks, once.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    kinds: Vec<Vec<Option<Box<Chunk>>>>,
+    kinds: [Vec<Option<Box<Chunk>>>; Kind::COUNT],
     /// As many as were ever in flight at once, and which of them are free.
     sends: Vec<Send>,
     sends_free: Vec<u32>,
@@ -123,12 +140,12 @@ impl Operations {
 
     fn slot(&mut self, token: Token) -> Option<&mut Option<Cell>> {
         let slot = token.slot() as usize;
-        let chunk = self.kinds.get_mut(token.kind() as usize)?.get_mut(slot / CHUNK)?.as_mut()?;
+        let chunk = self.kinds[token.kind() as usize].get_mut(slot / CHUNK)?.as_mut()?;
         Some(&mut chunk[slot % CHUNK])
     }
     /// The cell of this life of the slot.
     fn cell(&mut self, token: Token) -> Option<&mut Cell> {
-        self.slot(token)?.as_mut().filter(|cell| cell.generation == generation(token))
+        self.slot(token)?.as_mut().filter(|cell| cell.is_of(token))
     }
 
     pub(super) fn insert(&mut self, token: Token, operation: Operation) {
@@ -138,11 +155,11 @@ impl Operations {
         } else {
             operation.fd.cast_unsigned()
         };
-        let (kind, chunk) = (token.kind() as usize, token.slot() as usize / CHUNK);
-        if self.kinds.len() <= kind {
-            self.kinds.resize_with(kind + 1, Vec::new);
-        }
-        let chunks = &mut self.kinds[kind];
+        let state = State::new(operation.verb)
+            .with(CANCELLING, operation.cancelling)
+            .with(STARVED, operation.starved);
+        let chunks = &mut self.kinds[token.kind() as usize];
+        let chunk = token.slot() as usize / CHUNK;
         if chunks.len() <= chunk {
             chunks.resize_with(chunk + 1, || None);
         }
@@ -150,7 +167,7 @@ impl Operations {
         let cell = &mut cells[token.slot() as usize % CHUNK];
         // Two operations under one token would make the second completion act on a slot that moved on.
         assert!(cell.is_none(), "an operation was submitted twice: {token:?}");
-        *cell = Some(Cell { value, generation: generation(token), state: State::new(operation.verb) });
+        *cell = Some(Cell::new(value, token, state));
         self.count += 1;
     }
 
@@ -167,54 +184,50 @@ impl Operations {
         at
     }
 
-    pub(super) fn get(&mut self, token: Token) -> Option<Operation> {
-        let cell = *self.cell(token)?;
-        let mut operation = Operation::new(cell.state.verb(), cell.value.cast_signed());
-        operation.cancelling = cell.state.has(CANCELLING);
-        operation.starved = cell.state.has(STARVED);
+    fn operation(&self, cell: Cell) -> Operation {
+        let state = cell.state();
+        let mut operation = Operation::new(state.verb(), cell.value.cast_signed());
+        operation.cancelling = state.has(CANCELLING);
+        operation.starved = state.has(STARVED);
         if operation.verb == Verb::Send {
             let send = self.sends[cell.value as usize];
             (operation.first, operation.first_len, operation.fd) = (send.first, send.first_len, send.fd);
         }
-        Some(operation)
+        operation
+    }
+
+    /// What a token asked for, if it is in flight.
+    pub(super) fn get(&mut self, token: Token) -> Option<Operation> {
+        let cell = *self.cell(token)?;
+        Some(self.operation(cell))
     }
 
     /// A cancel was asked for.
     pub(super) fn set_cancelling(&mut self, token: Token) {
         if let Some(cell) = self.cell(token) {
-            cell.state.0 |= CANCELLING;
-        }
-    }
-    /// A receive waits for a free buffer.
-    pub(super) fn set_starved(&mut self, token: Token) {
-        if let Some(cell) = self.cell(token) {
-            cell.state.0 |= STARVED;
+            cell.life |= u32::from(CANCELLING);
         }
     }
     /// A starved receive is asked for again, into a buffer of this class.
     pub(super) fn set_fed(&mut self, token: Token, class: Class) {
         if let Some(cell) = self.cell(token) {
-            let cancelling = cell.state.0.get() & CANCELLING;
-            cell.state.0 = State::new(Verb::Recv(class)).0 | cancelling;
+            let state = State::new(Verb::Recv(class)).with(CANCELLING, cell.state().has(CANCELLING));
+            *cell = Cell::new(cell.value, token, state);
         }
     }
 
-    /// The operation ended.
-    pub(super) fn remove(&mut self, token: Token) {
-        let Some(cell) = self.cell(token).copied() else { return };
-        if cell.state.verb() == Verb::Send {
+    /// The operation ended: what it was, if it was in flight.
+    pub(super) fn remove(&mut self, token: Token) -> Option<Operation> {
+        let slot = self.slot(token)?;
+        let cell = slot.filter(|cell| cell.is_of(token))?;
+        *slot = None;
+        self.count -= 1;
+        let operation = self.operation(cell);
+        if operation.verb == Verb::Send {
             self.sends_free.push(cell.value);
         }
-        if let Some(slot) = self.slot(token) {
-            *slot = None;
-            self.count -= 1;
-        }
+        Some(operation)
     }
-}
-
-fn generation(token: Token) -> [u8; 3] {
-    let [low, middle, high, _] = token.generation().to_le_bytes();
-    [low, middle, high]
 }
 
 #[cfg(test)]
@@ -260,7 +273,8 @@ mod tests {
                 (verb, operation.fd, true, false)
             );
             if matches!(verb, Verb::Recv(_)) {
-                operations.set_starved(token);
+                let starved = operations.remove(token).map(|o| Operation { starved: true, ..o });
+                operations.insert(token, starved.unwrap());
                 assert!(operations.get(token).unwrap().starved);
                 operations.set_fed(token, Class::Large);
                 let fed = operations.get(token).unwrap();
