@@ -71,6 +71,10 @@ impl Deadlines {
         self.write_by = now.after(if first { within - within / 4 } else { within });
         !first && self.unacknowledged >= before
     }
+    /// Whether the wheel fires before either deadline and before `also` are due. What else was settled counted then.
+    pub fn fires_by(&self, also: Mono) -> bool {
+        self.armed != Mono::MAX && self.armed <= self.read_by.min(self.write_by).min(also)
+    }
     /// Makes sure that the wheel fires by the earliest deadline and by `also` (a lifetime, say). `key` names the owner.
     pub fn settle(&mut self, wheel: &mut TimerWheel, key: Token, also: Mono) {
         let at = self.read_by.min(self.write_by).min(also);

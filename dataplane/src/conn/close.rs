@@ -81,7 +81,8 @@ pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Opt
     if let Some(conn) = core.conns.get_mut(id) {
         conn.exchange = None;
     }
-    let Some(mut x) = core.exchanges.remove(xid) else { return };
+    let Core { exchanges, pool, spare_heads, .. } = core;
+    let Some(x) = exchanges.get_mut(xid) else { return };
     debug_assert!(
         x.link.is_none() && x.waiter.is_none() && x.beside.is_none(),
         "an exchange ended with its link or its place in a queue"
@@ -89,11 +90,12 @@ pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Opt
     x.down_bulk.drop_pipe(io);
     x.up_bulk.drop_pipe(io);
     for lease in [x.head_bytes.take(), x.link_rx.take(), x.held.take()].into_iter().flatten() {
-        core.pool.give_back(lease);
+        pool.give_back(lease);
     }
-    if core.spare_heads.len() < limits::SPARE_HEADS {
-        core.spare_heads.push((x.head, x.response));
+    if spare_heads.len() < limits::SPARE_HEADS {
+        spare_heads.push((std::mem::take(&mut x.head), std::mem::take(&mut x.response)));
     }
+    exchanges.discard(xid);
 }
 
 /// Closes the descriptor of a closing conn once nothing is in flight on it.

@@ -27,13 +27,17 @@ use std::time::Duration;
 /// Puts the conn's deadlines into the wheel.
 pub fn settle(core: &mut Core, id: Id<Conn>) {
     let Some(conn) = core.conns.get(id) else { return };
+    let park_by = park_by(conn, core.clock.mono, core.park_after);
+    // Nearly always. A lifetime that a new configuration made shorter is met when the wheel fires.
+    if conn.tunnel.is_none() && conn.deadlines.fires_by(park_by) {
+        return;
+    }
     let tunnel = conn.tunnel.map_or(Mono::MAX, |t| tunnel::due(core, t));
-    let Core { shard, conns, wheel, snapshot, clock, park_after, .. } = core;
+    let Core { shard, conns, wheel, snapshot, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };
     if conn.phase() == Phase::Closing {
         return;
     }
-    let park_by = park_by(conn, clock.mono, *park_after);
     let lifetime = if conn.expired {
         Mono::MAX
     } else {

@@ -90,10 +90,13 @@ struct Slot<T> {
     value: Option<T>,
 }
 
+/// Of a length that the compiler knows: a place within it needs no check.
+type Chunk<T> = [Slot<T>; CHUNK_SLOTS as usize];
+
 /// Up to `max` values of one kind, found by [`Id`]. A freed slot is taken again first, while its memory is warm.
 #[derive(Debug)]
 pub struct Slab<T> {
-    chunks: Vec<Box<[Slot<T>]>>,
+    chunks: Vec<Box<Chunk<T>>>,
     free: u32,
     len: u32,
     max: u32,
@@ -148,6 +151,14 @@ impl<T> Slab<T> {
         value
     }
 
+    /// Ends a life and drops the value where it stands; false if it had ended already.
+    pub fn discard(&mut self, id: Id<T>) -> bool {
+        if let Some(slot) = self.live_mut(id) {
+            slot.value = None;
+        }
+        self.release(id)
+    }
+
     /// Ends a life but leaves the value in its slot for [`Slab::insert_with`] to use again; false if it had ended.
     pub fn release(&mut self, id: Id<T>) -> bool {
         let free = self.free;
@@ -183,7 +194,7 @@ impl<T> Slab<T> {
         }
         let index = self.free;
         let (chunk, at) = place(index);
-        let slot = self.chunks.get_mut(chunk)?.get_mut(at)?;
+        let slot = &mut self.chunks.get_mut(chunk)?[at];
         self.free = slot.next;
         slot.next = LIVE;
         self.len += 1;
@@ -197,21 +208,25 @@ impl<T> Slab<T> {
             next: if n == CHUNK_SLOTS { END } else { first + n },
             value: None,
         });
-        self.chunks.push(slots.collect());
+        let Ok(chunk) = slots.collect::<Box<[_]>>().try_into() else {
+            unreachable!("a chunk has its length")
+        };
+        self.chunks.push(chunk);
         self.free = first;
     }
 
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
         let (chunk, at) = place(index);
-        self.chunks.get(chunk)?.get(at)
+        Some(&self.chunks.get(chunk)?[at])
     }
+    // A free slot has the generation of its next life, of which no id was given out yet: the generation alone tells.
     fn live(&self, id: Id<T>) -> Option<&Slot<T>> {
-        self.slot(id.slot).filter(|slot| slot.next == LIVE && slot.generation == id.generation)
+        self.slot(id.slot).filter(|slot| slot.generation == id.generation)
     }
     fn live_mut(&mut self, id: Id<T>) -> Option<&mut Slot<T>> {
         let (chunk, at) = place(id.slot);
-        let slot = self.chunks.get_mut(chunk)?.get_mut(at)?;
-        (slot.next == LIVE && slot.generation == id.generation).then_some(slot)
+        let slot = &mut self.chunks.get_mut(chunk)?[at];
+        (slot.generation == id.generation).then_some(slot)
     }
 }
 
