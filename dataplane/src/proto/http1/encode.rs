@@ -180,16 +180,18 @@ fn forwarded(
         to.text(b"x-forwarded-for: ");
         let some = joined(to, said(FieldName::XForwardedFor), bytes);
         if let Some(peer) = peer {
-            to.text(if some { b", " } else { b"" });
+            if some {
+                to.text(b", ");
+            }
             to.address(peer);
         }
         to.text(b"\r\n");
     }
     if own && said(FieldName::XForwardedProto).next().is_none() {
-        to.field(b"x-forwarded-proto", edits.scheme.as_bytes());
+        to.own(b"x-forwarded-proto: ", edits.scheme.as_bytes());
     }
     if own && !head.authority.is_empty() && said(FieldName::XForwardedHost).next().is_none() {
-        to.field(b"x-forwarded-host", head.authority.of(bytes));
+        to.own(b"x-forwarded-host: ", head.authority.of(bytes));
     }
 }
 
@@ -197,7 +199,9 @@ fn forwarded(
 fn joined<'a>(to: &mut Writer<'_>, fields: impl Iterator<Item = &'a Field>, bytes: &[u8]) -> bool {
     let mut some = false;
     for value in fields.map(|f| f.value.of(bytes)).filter(|v| !v.is_empty()) {
-        to.text(if some { b", " } else { b"" });
+        if some {
+            to.text(b", ");
+        }
         to.foreign(value);
         some = true;
     }
@@ -219,7 +223,9 @@ fn via<'a>(
 ) {
     to.text(b"via: ");
     let some = joined(to, said, bytes);
-    to.text(if some { b", " } else { b"" });
+    if some {
+        to.text(b", ");
+    }
     to.text(match received {
         Version::Http10 => b"1.0 ",
         Version::Http11 => b"1.1 ",
@@ -286,7 +292,7 @@ pub fn encode_response(
         return to.finish();
     }
     if !head.has_date {
-        to.field(b"date", edits.date);
+        to.own(b"date: ", edits.date);
     }
     if let Some(edits) = &edits.sticky {
         sticky::set(&mut to, edits);

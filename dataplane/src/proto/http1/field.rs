@@ -174,6 +174,12 @@ pub(super) fn connection(
             continue;
         }
         let value = fields[i].value;
+        // Nearly always.
+        if options < CONNECTION_OPTIONS && is_same_token(value.of(bytes), b"keep-alive") {
+            options += 1;
+            said.keep_alive = true;
+            continue;
+        }
         for option in list_members(value.of(bytes)).filter(|o| !o.is_empty()) {
             options += 1;
             let (keep_alive, close) = (is_same_token(option, b"keep-alive"), is_same_token(option, b"close"));

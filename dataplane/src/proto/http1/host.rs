@@ -41,19 +41,31 @@ pub(super) fn host_len(authority: &[u8]) -> Result<usize, AuthorityFault> {
 /// As [`host_len`], in one pass, for what nearly all authorities are: a registered name or an IPv4 address, with or without
 /// a port. `None` says nothing.
 fn plain_len(authority: &[u8]) -> Option<usize> {
-    let mut label = 0;
+    let mut after_label = false;
+    let mut end = authority.len();
     for (at, octet) in authority.iter().enumerate() {
-        match octet {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'.' if label > 0 => label = 0,
-            b':' if label > 0 && authority.len() <= HOST_BYTES && is_port(&authority[at..]) => {
-                return Some(at);
-            }
-            _ => return None,
+        if IS_LABEL_OCTET[usize::from(*octet)] {
+            after_label = true;
+        } else if *octet == b'.' && after_label {
+            after_label = false;
+        } else {
+            end = at;
+            break;
         }
     }
-    (label > 0 && authority.len() <= HOST_BYTES).then_some(authority.len())
+    (after_label && authority.len() <= HOST_BYTES && is_port(&authority[end..])).then_some(end)
 }
+
+/// What a label of a registered name has here, digits of an IPv4 address among them.
+const IS_LABEL_OCTET: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0u8;
+    while octet < 128 {
+        table[octet as usize] = octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+        octet += 1;
+    }
+    table
+};
 
 /// Nothing, or a colon and a number.
 fn is_port(port: &[u8]) -> bool {
@@ -73,9 +85,8 @@ fn is_ipv6(address: &[u8]) -> bool {
 }
 
 fn is_registered_name(name: &[u8]) -> bool {
-    name.split(|b| *b == b'.').all(|label| {
-        !label.is_empty() && label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    })
+    name.split(|b| *b == b'.')
+        .all(|label| !label.is_empty() && label.iter().all(|b| IS_LABEL_OCTET[usize::from(*b)]))
 }
 
 #[cfg(test)]

@@ -58,6 +58,15 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// A field of ours: `start` is its name with `: `.
+    #[inline]
+    pub(super) fn own(&mut self, start: &'static [u8], value: &[u8]) {
+        debug_assert!(start.strip_suffix(b": ").is_some_and(is_token), "no name of a field");
+        self.text(start);
+        self.foreign(value);
+        self.text(b"\r\n");
+    }
+
     pub(super) fn number(&mut self, number: u64) {
         let digit = |n: u64| b'0' + (n % 10) as u8;
         match number {
@@ -83,7 +92,9 @@ impl<'a> Writer<'a> {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
                 for (i, octet) in v4.octets().into_iter().enumerate() {
-                    self.text(if i == 0 { b"" } else { b"." });
+                    if i > 0 {
+                        self.text(b".");
+                    }
                     self.number(u64::from(octet));
                 }
             }
