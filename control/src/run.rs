@@ -326,7 +326,6 @@ impl Running<'_> {
                 self.swap();
                 self.watch.tick(self.plane, &self.loaded.snapshot, &self.checks);
                 self.files.tick(self.ticks, self.plane);
-                self.plane.tell_untold();
                 if self.ticks.is_multiple_of(PORTS_TICKS) {
                     self.pressure.look(self.plane.stats(), Instant::now());
                     self.ports.look(|cluster, endpoint| self.plane.open_links(cluster, endpoint));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The API at work. Dropped, it is gone, and its socket's file too.
 #[derive(Debug)]
@@ -86,20 +86,15 @@ async fn serve(listener: Listener, router: Router) {
     let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let (router, hold) = (router.clone(), place);
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(async move {
-                    serve_one(stream, router).await;
-                    drop(hold);
-                });
-            }),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(async move {
-                    serve_one(stream, router).await;
-                    drop(hold);
-                });
-            }),
+            Listener::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place))),
+            Listener::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place))),
         };
         if accepted.is_err() {
             tokio::time::sleep(BACKOFF).await;
@@ -107,8 +102,12 @@ async fn serve(listener: Listener, router: Router) {
     }
 }
 
-/// One connection, to its end or the end of its time.
-async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+/// One connection, to its end or the end of its time; then its place is free.
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    _place: OwnedSemaphorePermit,
+) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())

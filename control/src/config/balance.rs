@@ -24,7 +24,7 @@ pub(super) const NAMES: &[&str] = &{
 /// The policy that has parameters.
 const HASH: &str = "hash";
 /// The policy whose turns are made ahead.
-const ROUND_ROBIN: &str = "round_robin";
+pub(super) const ROUND_ROBIN: &str = "round_robin";
 
 pub(super) static SECTION: Section = Section {
     path: "cluster.balance",

@@ -186,7 +186,7 @@ fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {
     }
     let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
     let cycle = weights.map(|w| (w / divisor) as usize).sum::<usize>();
-    if balance == balance::NAMES[0] && cycle > limits::ROUND_ROBIN_CYCLE {
+    if balance == balance::ROUND_ROBIN && cycle > limits::ROUND_ROBIN_CYCLE {
         let most = limits::ROUND_ROBIN_CYCLE;
         list.error(format!("the weights add up to {cycle}, which is out of range (at most {most} in all)"));
     }

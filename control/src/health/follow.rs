@@ -55,14 +55,16 @@ impl Checks {
 
     /// Begins to check an endpoint, unless it is checked already.
     fn begin(&mut self, cluster: &Arc<Cluster>, endpoint: &Endpoint, check: &Arc<Check>, now: Instant) {
+        let number = *self.places.entry((cluster.id, endpoint.id)).or_insert(self.targets.len());
+        if self.targets.get(number).is_some_and(|target| !target.gone) {
+            return;
+        }
         let wait = match check.initial {
             Initial::Probing => Duration::ZERO,
             Initial::Up | Initial::Down => offset(&cluster.name, &endpoint.name, check.interval),
         };
         let new = Target::new(cluster, endpoint, check);
-        let number = *self.places.entry((cluster.id, endpoint.id)).or_insert(self.targets.len());
         match self.targets.get_mut(number) {
-            Some(target) if !target.gone => return,
             // What is pending of the former finds out that it is another's.
             Some(target) => {
                 *target = Target { life: target.life.wrapping_add(1), pending: target.pending, ..new }

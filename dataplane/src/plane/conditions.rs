@@ -2,7 +2,7 @@
 
 use super::Plane;
 use crate::cluster::condition::Condition;
-use crate::cluster::eligible::{Admin, Breaker, Health};
+use crate::cluster::eligible::{Admin, Health};
 use crate::cluster::events::{Event, Failed, What};
 use crate::cluster::left::Left;
 use crate::cluster::outlier::RateWatch;
@@ -88,7 +88,7 @@ impl Plane {
     pub fn set_admin(&self, cluster: ClusterId, endpoint: EndpointId, admin: Admin) -> bool {
         let (now, shared) = (clock::now().mono, self.shared_cluster(cluster));
         let changed = shared.is_some_and(|shared| shared.set_admin(endpoint, admin, now));
-        self.look(cluster, changed)
+        self.look(changed.then_some(cluster))
     }
     /// Says what the active checks found of an endpoint: every pick from now on follows. One that is ejected and found good is
     /// readmitted, so that this is worth telling again. False if there is no such endpoint or nothing changed.
@@ -104,11 +104,7 @@ impl Plane {
                 changed.insert(cluster);
             }
         }
-        changed.iter().for_each(|cluster| self.ask_all(*cluster));
-        if !changed.is_empty() {
-            self.tell_untold();
-        }
-        !changed.is_empty()
+        self.look(changed)
     }
     /// What is known of an endpoint; none if there is no such endpoint.
     pub fn endpoint_status(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<EndpointStatus> {
@@ -123,11 +119,6 @@ impl Plane {
             running: counts.running_requests(),
             open_links: counts.open_links(),
         })
-    }
-    /// What a cluster's own circuit breaker is; closed where it has none.
-    pub fn cluster_breaker(&self, cluster: ClusterId) -> Breaker {
-        let both = self.spec(cluster).zip(self.shared_cluster(cluster));
-        both.map_or(Breaker::Closed, |(spec, shared)| shared.breaker(&spec, clock::now().mono).0)
     }
     /// What a cluster has left for new requests; none if there is no such cluster.
     pub fn left(&self, cluster: ClusterId) -> Option<Left> {
@@ -180,19 +171,23 @@ impl Plane {
         }
     }
 
-    /// Tells every shard to look at the links and waiters of a cluster if something changed there; says whether it did.
-    fn look(&self, cluster: ClusterId, changed: bool) -> bool {
-        if changed {
+    /// Tells every shard to look at the links and waiters of the clusters that changed; says whether there is one.
+    fn look(&self, changed: impl IntoIterator<Item = ClusterId>) -> bool {
+        let mut any = false;
+        for cluster in changed {
             self.ask_all(cluster);
+            any = true;
+        }
+        if any {
             self.tell_untold();
         }
-        changed
+        any
     }
     fn ask_all(&self, cluster: ClusterId) {
         self.untold.borrow_mut().extend((0..self.shards.len()).map(|shard| (cluster, shard)));
     }
     /// Tells those who are to look at a cluster, as far as their mailboxes have room; the rest at the next tick.
-    pub fn tell_untold(&self) {
+    fn tell_untold(&self) {
         self.send_unsent();
         self.untold.borrow_mut().retain(|&(cluster, shard)| {
             let shard = self.shards.get(shard);

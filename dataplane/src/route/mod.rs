@@ -99,20 +99,13 @@ impl RouteTable {
         hellos.sort_unstable();
         hellos.dedup();
         let openings = Indexed { index: Index::build(&of_tcp, |matcher| &matcher.sni), routes: of_tcp };
-        Self { openings, hellos, asks_about, ..Self::build(&of_http) }
+        let requests = Indexed { index: Index::build(&of_http, |matcher| &matcher.host), routes: of_http };
+        Self { requests, openings, hellos, asks_about }
     }
 
     /// The table of `routes` of http listeners, which are in file order.
     pub fn build(routes: &[Arc<Route>]) -> Self {
-        Self {
-            requests: Indexed {
-                routes: routes.to_vec(),
-                index: Index::build(routes, |matcher| &matcher.host),
-            },
-            openings: Indexed { routes: Vec::new(), index: Index::default() },
-            hellos: Vec::new(),
-            asks_about: asked_about(routes),
-        }
+        Self::split(routes, |_| false)
     }
 
     /// The first route that takes the request. Allocates nothing.
