@@ -71,23 +71,6 @@ const BEYOND: &[(&str, &str)] = &[
         "close proxy_peer_not_allowed",
         "a listener has one list of networks: the proxy cases of tests/http1_shard",
     ),
-    (
-        "close proxy_header_missing",
-        "headers are right or left out here: the proxy cases of tests/http1_shard",
-    ),
-    (
-        "close proxy_header_invalid",
-        "headers are right or left out here: the proxy cases of tests/http1_shard",
-    ),
-    (
-        "close proxy_header_too_large",
-        "headers are right or left out here: the proxy cases of tests/http1_shard",
-    ),
-    ("close proxy_header_timeout", "headers come in time here: the proxy cases of tests/http1_shard"),
-    ("close not_tls", "no route of the workload asks for TLS: tests/tcp_shard/hello.rs"),
-    ("close client_hello_invalid", "no route of the workload asks for TLS: tests/tcp_shard/hello.rs"),
-    ("close client_hello_too_large", "no route of the workload asks for TLS: tests/tcp_shard/hello.rs"),
-    ("close client_hello_timeout", "no route of the workload asks for TLS: tests/tcp_shard/hello.rs"),
     ("refusal body_truncated", "the client has left: there is nobody to answer"),
     ("refusal request_head_too_large_to_forward", "the largest head fits a large lease by assertion"),
     ("exchange Aborted Aborted", "both halves end in one step, before the turn does"),

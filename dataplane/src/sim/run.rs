@@ -174,6 +174,7 @@ impl Run {
         self.io.world.ledger.dry = self.drawn.pool.small < 100;
         let listener = self.drawn.snapshot.listeners[0].as_ref();
         self.io.world.ledger.proxied = listener.and_then(|l| l.proxy_protocol.as_ref()).map(|p| p.required);
+        self.io.world.ledger.flow_rules = self.drawn.flow_rules;
         let cluster = self.drawn.snapshot.clusters[0].as_ref();
         self.io.world.ledger.announced = cluster.is_some_and(|c| c.send_proxy.is_some());
         let retry = cluster.and_then(|c| c.retry.as_ref());
@@ -208,6 +209,10 @@ impl Run {
             self.turn(last);
         }
         self.check_quiesced();
+        let Self { io, members, drawn, .. } = self;
+        io.world.ledger.judge_openings(!strict || drawn.mortal, |reason| {
+            members.iter().map(|member| member.stats.close(reason).get()).sum()
+        });
         self.drain_from(self.io.clock().mono);
         let last = self.io.clock().mono.after(AFTERMATH);
         while !self.is_over() && self.io.clock().mono < last {

@@ -2,7 +2,7 @@
 //! low enough to be met.
 
 use super::random::Random;
-use super::workload::{FLOW_ORIGIN_COUNT, ORIGIN_COUNT, Workload};
+use super::workload::{FLOW_ORIGIN_COUNT, FlowRules, ORIGIN_COUNT, ROUTED_NAMES, Workload};
 use crate::buf::PoolSize;
 use crate::cluster::balance;
 use crate::io::{Address, SocketAddress};
@@ -42,6 +42,7 @@ pub(super) struct Drawn {
     pub(super) pipes: u16,
     /// Endpoints come and go; where this is true, perhaps all of a cluster.
     pub(super) churn: Option<bool>,
+    pub(super) flow_rules: FlowRules,
 }
 
 fn seconds(n: u64) -> Duration {
@@ -83,28 +84,41 @@ pub(super) fn draw(seed: u64) -> Drawn {
     if mortal {
         listener.timeouts.max_lifetime = Duration::from_millis(random.between(500, 8_000));
     }
-    let tcp = flow_listener(&listener);
+    let mut tcp = flow_listener(&listener);
+    let flow_rules = flow_rules(seed, &mut tcp, &mut flows);
     if random.one_in(5) {
-        let from = vec![Network { address: [127, 0, 0, 1].into(), prefix: 0 }];
-        listener.proxy_protocol = Some(ProxyProtocol { required: random.one_in(2), from, from_unix: false });
+        listener.proxy_protocol = Some(proxy_protocol(random.one_in(2)));
     }
     if random.one_in(6) {
         cluster.send_proxy = Some(random.pick(&[SendProxy::V1, SendProxy::V2]));
     }
+    let named = named_cluster(&flows);
     cluster.retry = retry(&mut Random::new(seed ^ 0x7265_7472));
     let shards = if random.one_in(4) { random.between(2, 5) as u16 } else { 1 };
     let one_accepts = random.one_in(2);
     let snapshot = Snapshot {
         runtime: Runtime { shards, node: "sim".into(), drain_timeout: seconds(5) },
         listeners: [listener, tcp].map(|l| Some(Arc::new(l))).into(),
-        routes: vec![Arc::new(route())],
-        clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows))],
+        routes: std::iter::once(route()).chain(named_route(flow_rules)).map(Arc::new).collect(),
+        clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows)), Some(Arc::new(named))],
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
     let pipes = random.pick(&[limits::PIPES, limits::PIPES, 2, 1]);
     let churn = (!fickle && random.one_in(3)).then(|| random.one_in(3));
     let scarce = scarce || churn == Some(true);
-    Drawn { snapshot, pool, scarce, mortal, drain_after, one_accepts, park_after, fickle, pipes, churn }
+    Drawn {
+        snapshot,
+        pool,
+        scarce,
+        mortal,
+        drain_after,
+        one_accepts,
+        park_after,
+        fickle,
+        pipes,
+        churn,
+        flow_rules,
+    }
 }
 
 fn listener() -> Listener {
@@ -159,6 +173,47 @@ fn flow_cluster(http: &Cluster) -> Cluster {
     let table = balance::maglev::table(&endpoints);
     let hash = http.hash.clone().map(|hash| Hash { on: HashOn::Source, table, ..hash });
     Cluster { id: ClusterId(1), name: "flows".into(), endpoints, hash, sticky: None, ..http.clone() }
+}
+
+/// What the listener of flows reads first and its cluster sends first: in most seeds nothing.
+fn flow_rules(seed: u64, listener: &mut Listener, cluster: &mut Cluster) -> FlowRules {
+    let random = &mut Random::new(seed ^ 0x7275_6c65);
+    let rules = FlowRules {
+        proxied: random.one_in(4).then(|| random.one_in(2)),
+        announced: random.one_in(4).then(|| random.pick(&[SendProxy::V1, SendProxy::V2])),
+        routed: random.one_in(3).then(|| random.one_in(2)),
+    };
+    listener.proxy_protocol = rules.proxied.map(proxy_protocol);
+    listener.cluster = listener.cluster.filter(|_| rules.routed != Some(false));
+    cluster.send_proxy = rules.announced;
+    rules
+}
+
+/// Of everybody.
+fn proxy_protocol(required: bool) -> ProxyProtocol {
+    let from = vec![Network { address: [127, 0, 0, 1].into(), prefix: 0 }];
+    ProxyProtocol { required, from, from_unix: false }
+}
+
+/// As the cluster of flows, with an origin of its own.
+fn named_cluster(flows: &Cluster) -> Cluster {
+    let address = Workload::origin_at(ORIGIN_COUNT + FLOW_ORIGIN_COUNT);
+    let endpoints = vec![Endpoint { address, ..flows.endpoints[0].clone() }];
+    let table = balance::maglev::table(&endpoints);
+    let hash = flows.hash.clone().map(|hash| Hash { table, ..hash });
+    Cluster { id: ClusterId(2), name: "named".into(), endpoints, hash, ..flows.clone() }
+}
+
+/// Takes flows by the name in their ClientHello, where the seed has such routes.
+fn named_route(rules: FlowRules) -> Option<Route> {
+    rules.routed.map(|_| Route {
+        id: RouteId(1),
+        name: "named".into(),
+        listeners: vec![ListenerId(1)],
+        matcher: Match { sni: ROUTED_NAMES.map(Into::into).into(), ..Match::default() },
+        action: forward(ClusterId(2)),
+        maintenance: None,
+    })
 }
 
 /// Rules for endpoints that fail, with times so short that a seed sees all of them.
@@ -283,14 +338,18 @@ fn route() -> Route {
         name: "all".into(),
         listeners: Vec::new(),
         matcher: Match { path_prefix: vec!["/x".into()], ..Match::default() },
-        action: Action::Forward {
-            cluster: ClusterId(0),
-            response_header: None,
-            response_body: None,
-            send: None,
-            connect: None,
-            queue: None,
-        },
+        action: forward(ClusterId(0)),
         maintenance: None,
+    }
+}
+
+fn forward(cluster: ClusterId) -> Action {
+    Action::Forward {
+        cluster,
+        response_header: None,
+        response_body: None,
+        send: None,
+        connect: None,
+        queue: None,
     }
 }

@@ -5,7 +5,9 @@
 
 use super::ledger::Ledger;
 use super::message::{canary, is_canary};
+use super::opening::{self, Due, FlowRules, Opening};
 use super::plan::{MS, SECOND};
+use super::{FLOW_ORIGIN_COUNT, ORIGIN_COUNT};
 use crate::io::SocketAddress;
 use crate::sim::net::{Net, SocketId};
 use crate::sim::peers::{Act, Ended, LISTEN, Peer};
@@ -47,6 +49,7 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct Flow {
     start: u64,
+    opening: Opening,
     up: Part,
     down: Part,
     client: Seen,
@@ -108,7 +111,7 @@ fn draw_part(random: &mut Random) -> Part {
     }
 }
 
-pub(super) fn draw(random: &mut Random) -> Flow {
+pub(super) fn draw(random: &mut Random, opening: Opening) -> Flow {
     let (mut up, mut down) = (draw_part(random), draw_part(random));
     // To a side that reads nothing, more than everything on the way holds: so that somebody has to give up.
     if up.manner == Manner::Deaf {
@@ -120,6 +123,7 @@ pub(super) fn draw(random: &mut Random) -> Flow {
     }
     Flow {
         start: random.below(15 * SECOND),
+        opening,
         up,
         down,
         client: Seen::default(),
@@ -192,10 +196,15 @@ impl FlowClient {
         Self { peer: Peer::new(actor), id, inbox: Vec::new(), greeted: false, done: false }
     }
     pub(super) fn start(&mut self, net: &mut Net, ledger: &mut Ledger, to: SocketAddress) {
-        let flow = &ledger.flows[self.id as usize];
+        let rules = ledger.flow_rules;
+        let flow = &mut ledger.flows[self.id as usize];
+        if matches!(flow.opening.due(rules), Due::Closed(_)) {
+            // It waits for what it has earned.
+            (flow.up.bytes, flow.up.manner) = (0, Manner::Stays);
+        }
         self.peer.pace = (flow.up.manner == Manner::Deaf).then_some(DEAF);
         self.peer.connect(net, to);
-        self.peer.push(Act::Say(self.id.to_be_bytes().to_vec()));
+        flow.opening.acts(rules).into_iter().for_each(|act| self.peer.push(act));
         acts(up(self.id), flow.up).into_iter().for_each(|act| self.peer.push(act));
         self.stir(net, ledger);
     }
@@ -211,10 +220,11 @@ impl FlowClient {
                 ledger.violation(format!("flow {}: the origin did not speak first", self.id));
             }
         }
+        let due = ledger.flows[self.id as usize].opening.due(ledger.flow_rules);
         let flow = &mut ledger.flows[self.id as usize];
-        let mut good = true;
+        let mut good = self.inbox.is_empty() || !matches!(due, Due::Closed(_) | Due::Nowhere);
         if self.greeted {
-            good = take(&mut flow.client, down(self.id), &self.inbox, flow.down.bytes);
+            good &= take(&mut flow.client, down(self.id), &self.inbox, flow.down.bytes);
             self.inbox.clear();
         }
         flow.client.ended = self.peer.ended;
@@ -256,8 +266,7 @@ impl FlowCall {
         let unknown = Part { bytes: 0, step: 1, pause: 0, manner: Manner::Finishes };
         let part = self.id.map_or(unknown, |id| ledger.flows[id as usize].down);
         stir(&mut self.peer, net, part, &mut self.inbox);
-        if self.id.is_none() && self.inbox.len() >= NAME_BYTES {
-            self.learn(ledger);
+        if self.id.is_none() && self.learn(ledger) {
             return self.stir(net, ledger);
         }
         if let Some(id) = self.id {
@@ -286,17 +295,31 @@ impl FlowCall {
         }
         self.stir(net, ledger);
     }
-    fn learn(&mut self, ledger: &mut Ledger) {
-        let name: Vec<u8> = self.inbox.drain(..NAME_BYTES).collect();
-        let id = u32::from_be_bytes([name[0], name[1], name[2], name[3]]);
-        self.id = Some(id);
-        let Some(flow) = ledger.flows.get_mut(id as usize) else {
-            self.id = None;
-            self.done = true;
-            return ledger.violation(format!("flow {id} was never begun"));
+    /// Reads which flow it is; false while its name is not here.
+    fn learn(&mut self, ledger: &mut Ledger) -> bool {
+        let rules = ledger.flow_rules;
+        let front = match opening::front(&self.inbox, rules) {
+            None => return false,
+            Some(Ok(front)) => front,
+            Some(Err(what)) => {
+                self.done = true;
+                ledger.violation(format!("a flow came to an origin with {what}"));
+                return false;
+            }
         };
-        if std::mem::replace(&mut flow.reached, true) {
-            ledger.violation(format!("flow {id} came to an origin twice"));
+        let at = front.header.len() + front.hello.len();
+        let Some(name) = self.inbox[at..].first_chunk::<NAME_BYTES>() else { return false };
+        let id = u32::from_be_bytes(*name);
+        self.inbox.drain(..at + NAME_BYTES);
+        let Some(flow) = ledger.flows.get_mut(id as usize) else {
+            self.done = true;
+            ledger.violation(format!("flow {id} was never begun"));
+            return false;
+        };
+        self.id = Some(id);
+        let twice = std::mem::replace(&mut flow.reached, true).then_some("came to an origin twice");
+        if let Some(what) = twice.or_else(|| flow.opening.misled(rules, &front, self.is_named())) {
+            ledger.violation(format!("flow {id}: {what}: {front:?}"));
         }
         let flow = &ledger.flows[id as usize];
         if !self.peer.actor().is_multiple_of(2) {
@@ -304,12 +327,20 @@ impl FlowCall {
         }
         self.peer.pace = (flow.down.manner == Manner::Deaf).then_some(DEAF);
         acts(down(id), flow.down).into_iter().for_each(|act| self.peer.push(act));
+        true
+    }
+    /// It is of the cluster that a route leads to.
+    fn is_named(&self) -> bool {
+        self.origin >= usize::from(ORIGIN_COUNT + FLOW_ORIGIN_COUNT)
     }
 }
 
 impl Flow {
     pub(super) fn start(&self) -> u64 {
         self.start
+    }
+    pub(super) fn opening(&self) -> &Opening {
+        &self.opening
     }
     /// Both sides mean to end well.
     fn is_polite(&self) -> bool {
@@ -318,21 +349,27 @@ impl Flow {
         ends(self.up) && ends(self.down) && first
     }
     /// A word for the tally, and what was wrong.
-    pub(super) fn judge(&self, strict: bool) -> (&'static str, Option<&'static str>) {
+    pub(super) fn judge(&self, rules: FlowRules, strict: bool) -> (&'static str, Option<&'static str>) {
         let (client, origin) = (self.client, self.origin);
+        let due = self.opening.due(rules);
+        if let Due::Closed(_) = due {
+            // Which reason it had, the counters say.
+            return ("flow closed by its opening", None);
+        }
         let whole_down = client.ended == Some(Ended::Eof);
         let whole_up = origin.ended == Some(Ended::Eof);
         let wrong = if whole_down && (client.bytes < self.down.bytes || !origin.finished) {
             Some("a cut flow looked complete to its client")
         } else if whole_up && (origin.bytes < self.up.bytes || !client.finished) {
             Some("a cut flow looked complete to its origin")
-        } else if strict && self.is_polite() && !(whole_down && whole_up) {
+        } else if strict && due != Due::Nowhere && self.is_polite() && !(whole_down && whole_up) {
             Some("a polite flow did not end well")
         } else {
             None
         };
         let word = match (client.ended, self.reached) {
             (Some(Ended::Eof), _) if whole_up => "flow whole",
+            (_, false) if due == Due::Nowhere => "flow without a route",
             (_, false) => "flow not connected",
             (Some(Ended::Broken), _) => "flow cut",
             _ => "flow left",

@@ -2,8 +2,9 @@
 
 use super::flow::Flow;
 use super::message::Head;
+use super::opening::{Due, Flaw, FlowRules};
 use super::plan::{Misdeed, Mishap, Request, Sending};
-use crate::fault::Refusal;
+use crate::fault::{CloseReason, Refusal};
 use crate::io::Mono;
 use std::collections::BTreeMap;
 
@@ -64,6 +65,8 @@ pub struct Ledger {
     pub(crate) proxied: Option<bool>,
     /// Links begin with PROXY headers, and carry one request each.
     pub(crate) announced: bool,
+    /// How flows open.
+    pub(crate) flow_rules: FlowRules,
     /// Most copies of one request that origins may see.
     pub(crate) most_copies: u32,
     /// The proxy ends connections by their age.
@@ -161,10 +164,24 @@ impl Ledger {
     pub fn sent(&self) -> usize {
         self.exchanges.iter().filter(|e| e.outcome != Outcome::Unsent).count()
     }
+    /// What the counters of close reasons must say of flows whose openings are wrong: `counted` tells how often each was met.
+    /// Nothing else has these reasons, except that what is right may come too late where something else `went_wrong`.
+    pub(crate) fn judge_openings(&mut self, went_wrong: bool, counted: impl Fn(CloseReason) -> u64) {
+        for flaw in Flaw::ALL {
+            let due = |flow: &&Flow| flow.opening().due(self.flow_rules) == Due::Closed(flaw);
+            let due = self.flows.iter().filter(due).count() as u64;
+            let counted = counted(flaw.reason());
+            if if went_wrong { counted > due && !flaw.is_slow() } else { counted != due } {
+                self.violation(format!(
+                    "{due} flows have the opening {flaw:?}, and {counted} were closed for it"
+                ));
+            }
+        }
+    }
     /// Judges every exchange and flow. `strict`: nothing but the peers' own deeds went wrong.
     pub(super) fn judge(&mut self, strict: bool) {
         for id in 0..self.flows.len() {
-            let (word, wrong) = self.flows[id].judge(strict && !self.mortal);
+            let (word, wrong) = self.flows[id].judge(self.flow_rules, strict && !self.mortal);
             *self.tally.entry(word.into()).or_default() += 1;
             if let Some(what) = wrong {
                 let text = format!("flow {id}: {what}: {:?}", self.flows[id]);

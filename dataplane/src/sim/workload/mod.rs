@@ -8,6 +8,7 @@ mod flaws;
 mod flow;
 mod ledger;
 mod message;
+mod opening;
 mod origin;
 mod plan;
 mod preface;
@@ -23,6 +24,7 @@ use client::{Client, START};
 use flow::{FLOWS, FlowCall, FlowClient};
 pub use ledger::Ledger;
 use ledger::{Exchange, Outcome};
+pub(crate) use opening::{FlowRules, ROUTED_NAMES};
 use origin::Call;
 use plan::{ClientPlan, Request, SECOND, draw_client};
 
@@ -40,6 +42,8 @@ pub const EXCHANGES: usize = 1_000;
 pub const ORIGIN_COUNT: u16 = 3;
 /// Behind them those of the cluster of the tcp listener.
 pub const FLOW_ORIGIN_COUNT: u16 = 2;
+/// And of the one that its routes lead to.
+pub const NAMED_ORIGIN_COUNT: u16 = 1;
 const ORIGIN_PORT: u16 = 9_000;
 
 #[derive(Debug)]
@@ -72,7 +76,9 @@ impl Workload {
         }
         let mut workload = Self::with(random, target, requests, plans);
         let mut random = Random::new(seed ^ 0x666c_6f77);
-        workload.ledger.flows = (0..FLOWS).map(|_| flow::draw(&mut random)).collect();
+        let mut openings = Random::new(seed ^ 0x6f70_656e);
+        let mut flow = |id| flow::draw(&mut random, opening::draw(&mut openings, id));
+        workload.ledger.flows = (0..FLOWS as u32).map(&mut flow).collect();
         workload.flow_clients = (0..FLOWS as u32).map(|id| FlowClient::new(FLOW_CLIENTS + id, id)).collect();
         workload.flow_target = flow_target;
         workload
@@ -94,7 +100,7 @@ impl Workload {
                 ended_at: Mono(0),
             });
         }
-        let origins = (0..ORIGIN_COUNT + FLOW_ORIGIN_COUNT)
+        let origins = (0..ORIGIN_COUNT + FLOW_ORIGIN_COUNT + NAMED_ORIGIN_COUNT)
             .map(|n| Origin { address: Self::origin_address(n), listener: None });
         Self {
             ledger,
