@@ -11,6 +11,7 @@ pub mod exit;
 mod failing;
 pub mod health;
 mod inherited;
+mod locked;
 pub mod log;
 mod maintenance;
 mod outage;

@@ -15,6 +15,7 @@ use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::health::{Checks, Happened};
 use crate::inherited;
+use crate::locked;
 use crate::log::{self, Log};
 use crate::maintenance::Files;
 use crate::ports::{self, PortWatch};
@@ -214,6 +215,9 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
     };
     announce(&plane, loaded, api.as_ref(), demo);
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
+    if let Some(shortage) = locked::shortage(&plane.ring_memory()) {
+        tracing::warn!("{shortage}; mend: {}", locked::MEND);
+    }
     inject_asked_fault(&plane);
 
     let mut running = Running {

@@ -21,7 +21,7 @@ use crate::stats::{Stats, request_id};
 use crate::sys::inherited::InheritedError;
 pub use crate::sys::unix::SocketFile;
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
-pub use crate::sys::{Features, Unusable};
+pub use crate::sys::{Features, RingMemory, Unusable};
 use conditions::Watched;
 pub use lent::{link_socket, private_listener};
 use listening::{Listening, Sockets};
@@ -124,6 +124,7 @@ pub struct Plane {
     /// What shards could not be told to do yet, for the same reason; the oldest first.
     unsent: RefCell<Vec<(usize, Command)>>,
     watched: RefCell<Vec<Watched>>,
+    ring_memory: RingMemory,
 }
 
 impl fmt::Debug for Plane {
@@ -156,6 +157,8 @@ impl Plane {
         let wall = clock::now().wall;
         let tag = request_id::process_tag(&snapshot.runtime.node, wall);
         let cpus = affinity::cpus();
+        let lockable = sys::rlimit::lockable();
+        let sizes = RingOptions::of_shards(count, lockable);
         let (ready, started) = mpsc::channel();
         let (mut shards, mut log_readers, mut go) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, sockets) in (0u16..).zip(sockets) {
@@ -182,6 +185,7 @@ impl Plane {
                 sockets,
                 cpu: cpus[usize::from(shard) % cpus.len()],
                 features,
+                sizes,
                 commands: receiver,
                 returns,
                 event,
@@ -200,7 +204,9 @@ impl Plane {
             log_readers.push(reader);
         }
         drop(ready);
-        let rings = gather(&started, count)?;
+        let (rings, got) = gather(&started, count)?;
+        let asked = RingOptions::default().bytes();
+        let ring_memory = RingMemory { shards: count, asked, got: got.min(asked), lockable };
         for shard in go {
             // One that is gone already is reported through `notify`.
             let _ = shard.send(rings.clone());
@@ -210,7 +216,8 @@ impl Plane {
         let watched = RefCell::new(watched.collect());
         let (files, untold, unsent) = (RefCell::new(files), RefCell::default(), RefCell::default());
         let present = RefCell::new(Swap { snapshot, routes, shared });
-        Ok(Self { present, swaps: Cell::new(0), bound, files, shards, log_readers, untold, unsent, watched })
+        let swaps = Cell::new(0);
+        Ok(Self { present, swaps, bound, files, shards, log_readers, untold, unsent, watched, ring_memory })
     }
 
     /// One entry for each bound address.
@@ -220,6 +227,10 @@ impl Plane {
     /// The reading ends of the shards' access-log rings; once.
     pub fn take_log_readers(&mut self) -> Vec<LogReader> {
         std::mem::take(&mut self.log_readers)
+    }
+    /// What the rings were made of.
+    pub fn ring_memory(&self) -> RingMemory {
+        self.ring_memory
     }
     /// What each shard counts.
     pub fn stats(&self) -> impl Iterator<Item = &Stats> + Clone {
@@ -303,20 +314,25 @@ fn check_kernel(snapshot: &Snapshot) -> Result<(), StartError> {
     }
 }
 
-/// A shard's ring, or why it has none.
-type Ready = (u16, Result<Fd, String>);
+/// A shard's ring and the bytes that it locks, or why it has none.
+type Ready = (u16, Result<(Fd, u64), String>);
 
-/// The rings of all shards, once each has one: none may be unknown to another when connections come.
-fn gather(started: &mpsc::Receiver<Ready>, count: u16) -> Result<Arc<[Fd]>, StartError> {
+/// The rings of all shards, once each has one: none may be unknown to another when connections come. And what the smallest
+/// of them locks, bytes.
+fn gather(started: &mpsc::Receiver<Ready>, count: u16) -> Result<(Arc<[Fd]>, u64), StartError> {
     let mut rings = vec![Fd(-1); usize::from(count)];
+    let mut least = u64::MAX;
     for _ in 0..count {
         match started.recv() {
-            Ok((shard, Ok(ring))) => rings[usize::from(shard)] = ring,
+            Ok((shard, Ok((ring, bytes)))) => {
+                rings[usize::from(shard)] = ring;
+                least = least.min(bytes);
+            }
             Ok((_, Err(why))) => return Err(StartError::Machine(why)),
             Err(_) => return Err(StartError::Machine("a shard ended while it started".to_owned())),
         }
     }
-    Ok(rings.into())
+    Ok((rings.into(), least))
 }
 
 /// What a shard's thread takes along.
@@ -325,6 +341,7 @@ struct Start {
     sockets: Sockets,
     cpu: usize,
     features: Features,
+    sizes: RingOptions,
     commands: Receiver<Command>,
     returns: rtrb::Producer<Box<Swap>>,
     event: Fd,
@@ -339,8 +356,8 @@ fn run(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
 }
 
 fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
-    let Start { setup, sockets, cpu, features, commands, returns, event, rings } = start;
-    let (number, sizes) = (setup.shard, RingOptions::of_shards(setup.snapshot.runtime.shards));
+    let Start { setup, sockets, cpu, features, sizes, commands, returns, event, rings } = start;
+    let number = setup.shard;
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
     // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
@@ -356,7 +373,7 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
             return ShardEnd::Failed(why.to_string());
         }
     };
-    let _ = ready.send((number, Ok(ring.fd())));
+    let _ = ready.send((number, Ok((ring.fd(), ring.sizes().bytes()))));
     let Ok(rings) = rings.recv() else {
         return ShardEnd::Failed("another shard did not start".to_owned());
     };

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 /// What is shown of an answer to `/v1/clusters`; what one of another version does not say is a "-".
 #[derive(Debug, Deserialize)]
 pub(super) struct Clusters<'a> {
+    #[serde(borrow, default)]
+    short: Option<Word<'a>>,
     #[serde(borrow)]
     clusters: Vec<ClusterShown<'a>>,
 }
@@ -73,6 +75,9 @@ impl Number {
 /// The answer to `/v1/clusters`.
 pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     let mut out = String::new();
+    if let Some(short) = &shown.short {
+        let _ = writeln!(out, "short: {}\n", short.0);
+    }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -197,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_table_says_what_the_api_says() {
-        let body = json!({ "clusters": [{
+        let body = json!({ "short": "8 rings of 580 KiB", "clusters": [{
             "name": "app", "balance": "round_robin", "active": 1, "backup": 0, "queued": 2,
             "endpoints": [
                 { "name": "one", "address": "127.0.0.1:9000", "state": "ready", "health": "up", "usable": true,
@@ -210,6 +215,8 @@ mod tests {
         let body = body.to_string();
         let text = clusters(&serde_json::from_str(&body).unwrap());
         let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[..2], ["short: 8 rings of 580 KiB", ""]);
+        let lines = &lines[2..];
         assert_eq!(lines[0], "app: round_robin, 1 active and 0 backup endpoints, 2 waiting");
         assert!(
             lines[2].contains("4 of 28232") && lines[2].ends_with("Layer4 check passed (0.2 ms, 1.5 s ago)"),

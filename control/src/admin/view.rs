@@ -4,6 +4,7 @@ use super::{Answer, Name};
 use crate::config::Loaded;
 use crate::endpoints;
 use crate::health::{Checks, Verdict};
+use crate::locked;
 use crate::ports::PortWatch;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::{Admin, Breaker, Eligible};
@@ -92,12 +93,17 @@ impl<'a> Sight<'a> {
     pub(crate) fn clusters(&self) -> Answer {
         #[derive(Serialize)]
         struct All<'a> {
+            /// What the process runs short of since it started, in words.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            short: Option<String>,
             clusters: Vec<ClusterView<'a>>,
         }
         let clusters = self.loaded.snapshot.clusters.iter().flatten();
         let bytes = clusters.clone().map(|cluster| bytes_of(cluster)).sum();
         let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
-        Answer::long_json(StatusCode::OK, &All { clusters }, bytes)
+        let short = locked::shortage(&self.plane.ring_memory());
+        let short = short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND));
+        Answer::long_json(StatusCode::OK, &All { short, clusters }, bytes)
     }
 
     /// One cluster with its endpoints.

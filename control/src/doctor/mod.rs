@@ -12,9 +12,9 @@ pub use table::readme;
 
 use crate::config::{self, Environment};
 use crate::exit::Exit;
-use crate::{cli, ready};
+use crate::{cli, locked, ready};
 use dataplane::limits;
-use dataplane::plane::{self, Features, Resources, Unusable};
+use dataplane::plane::{self, Features, Resources, RingMemory, Unusable};
 use facts::{Facts, Sysctl, Verdict};
 use finding::{Finding, State, bytes, count_short, grouped};
 use machine::{Capability, Machine, Reading};
@@ -66,10 +66,6 @@ pub fn run(question: &Question, environment: &Environment) -> Exit {
     }
     if question.strict && count_short(&findings) > 0 { Exit::Configuration } else { Exit::Clean }
 }
-
-/// Memory of one shard's ring that the kernel locks: entries of 16 and 64 bytes and its own page (io_uring_setup(2)).
-const RING_BYTES: u64 =
-    (limits::RING_COMPLETION_ENTRIES as u64) * 16 + (limits::RING_SUBMISSION_ENTRIES as u64) * 64 + 4096;
 
 const KERNEL: &str = "kernel";
 const LIMITS: &str = "limits of this process (a service manager may set others)";
@@ -127,21 +123,15 @@ fn limits_of(machine: &Machine, resources: &Resources, shards: u64) -> Vec<Findi
 /// The rings of all shards count against the limit on locked memory; where it is short they are made smaller.
 fn locked_memory(machine: &Machine, resources: &Resources, shards: u64) -> Finding {
     let found = |state, what: String| Finding::new(state, LIMITS, "locked memory", what);
-    let need = shards * RING_BYTES;
-    let what = format!("{shards} rings of {} = {}", bytes(RING_BYTES), bytes(need));
-    match resources.locked_memory {
-        _ if machine.may(Capability::IpcLock) => {
-            found(State::Good, format!("{what}; CAP_IPC_LOCK lifts the limit"))
-        }
-        u64::MAX => found(State::Good, format!("{what}; unlimited")),
-        have if have >= need => found(State::Good, format!("{what}; {} may be locked", bytes(have))),
-        have => {
-            let what = format!(
-                "{what}, but {} may be locked; a ring that does not fit is made smaller",
-                bytes(have)
-            );
-            found(State::Short, what).mend("ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)")
-        }
+    let unlimited = machine.may(Capability::IpcLock);
+    let lockable = if unlimited { u64::MAX } else { resources.locked_memory };
+    let rings = RingMemory::planned(u16::try_from(shards).unwrap_or(u16::MAX), lockable);
+    let what = format!("{shards} rings of {} = {}", bytes(rings.asked), bytes(shards * rings.asked));
+    match (locked::shortage(&rings), lockable) {
+        (Some(shortage), _) => found(State::Short, shortage).mend(locked::MEND),
+        (None, _) if unlimited => found(State::Good, format!("{what}; CAP_IPC_LOCK lifts the limit")),
+        (None, u64::MAX) => found(State::Good, format!("{what}; unlimited")),
+        (None, have) => found(State::Good, format!("{what}; {} may be locked", bytes(have))),
     }
 }
 
@@ -204,6 +194,8 @@ mod tests {
         let pages_of_a_shard = usize::from(limits::PIPES) * limits::PIPE_BYTES / 4096;
         assert_eq!(wanted("fs.pipe-user-pages-soft", Profile::Bulk), 16 * pages_of_a_shard);
         assert_eq!(wanted("fs.pipe-max-size", Profile::Bulk), limits::PIPE_BYTES);
-        assert_eq!(RING_BYTES, 1156 * 1024);
+        let fact = facts.watched.iter().find(|fact| fact.key == "limit:RLIMIT_MEMLOCK").unwrap();
+        let ring = RingMemory::planned(1, u64::MAX).asked;
+        assert!(fact.why.contains(&format!("{} KiB", grouped(ring / 1024))), "{}", fact.why);
     }
 }

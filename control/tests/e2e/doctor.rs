@@ -1,11 +1,12 @@
 //! `ringway doctor` on machines made of files.
 
-use crate::support::proxy::{Ended, Setup, call, file, ringway};
-use crate::support::seccomp;
+use crate::support::client::Client;
+use crate::support::proxy::{Ended, Proxy, Setup, call, file, ringway};
+use crate::support::{seccomp, skip};
 use crate::tuning::Root;
 use serde_json::Value;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A machine of 24 GiB with the kernel's own port range, and a process that may do nothing special.
 fn machine() -> Root {
@@ -31,7 +32,7 @@ fn doctor(root: &Root, args: &[&str]) -> Ended {
         ringway().get_program().to_str().unwrap(),
     ]);
     command.args(args).env("RINGWAY_ROOT", root.dir.path());
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     call(&mut command)
 }
 
@@ -133,13 +134,48 @@ fn descriptors_and_locked_memory_are_those_of_the_process() {
             .text();
     let (_dir, path) = file(&text);
     command.arg(&path).env("RINGWAY_ROOT", root.dir.path());
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let found = findings(&call(&mut command));
     let about = |subject: &str| found.iter().rfind(|f| f["subject"] == subject).unwrap().clone();
     // 2 x 200 + 2 x (1 + 128) + 128
     assert!(about("descriptors")["what"].as_str().unwrap().contains("= 786, but only 300"), "{found:#?}");
     let locked = about("locked memory");
     assert!(locked["state"] == "short" && locked["what"].as_str().unwrap().contains("64 KiB"), "{locked}");
+}
+
+/// Eight shards in 4 MiB, without the capability that lifts the limit: one warning, the same words from `status` and doctor.
+#[test]
+fn rings_that_had_to_be_made_smaller_are_told_of() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("a process that may lock no more than this has to be made by root");
+    }
+    let limited = |command: &mut Command| {
+        let mut by = Command::new("sh");
+        let script = "ulimit -l 4096; exec setpriv --bounding-set=-ipc_lock \"$0\" \"$@\"";
+        by.args(["-c", script]).arg(command.get_program()).args(command.get_args());
+        by.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        by.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        *command = by;
+    };
+    let text = "[admin]\naddress = \"127.0.0.1:0\"\n[runtime]\nshards = 8\n[[listener]]\nname = \"edge\"\naddress = \
+                \"127.0.0.1:0\"\n[[route]]\nmatch = { path_prefix = \"/\" }\nrespond = { status = 200 }\n";
+    let proxy = Proxy::start_with(text, limited);
+    let said = "8 rings of 292 KiB in place of 1156 KiB, because 4096 KiB may be locked (RLIMIT_MEMLOCK)";
+    let warned = proxy.stderr.wait_for(|line| line.contains(said)).expect("a warning");
+    assert!(warned.contains("LimitMEMLOCK=infinity"), "{warned}");
+    assert_eq!(Client::get(proxy.edge(), "/").status, 200);
+    let mut status = ringway();
+    let status = call(status.args(["status", "--admin", proxy.ready["admin"].as_str().unwrap()]));
+    assert!(status.stdout.starts_with(&format!("short: {said}")), "{}{}", status.stdout, status.stderr);
+    assert!(status.stdout.contains("LimitMEMLOCK=infinity"));
+    let (root, (_dir, path)) = (machine(), file(text));
+    let mut command = ringway();
+    command.args(["doctor", "--json", "-c"]).arg(&path).env("RINGWAY_ROOT", root.dir.path());
+    limited(&mut command);
+    let found = findings(&call(&mut command));
+    let locked = found.iter().find(|f| f["subject"] == "locked memory").unwrap();
+    assert!(locked["what"].as_str().unwrap().starts_with(said), "{locked}");
+    assert_eq!(proxy.stderr.all().iter().filter(|line| line.contains("RLIMIT_MEMLOCK")).count(), 1);
 }
 
 /// What docs/recipes/many-connections.md shows is what doctor prints for its configuration on such a machine.

@@ -3,7 +3,6 @@
 use super::buf_ring::BufRing;
 use super::clock;
 use super::probe::{Features, Unusable, build, refused};
-use super::rlimit;
 use crate::buf::Class;
 use crate::limits::{
     RING_COMPLETION_ENTRIES, RING_ENTRIES_MIN, RING_MEMORY_PAUSE, RING_MEMORY_WAIT, RING_SUBMISSION_ENTRIES,
@@ -24,12 +23,10 @@ impl Default for RingOptions {
 }
 
 impl RingOptions {
-    /// The sizes of one of so many shards' rings: of half the size and half again where the memory that this process may lock
-    /// (RLIMIT_MEMLOCK) is not enough for all of them. To try instead would take from the others what the kernel gives back late.
-    pub fn of_shards(shards: u16) -> Self {
-        Self::within(rlimit::lockable() / u64::from(shards.max(1)))
-    }
-    fn within(bytes: u64) -> Self {
+    /// The sizes of one of so many shards' rings: of half the size and half again where the memory that may be locked, bytes,
+    /// is not enough for all of them. To try instead would take from the others what the kernel gives back late.
+    pub fn of_shards(shards: u16, lockable: u64) -> Self {
+        let bytes = lockable / u64::from(shards.max(1));
         let mut sizes = Self::default();
         // An eighth is left for what is not counted here.
         while sizes.bytes() > bytes / 8 * 7 && sizes.submission_entries > RING_ENTRIES_MIN {
@@ -41,9 +38,33 @@ impl RingOptions {
         let submission_entries = self.submission_entries / 2;
         Self { submission_entries, completion_entries: (self.completion_entries / 2).max(submission_entries) }
     }
-    /// What the kernel counts: an entry of the one queue takes 64 bytes and a number, one of the other 16; and two heads.
-    fn bytes(self) -> u64 {
-        u64::from(self.submission_entries) * 68 + u64::from(self.completion_entries) * 16 + 2 * 4096
+    /// What the kernel locks for a ring of this size: an entry of the one queue takes 64 bytes, one of the other 16, and
+    /// their heads a page (io_uring_setup(2)).
+    pub const fn bytes(self) -> u64 {
+        self.submission_entries as u64 * 64 + self.completion_entries as u64 * 16 + 4096
+    }
+}
+
+/// The memory that the shards' rings lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingMemory {
+    pub shards: u16,
+    /// Of a ring of full size, and of the smallest one that was made, bytes.
+    pub asked: u64,
+    pub got: u64,
+    /// What all of them may lock, bytes; `u64::MAX` is no limit.
+    pub lockable: u64,
+}
+
+impl RingMemory {
+    /// Of rings as they are made where so much may be locked and nobody else has any of it.
+    pub fn planned(shards: u16, lockable: u64) -> Self {
+        let got = RingOptions::of_shards(shards, lockable).bytes();
+        Self { shards, asked: RingOptions::default().bytes(), got, lockable }
+    }
+    /// They were made smaller than asked.
+    pub fn is_short(&self) -> bool {
+        self.got < self.asked
     }
 }
 
@@ -95,8 +116,9 @@ mod tests {
 
     #[test]
     fn rings_share_what_may_be_locked() {
-        let entries = |shards: u64, bytes: u64| {
-            let sizes = RingOptions::within(bytes / shards);
+        let entries = |shards: u16, bytes: u64| {
+            let sizes = RingOptions::of_shards(shards, bytes);
+            let shards = u64::from(shards);
             assert!(shards * sizes.bytes() <= bytes || sizes.submission_entries == RING_ENTRIES_MIN);
             sizes.completion_entries
         };
@@ -107,5 +129,9 @@ mod tests {
             entries(64, mib / 16),
             RING_COMPLETION_ENTRIES / (RING_SUBMISSION_ENTRIES / RING_ENTRIES_MIN)
         );
+        assert_eq!(RingOptions::default().bytes(), 1156 * 1024, "as the documents say");
+        let (six, seven) = (RingMemory::planned(6, 8 * mib), RingMemory::planned(7, 8 * mib));
+        assert!(!six.is_short() && six.got == six.asked);
+        assert!(seven.is_short() && seven.got == 580 * 1024, "{seven:?}");
     }
 }

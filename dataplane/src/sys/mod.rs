@@ -31,6 +31,6 @@ mod starved;
 pub mod steer;
 pub mod unix;
 
-pub use fit::RingOptions;
+pub use fit::{RingMemory, RingOptions};
 pub use probe::{Features, Unusable, probe};
 pub use ring::Ring;

@@ -103,6 +103,11 @@ impl Ring {
         })
     }
 
+    /// The sizes that it has, which may be smaller than those that were asked for.
+    pub fn sizes(&self) -> RingOptions {
+        let made = self.uring.params();
+        RingOptions { submission_entries: made.sq_entries(), completion_entries: made.cq_entries() }
+    }
     /// By which other rings reach this one, for as long as it lives.
     pub fn fd(&self) -> Fd {
         Fd(self.uring.as_raw_fd())
