@@ -38,7 +38,7 @@ impl Watched {
 
 /// Everything that is watched.
 #[derive(Debug)]
-pub(crate) struct Pressure([Watched; 3]);
+pub(crate) struct Pressure([Watched; 4]);
 
 impl Pressure {
     pub(crate) const fn new() -> Self {
@@ -50,6 +50,11 @@ impl Pressure {
                 },
                 "descriptors run short: connections of little use make room, and newcomers are turned away; raise \
                  `ulimit -n` or LimitNOFILE, or lower listener.max_connections",
+            ),
+            Watched::new(
+                |stats| stats.refusal(Refusal::MemoryExhausted).get(),
+                "the kernel is short of memory: links that cannot be opened are refused with memory_exhausted; see dmesg, \
+                 the control group's memory.max, and net.ipv4.tcp_mem",
             ),
             Watched::new(
                 |stats| stats.refusal(Refusal::ListenerFull).get(),

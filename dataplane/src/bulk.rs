@@ -123,16 +123,18 @@ impl Bulk {
             return Poured::Waits(0);
         }
         let Some(pipe) = &self.pipe else { return Poured::All(0) };
-        let given = match io.splice_out(pipe, sink.fd) {
-            Ok(n) => n,
-            Err(Errno(libc::EAGAIN)) => 0,
+        let (given, no_memory) = match io.splice_out(pipe, sink.fd) {
+            Ok(n) => (n, false),
+            Err(Errno(libc::EAGAIN)) => (0, false),
+            // None to keep references to these bytes: they go on as copies.
+            Err(Errno(libc::ENOMEM | libc::ENOBUFS)) => (0, true),
             Err(errno) => return Poured::Failed(errno),
         };
         if io.held(pipe) == 0 {
             self.drop_pipe(io);
             return Poured::All(given);
         }
-        if pipe.is_last() {
+        if pipe.is_last() || no_memory {
             self.unload(io, pool, sink);
             sink.flush(io, pool, token);
         }
@@ -189,7 +191,7 @@ impl Bulk {
                 Filled::Eof
             }
             Err(Errno(libc::EAGAIN)) => Filled::Again,
-            Err(Errno(libc::EINVAL | libc::ENOMEM)) => Filled::Refused,
+            Err(Errno(libc::EINVAL | libc::ENOMEM | libc::ENOBUFS)) => Filled::Refused,
             Err(errno) => Filled::Failed(errno),
         }
     }

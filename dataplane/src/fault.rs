@@ -73,6 +73,7 @@ pub enum Refusal {
     ConnectTimeout,
     PortsExhausted,
     DescriptorsExhausted,
+    MemoryExhausted,
     // the origin's response
     OriginClosed,
     OriginReset,
@@ -307,6 +308,12 @@ pub const REFUSALS: &[RefusalRow] = &[
         503,
         "descriptors_exhausted",
         "this process has no descriptor left (EMFILE, ENFILE)",
+    ),
+    row(
+        Refusal::MemoryExhausted,
+        503,
+        "memory_exhausted",
+        "the kernel has no memory for a socket or a connect (ENOMEM, ENOBUFS)",
     ),
     row(Refusal::OriginClosed, 502, "origin_closed", "the origin closed before it answered"),
     row(Refusal::OriginReset, 502, "origin_reset", "the origin reset the connection before it answered"),

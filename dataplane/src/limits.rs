@@ -100,6 +100,8 @@ pub const SHARD_STALL: Duration = secs(2);
 pub const SHARD_LOST: Duration = secs(20);
 /// Pause before accepting again after EMFILE, ENFILE, ENOBUFS or ENOMEM.
 pub const ACCEPT_BACKOFF: Duration = ms(100);
+/// Before something established is asked for again for which the kernel had no memory (ENOMEM, ENOBUFS).
+pub const MEMORY_PAUSE: Duration = ms(10);
 /// Commands that wait for one shard. To look at a cluster it is told again when the mailbox was full; of the others
 /// control sends a handful in a life.
 pub const MAILBOX_COMMANDS: usize = 64;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// CPU time of the process and all its threads so far, in the kernel too.
-fn cpu(proxy: &Proxy) -> Duration {
+pub(super) fn cpu(proxy: &Proxy) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.child.id())).expect("its threads");
     let nanos = tasks.flatten().filter_map(|task| {
         let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;

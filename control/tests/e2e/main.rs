@@ -32,6 +32,7 @@ mod limits;
 mod links;
 mod log;
 mod maintenance;
+mod memory;
 mod outage;
 mod process;
 mod proxy_protocol;

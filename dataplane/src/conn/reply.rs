@@ -59,9 +59,9 @@ fn give_up_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchang
     relay::settle(core, io, id);
 }
 
-/// Refused because descriptors have run out: the connection gives its own back.
+/// Refused because descriptors or the kernel's memory have run out: the connection gives back what it has.
 fn is_hurried(refusal: Refusal) -> bool {
-    matches!(refusal, Refusal::DescriptorsExhausted)
+    matches!(refusal, Refusal::DescriptorsExhausted | Refusal::MemoryExhausted)
 }
 
 /// After these nobody knows where the next request begins, or the client is not worth the wait: the connection ends.

@@ -148,7 +148,7 @@ pub(super) fn begin(
                 x.failure = Some(refusal);
                 x.attempts += 1;
                 x.tried.add(endpoint);
-                if refusal == Refusal::DescriptorsExhausted {
+                if matches!(refusal, Refusal::DescriptorsExhausted | Refusal::MemoryExhausted) {
                     core.lacks_descriptors = true;
                 }
             }

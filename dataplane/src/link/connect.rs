@@ -231,7 +231,8 @@ pub fn try_next_source(core: &mut Core, io: &mut impl Io, id: Id<Link>) -> bool 
 /// Which refusal a failed socket or connect earns once no endpoint is left.
 pub fn refusal_of(errno: Errno) -> Refusal {
     match errno.0 {
-        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Refusal::DescriptorsExhausted,
+        libc::EMFILE | libc::ENFILE => Refusal::DescriptorsExhausted,
+        libc::ENOBUFS | libc::ENOMEM => Refusal::MemoryExhausted,
         libc::EADDRNOTAVAIL => Refusal::PortsExhausted,
         libc::ETIMEDOUT => Refusal::ConnectTimeout,
         _ => Refusal::ConnectFailed,

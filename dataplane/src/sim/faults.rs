@@ -37,16 +37,20 @@ pub enum Fault {
     PostFails,
     /// A splice says EAGAIN although a poll said that it could go.
     SpliceAgain,
+    /// A splice, in or out, finds no memory (ENOMEM): bytes are copied.
+    SpliceNoMemory,
     /// A connection is reset between two bytes.
     Reset,
     /// A reset also destroys what was received and not yet read.
     ResetDiscards,
-    /// accept fails with EMFILE.
+    /// accept fails with EMFILE or ENFILE, ENOBUFS or ENOMEM.
     AcceptEmfile,
     /// accept fails with ECONNABORTED.
     AcceptAborted,
-    /// socket fails with EMFILE.
+    /// socket fails with one of these.
     SocketEmfile,
+    /// connect finds no memory (ENOMEM).
+    ConnectNoMemory,
     /// connect is refused.
     ConnectRefused,
     /// connect gets no answer.
@@ -60,7 +64,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::ShortRead,
         Self::ShortWrite,
         Self::LateCompletion,
@@ -75,11 +79,13 @@ impl Fault {
         Self::NoPipe,
         Self::PostFails,
         Self::SpliceAgain,
+        Self::SpliceNoMemory,
         Self::Reset,
         Self::ResetDiscards,
         Self::AcceptEmfile,
         Self::AcceptAborted,
         Self::SocketEmfile,
+        Self::ConnectNoMemory,
         Self::ConnectRefused,
         Self::ConnectSilent,
         Self::ConnectSlow,
@@ -99,11 +105,11 @@ impl Fault {
             Self::QueueFull | Self::Latency | Self::CancelLate | Self::ResetDiscards => ALWAYS / 2,
             // Eight source addresses are tried before it counts.
             Self::PortsExhausted => ALWAYS / 2,
-            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe | Self::PostFails | Self::SpliceAgain => {
-                ALWAYS / 4
-            }
+            Self::SmallWindow | Self::AcceptEnds | Self::NoPipe | Self::PostFails => ALWAYS / 4,
+            Self::SpliceAgain | Self::SpliceNoMemory => ALWAYS / 4,
             Self::AcceptEmfile | Self::AcceptAborted | Self::SocketEmfile => ALWAYS / 16,
-            Self::ConnectRefused | Self::ConnectSilent | Self::ConnectSlow => ALWAYS / 16,
+            Self::ConnectNoMemory | Self::ConnectRefused => ALWAYS / 16,
+            Self::ConnectSilent | Self::ConnectSlow => ALWAYS / 16,
             Self::NoBuffers => ALWAYS / 64,
             Self::Stall | Self::Reset => ALWAYS / 256,
             Self::OriginDies => ALWAYS / 2,

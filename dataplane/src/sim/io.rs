@@ -323,7 +323,8 @@ impl<W: World> Io for SimIo<W> {
 
     fn socket(&mut self, _: Family) -> Result<Fd, Errno> {
         if self.net.faults.hit(Fault::SocketEmfile) {
-            return self.did("socket", Fd(-1), Err(Errno(libc::EMFILE)));
+            let errno = self.nothing_left();
+            return self.did("socket", Fd(-1), Err(errno));
         }
         let fd = match self.open(Thing::Event(false)) {
             Ok(fd) => fd,

@@ -265,9 +265,13 @@ impl<W: World> SimIo<W> {
             self.enqueue(at, fd, Verb::Accept, Completion { token, outcome, more: !ends }, None);
         }
     }
+    /// How the kernel says that there is nothing more for it.
+    pub(super) fn nothing_left(&mut self) -> Errno {
+        Errno(self.net.faults.random().pick(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]))
+    }
     fn accept_one(&mut self, id: ListenerId) -> Outcome {
         if self.net.faults.hit(Fault::AcceptEmfile) {
-            return Outcome::Failed(Errno(libc::EMFILE));
+            return Outcome::Failed(self.nothing_left());
         }
         if self.net.faults.hit(Fault::AcceptAborted) {
             return Outcome::Failed(Errno(libc::ECONNABORTED));

@@ -86,6 +86,9 @@ impl<W: World> SimIo<W> {
         if self.net.faults.hit(Fault::SpliceAgain) {
             return Err(Errno(libc::EAGAIN));
         }
+        if self.net.faults.hit(Fault::SpliceNoMemory) {
+            return Err(Errno(libc::ENOMEM));
+        }
         let mut most = most.min(self.net.readable(id));
         if most > 1 && self.net.faults.hit(Fault::ShortRead) {
             most = self.net.faults.random().between(1, most as u64) as usize;
@@ -107,6 +110,9 @@ impl<W: World> SimIo<W> {
         let mut most = self.held_by(pipe).min(self.net.writable(id)?);
         if most == 0 || self.net.faults.hit(Fault::SpliceAgain) {
             return Err(Errno(libc::EAGAIN));
+        }
+        if self.net.faults.hit(Fault::SpliceNoMemory) {
+            return Err(Errno(libc::ENOMEM));
         }
         if most > 1 && self.net.faults.hit(Fault::ShortWrite) {
             most = self.net.faults.random().between(1, most as u64) as usize;

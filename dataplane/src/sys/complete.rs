@@ -1,5 +1,6 @@
 //! From the kernel's completions to outcomes: every errno that is the kernel's way of saying "ask again" ends here.
 
+use super::later::is_short_of_memory;
 use super::operations::{Operation, Verb};
 use super::ring::{Ring, group_of};
 use super::sqe;
@@ -15,6 +16,8 @@ enum Next {
     More(Outcome),
     /// It is asked for again, with this to tell.
     Again(Option<Outcome>),
+    /// It is asked for again after a pause.
+    Later,
     /// It waits for a buffer.
     Starve(Class),
 }
@@ -33,7 +36,7 @@ impl Ring {
         }
     }
 
-    fn complete(&mut self, cqe: &cqueue::Entry, pool: &mut Pool, out: &mut Vec<Completion>) {
+    pub(super) fn complete(&mut self, cqe: &cqueue::Entry, pool: &mut Pool, out: &mut Vec<Completion>) {
         let token = Token(cqe.user_data());
         if token.kind() == Kind::Backend {
             return; // what a cancel says of itself; its target says the rest
@@ -63,6 +66,10 @@ impl Ring {
                 self.operations.insert(token, operation);
                 self.again.push(token);
                 (outcome, true)
+            }
+            Next::Later => {
+                self.later.push(token, self.clock.mono);
+                (None, true)
             }
             Next::Starve(class) => {
                 self.operations.insert(token, Operation { starved: true, ..operation });
@@ -96,6 +103,7 @@ impl Ring {
             0 => Next::End(Outcome::Eof),
             error if operation.cancelling && is_retry(error) || error == -libc::ECANCELED => canceled(),
             error if error == -libc::ENOBUFS => Next::Starve(class),
+            error if error == -libc::ENOMEM => Next::Later,
             error if is_retry(error) => Next::Again(None),
             error => failed(error),
         }
@@ -109,7 +117,7 @@ impl Ring {
     }
 
     /// The kernel gave an operation back undone.
-    fn ask_again(&mut self, token: Token) {
+    pub(super) fn ask_again(&mut self, token: Token) {
         let Some(operation) = self.operations.get(token) else { return };
         let fd = operation.fd;
         let entry = match operation.verb {
@@ -124,9 +132,9 @@ impl Ring {
 }
 
 /// The errno values by which the kernel gives back what it has not done: a signal came, it would block after all, or no
-/// buffer was there.
+/// buffer or memory was there.
 fn is_retry(result: i32) -> bool {
-    matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS)
+    matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
 }
 
 fn failed(result: i32) -> Next {
@@ -181,6 +189,7 @@ fn finished(operation: &Operation, result: i32) -> Next {
         // close(2) has closed, whatever it says of what it could not write; only a descriptor that is none is our bug.
         (Verb::Close, _) if result != -libc::EBADF => Next::End(Outcome::Closed),
         _ if canceled_now => canceled(),
+        (Verb::Send | Verb::Poll(_), _) if is_short_of_memory(result) => Next::Later,
         (Verb::Send | Verb::Poll(_), 0) => Next::Again(None),
         (Verb::Send | Verb::Poll(_), _) if result == -libc::EAGAIN || result == -libc::EINTR => {
             Next::Again(None)

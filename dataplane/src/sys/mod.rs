@@ -19,6 +19,7 @@ mod enter;
 mod feed;
 mod fit;
 pub mod inherited;
+mod later;
 mod operations;
 mod pipe;
 pub mod probe;

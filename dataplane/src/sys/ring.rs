@@ -3,6 +3,7 @@
 use super::buf_ring::BufRing;
 use super::enter::{Entry as RingEntry, Wait};
 use super::fit::{self, RingOptions};
+use super::later::Later;
 use super::operations::{Operation, Operations, Verb};
 use super::pipe::Pipes;
 use super::probe::{Features, Unusable};
@@ -19,6 +20,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a ring did so far, for the statistics and for tests that count system calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,6 +52,7 @@ pub struct Ring {
     /// Small and large.
     pub(super) groups: [BufRing; 2],
     pub(super) starved: [Starved; 2],
+    pub(super) later: Later,
     /// Entries that found the submission queue full even after it was submitted.
     parked: VecDeque<squeue::Entry>,
     scratch: Scratch,
@@ -60,7 +63,7 @@ pub struct Ring {
     pub(super) local: Vec<Completion>,
     /// Operations to ask for again after this reaping.
     pub(super) again: Vec<Token>,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) counters: Counters,
 }
 
@@ -92,6 +95,7 @@ impl Ring {
             operations: Operations::default(),
             groups,
             starved: [Starved::default(), Starved::default()],
+            later: Later::default(),
             parked: VecDeque::new(),
             scratch: Scratch::new(),
             pipes: Pipes::default(),
@@ -226,19 +230,22 @@ impl Ring {
         match self.call(pending, wait) {
             Ok(_) | Err(Errno(libc::EINTR | libc::ETIME)) => Ok(()),
             // No memory for requests, or completions of old ones in the way: reap first. The entries stay queued.
-            Err(Errno(libc::EAGAIN | libc::EBUSY)) => self.pause(wait),
+            Err(Errno(libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) if ready => Ok(()),
+            Err(Errno(libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) => self.pause(),
             Err(errno) => Err(errno),
         }
     }
 
     /// Submission is stuck: waits shortly for a completion to make room.
-    fn pause(&mut self, wait: Wait) -> Result<(), Errno> {
+    fn pause(&mut self) -> Result<(), Errno> {
         const PAUSE_NANOS: u64 = 1_000_000;
-        if wait == Wait::No {
-            return Ok(());
-        }
         match self.call(0, Wait::For(PAUSE_NANOS)) {
             Err(errno) if fatal(errno) => Err(errno),
+            // Not even that: the thread rests, so that it does not spin.
+            Err(Errno(libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) => {
+                std::thread::park_timeout(Duration::from_nanos(PAUSE_NANOS));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -270,7 +277,8 @@ impl Io for Ring {
         let before = out.len();
         loop {
             self.feed(pool);
-            self.submit_and_wait(until)?;
+            self.ask_later(self.clock.mono);
+            self.submit_and_wait(until.min(self.later.due()))?;
             self.reap(pool, out);
             out.append(&mut self.local);
             self.clock = clock::now();
@@ -445,7 +453,7 @@ impl Ring {
                     self.operations.remove(token);
                 }
             }
-            if self.operations.count() <= self.starved()
+            if self.operations.count() <= self.starved() + self.later.count()
                 || self.call(0, Wait::For(TURN_NANOS)).is_err_and(fatal)
             {
                 break;
@@ -455,12 +463,12 @@ impl Ring {
 }
 
 fn fatal(errno: Errno) -> bool {
-    !matches!(errno.0, libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY)
+    !matches!(errno.0, libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.operations.count() > self.starved() {
+        if self.operations.count() > self.starved() + self.later.count() {
             self.abandon();
         }
         self.entry.unregister();

@@ -182,7 +182,7 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
             }
             Err(refusal) => {
                 fail(core, id, refusal);
-                if refusal == Refusal::DescriptorsExhausted {
+                if matches!(refusal, Refusal::DescriptorsExhausted | Refusal::MemoryExhausted) {
                     core.lacks_descriptors = true;
                 }
             }

@@ -299,6 +299,10 @@ impl Net {
         let socket = self.socket_mut(id);
         (socket.state, socket.local, socket.remote) = (State::Connecting, local, to);
         let (mut at, mut n) = (self.arrival(), 0);
+        if faulty && self.faults.hit(Fault::ConnectNoMemory) {
+            self.fail_connect(id, libc::ENOMEM);
+            return Ok(());
+        }
         if faulty && self.faults.hit(Fault::ConnectRefused) {
             self.fail_connect(id, libc::ECONNREFUSED);
             return Ok(());
