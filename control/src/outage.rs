@@ -16,17 +16,24 @@ enum Said {
     Nothing,
     /// Or nothing was wrong at the start.
     Available,
+    /// It has nothing left, and its requests go to what it has all the same.
+    Open,
+    /// It has nothing left.
     Empty,
 }
 
 impl Said {
     /// What is to be said now, if that is something else.
     fn next(self, left: &Left, have_decided: impl FnOnce() -> bool) -> Option<Self> {
+        let outage = if left.fails_open() { Self::Open } else { Self::Empty };
         match self {
             Self::Nothing if !left.is_nothing() => Some(Self::Available),
-            Self::Nothing => have_decided().then_some(Self::Empty),
-            Self::Available => left.is_nothing().then_some(Self::Empty),
-            Self::Empty => left.is_something().then_some(Self::Available),
+            Self::Nothing => have_decided().then_some(outage),
+            Self::Available => left.is_nothing().then_some(outage),
+            Self::Open | Self::Empty if left.is_something() => Some(Self::Available),
+            // Now it is worse. That it is better again than at its worst is told when it is over.
+            Self::Open if left.is_nothing() && outage == Self::Empty => Some(Self::Empty),
+            Self::Open | Self::Empty => None,
         }
     }
 }
@@ -71,7 +78,8 @@ impl Outages {
             let Some(left) = known.left else { continue };
             let before = *known;
             if let Some(said) = before.said.next(&left, || checks.have_decided(cluster.id)) {
-                (known.said, known.since) = (said, now);
+                let goes_on = before.said == Said::Open && said == Said::Empty;
+                (known.said, known.since) = (said, if goes_on { before.since } else { now });
                 tell(cluster, &before, known, events);
             }
         }
@@ -85,6 +93,17 @@ impl Outages {
     }
 }
 
+/// What becomes of what comes to a cluster in an outage. Its routes may send it elsewhere (`available`).
+fn then(cluster: &Cluster, left: &Left) -> &'static str {
+    if left.fails_open() {
+        "goes to all of its lowest tier (fail_open)"
+    } else if left.draining > 0 && cluster.sticky.is_some() && !left.breaker.is_shut() {
+        "is refused, unless it sticks to one that drains"
+    } else {
+        "is refused"
+    }
+}
+
 fn tell(cluster: &Cluster, before: &Known, now: &Known, events: &mut Events) {
     let Some(left) = &now.left else { return };
     let about = |event| About { event, cluster: Arc::clone(&cluster.name), endpoint: None };
@@ -92,17 +111,15 @@ fn tell(cluster: &Cluster, before: &Known, now: &Known, events: &mut Events) {
     let details = Details { active, backup, ..Details::default() };
     let name = &cluster.name;
     match (before.said, now.said) {
-        (_, Said::Empty) => {
-            let then = match cluster.fail_open {
-                true => "requests go to all of its lowest tier (fail_open)",
-                false => "requests are answered 503",
-            };
+        (_, Said::Open | Said::Empty) => {
             let why = left.why();
-            let line = format!("cluster {name} has no endpoint available ({why}): {then}");
+            let then = then(cluster, left);
+            let line =
+                format!("cluster {name} has no endpoint available ({why}): what routes send to it {then}");
             let details = Details { reason: Some(why), ..details };
             events.tell(Weight::Alert, about("cluster_empty"), line, details);
         }
-        (Said::Empty, _) => {
+        (Said::Open | Said::Empty, _) => {
             let after = now.since.duration_since(before.since).as_millis();
             let line = format!("cluster {name} has an endpoint available again, after {after} ms");
             events.tell(Weight::Notice, about("cluster_available"), line, details);

@@ -182,7 +182,10 @@ fn check_weights(list: &Item<'_>, endpoints: &[Endpoint], balance: &str) {
         list.warn("every endpoint is a backup: the lowest `priority` is used first", None);
     }
     if !endpoints.is_empty() && weights.clone().all(|w| w == 0) {
-        list.warn("every weight is 0: this cluster takes nothing, and its requests are answered 503", None);
+        list.warn(
+            "every weight is 0: this cluster takes nothing, and what routes send to it is refused",
+            None,
+        );
     }
     let divisor = weights.clone().fold(0, greatest_common_divisor).max(1);
     let cycle = weights.map(|w| (w / divisor) as usize).sum::<usize>();

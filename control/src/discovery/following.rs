@@ -144,7 +144,7 @@ impl Following {
             );
         }
         if cluster.present().next().is_none() {
-            tracing::warn!(cluster = &*self.name, "no endpoint is known: its requests are answered 503");
+            tracing::warn!(cluster = &*self.name, "no endpoint is known: what routes send to it is refused");
         }
         cluster
     }

@@ -52,6 +52,8 @@ fn a_cluster_without_weight_takes_nothing() {
             let proxy = setup.start();
             let warned = proxy.stderr.wait_for(|line| line.contains("every weight is 0"));
             assert!(warned.is_some(), "{policy}");
+            let alert = event(&proxy, "cluster none has no endpoint available");
+            assert!(alert.ends_with("(2 of weight 0): what routes send to it is refused"), "{alert}");
             let answer = Client::get(proxy.edge(), "/");
             assert_eq!((answer.status, answer.reason()), (503, "no_endpoint"), "{policy}, {fail_open}");
         }

@@ -99,6 +99,39 @@ fn operators_and_checks_together_make_one_outage() {
     eventually("a second outage", || told(&proxy) == (2, 1));
 }
 
+/// What a cluster fails open to can be taken away too. That is told, and one line says that all of it is over.
+#[test]
+fn an_outage_of_a_cluster_that_fails_open_can_get_worse() {
+    let subjects = [Subject::new("one"), Subject::new("two")];
+    let endpoints = subjects.each_ref().map(Subject::address);
+    let sticky = "fail_open = true\nsticky = { cookie = \"S\", key = \"0123456789abcdef0123456789abcdef\" }";
+    let proxy = Proxy::start(&configuration(&endpoints, sticky, &checks("")));
+    let name = |n: usize| format!("app/{}", endpoints[n]);
+    subjects.iter().for_each(|subject| subject.status.store(500, SeqCst));
+    let line = event(&proxy, ALERT);
+    assert!(
+        line.ends_with("(2 down): what routes send to it goes to all of its lowest tier (fail_open)"),
+        "{line}"
+    );
+    assert_eq!(Client::get(proxy.edge(), "/").status, 200);
+    set(&proxy, &name(0), "maint");
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "two");
+    set(&proxy, &name(1), "maint");
+    let line = event(&proxy, "(2 in maintenance)");
+    assert!(line.contains("ERROR") && line.ends_with(": what routes send to it is refused"), "{line}");
+    assert_eq!(Client::get(proxy.edge(), "/").reason(), "no_endpoint");
+    // Not so bad any more, but not over.
+    set(&proxy, &name(1), "ready");
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "two");
+    subjects[1].status.store(200, SeqCst);
+    event(&proxy, OVER);
+    assert_eq!(told(&proxy), (2, 1));
+    // Who sticks is served where it drains.
+    set(&proxy, &name(1), "drain");
+    let line = event(&proxy, "(1 draining, 1 in maintenance)");
+    assert!(line.ends_with("is refused, unless it sticks to one that drains"), "{line}");
+}
+
 /// A list of endpoints that becomes empty, and is filled again.
 #[test]
 fn a_cluster_whose_endpoints_are_gone_has_nothing_left() {

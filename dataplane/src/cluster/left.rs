@@ -21,6 +21,10 @@ pub struct Left {
     pub down: u32,
     pub ejected: u32,
     pub breaker_open: u32,
+    /// Those that have no weight, and are counted nowhere else.
+    pub weightless: u32,
+    /// Those that a cluster which fails open uses although nothing may get new requests.
+    pub trusted: u32,
     /// The cluster's own breaker.
     pub breaker: Breaker,
     /// The cluster's version that was looked at, and before when nothing changes by itself.
@@ -43,10 +47,14 @@ impl Left {
             down: 0,
             ejected: 0,
             breaker_open: 0,
+            weightless: 0,
+            trusted: 0,
             breaker,
             version,
             until,
         };
+        let weightless = cluster.present().filter(|endpoint| endpoint.weight == 0).count();
+        left.weightless = u32::try_from(weightless).unwrap_or(u32::MAX);
         let weighed = || cluster.endpoints.iter().filter(|endpoint| endpoint.weight > 0);
         let first = weighed().map(|endpoint| endpoint.priority).min();
         for endpoint in weighed() {
@@ -64,6 +72,7 @@ impl Left {
                 Eligible::No(Why::BreakerOpen) => &mut left.breaker_open,
             };
             *count += 1;
+            left.trusted += u32::from(cluster.fail_open && condition.trusted().eligible() == Eligible::Yes);
             left.sure += u32::from(eligible == Eligible::Yes && condition.proven);
         }
         left
@@ -83,6 +92,10 @@ impl Left {
     pub fn is_something(&self) -> bool {
         self.sure > 0 && self.breaker == Breaker::Closed
     }
+    /// Whether requests that come in an outage are sent on all the same, because the cluster fails open.
+    pub fn fails_open(&self) -> bool {
+        self.trusted > 0 && !self.breaker.is_shut()
+    }
 
     /// Why what is not left is not, in words: `2 down, 1 ejected`.
     pub fn why(&self) -> String {
@@ -95,6 +108,7 @@ impl Left {
             (self.breaker_open, "with an open circuit breaker"),
             (self.draining, "draining"),
             (self.maint, "in maintenance"),
+            (self.weightless, "of weight 0"),
         ];
         let reasons: Vec<_> =
             reasons.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
@@ -109,6 +123,7 @@ mod tests {
     use crate::cluster::events::Failed;
     use crate::cluster::outcome::Outcome;
     use crate::cluster::test_cluster;
+    use crate::cluster::usable::Usable;
     use crate::spec::{BreakerOf, CircuitBreaker, EndpointId as Id, Outlier, Statuses};
     use std::time::Duration;
 
@@ -138,20 +153,64 @@ mod tests {
         cluster.endpoints[3].priority = 1;
         cluster.outlier = Some(RULES);
         let shared = SharedCluster::new(5, 1);
-        let none = "it has none";
-        assert_eq!(seen(&cluster, &shared, at(1)), (3, 1, false, true, none.to_owned()), "all are there");
+        let (weightless, why) = ("1 of weight 0", |why: &str| format!("{why}, 1 of weight 0"));
+        assert_eq!(
+            seen(&cluster, &shared, at(1)),
+            (3, 1, false, true, weightless.to_owned()),
+            "all are there"
+        );
         shared.set_health(Id(0), Health::Down, at(1));
         shared.set_admin(Id(1), Admin::Maint, at(1));
         shared.set_admin(Id(2), Admin::Drain, at(1));
-        let why = "1 down, 1 draining, 1 in maintenance".to_owned();
-        assert_eq!(seen(&cluster, &shared, at(1)), (0, 1, false, true, why));
+        let three = why("1 down, 1 draining, 1 in maintenance");
+        assert_eq!(seen(&cluster, &shared, at(1)), (0, 1, false, true, three));
         assert!(shared.eject(&cluster, &RULES, Id(3), Failed::InARow(1), at(1)));
-        let why = "1 down, 1 ejected, 1 draining, 1 in maintenance".to_owned();
-        assert_eq!(seen(&cluster, &shared, at(1)), (0, 0, true, false, why));
+        let four = why("1 down, 1 ejected, 1 draining, 1 in maintenance");
+        assert_eq!(seen(&cluster, &shared, at(1)), (0, 0, true, false, four));
         shared.set_health(Id(0), Health::Up, at(1));
         assert_eq!(seen(&cluster, &shared, at(1)).0, 1);
-        let gone = test_cluster(&[0, 0]);
-        assert_eq!(seen(&gone, &shared, at(1)), (0, 0, true, false, none.to_owned()));
+        let nobody = test_cluster(&[]);
+        assert_eq!(seen(&nobody, &shared, at(1)), (0, 0, true, false, "it has none".to_owned()));
+        let mut weightless = test_cluster(&[0, 0, 0]);
+        weightless.endpoints[1].gone = true;
+        assert_eq!(seen(&weightless, &shared, at(1)), (0, 0, true, false, "2 of weight 0".to_owned()));
+    }
+
+    /// It does exactly when picks have something to choose then: of any tier, but not past operators and breakers.
+    #[test]
+    fn whether_it_fails_open_is_what_picks_do() {
+        let rules = CircuitBreaker {
+            failure_threshold: 1,
+            recovery_timeout: Duration::from_secs(1),
+            trial_timeout: Duration::from_secs(5),
+            of: BreakerOf::Both,
+            failure_status: Statuses::SERVER_ERRORS,
+        };
+        let mut cluster = test_cluster(&[1, 1, 0]);
+        (cluster.fail_open, cluster.circuit_breaker) = (true, Some(rules));
+        cluster.endpoints[1].priority = 1;
+        let shared = SharedCluster::new(3, 1);
+        let is = |now| {
+            let left = Left::of(&cluster, &shared, now);
+            let usable = Usable::new(&cluster, &shared, now);
+            let picks = !usable.breaker().is_shut() && (0..3).any(|id| usable.contains(Id(id)));
+            assert_eq!(left.is_nothing(), usable.count() == 0);
+            assert!(!left.is_nothing() || left.fails_open() == picks, "{left:?} {usable:?}");
+            (left.is_nothing(), left.fails_open())
+        };
+        (0..3).for_each(|id| assert!(shared.set_health(Id(id), Health::Down, at(1))));
+        assert_eq!(is(at(1)), (true, true), "all are down");
+        shared.set_admin(Id(0), Admin::Maint, at(1));
+        assert_eq!(is(at(1)), (true, true), "the other tier");
+        shared.set_admin(Id(1), Admin::Drain, at(1));
+        assert_eq!(is(at(1)), (true, false), "what the operator said holds");
+        shared.set_admin(Id(1), Admin::Ready, at(1));
+        assert_eq!(is(at(1)), (true, true));
+        shared.report(&cluster, Id(1), Outcome::Lost, at(2));
+        assert_eq!(is(at(2)), (true, false), "so do breakers");
+        assert_eq!(is(at(3)), (true, false), "one may try, but it is still down");
+        shared.set_health(Id(1), Health::Up, at(3));
+        assert!(!is(at(3)).0);
     }
 
     /// An outage does not end because time passed: a request has to go well.
