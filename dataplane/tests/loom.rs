@@ -298,7 +298,8 @@ fn no_more_endpoints_are_ejected_than_may_be() {
 #[test]
 fn readmission_and_ejection_keep_count() {
     loom::model(|| {
-        let (cluster, spec) = (Arc::new(SharedCluster::new(2, 2)), rules(2));
+        let (events, spec) = (std::sync::Arc::new(Events::with_slots(4)), rules(2));
+        let cluster = Arc::new(SharedCluster::of(&spec, 2, events.clone()));
         let rules = spec.outlier.unwrap();
         assert!(cluster.eject(&spec, &rules, EndpointId(0), Failed::InARow(1), Mono(0)));
         let late = Mono(2_000_000_000);
@@ -310,6 +311,8 @@ fn readmission_and_ejection_keep_count() {
         control.join().unwrap();
         let out = cluster.ejected_until(EndpointId(0), late).is_some();
         assert!(out == again);
+        let told = std::iter::from_fn(|| events.pop()).filter(|event| event.what == What::Readmitted).count();
+        assert_eq!(told, 1, "by whoever was first");
         // One place there is: whoever is not out can have it, and nobody beside who is.
         assert!(cluster.eject(&spec, &rules, EndpointId(1), Failed::InARow(1), late) != out);
     });

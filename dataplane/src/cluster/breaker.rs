@@ -121,13 +121,12 @@ impl SharedBreaker {
         }
         now < trial.0 && self.swap(word(TRYING, trial.0), next)
     }
-    /// Writes down that a trial of which nothing was heard is over; true for the one who does.
-    pub(super) fn end_silence(&self, rules: &CircuitBreaker, now: Mono) -> bool {
+    /// Writes down that a trial of which nothing was heard is over, and when that was; for the one who does.
+    pub(super) fn end_silence(&self, rules: &CircuitBreaker, now: Mono) -> Option<Mono> {
         let before = self.word.load(Ordering::Relaxed);
         let until = Mono(before >> 2);
-        before & STATE_BITS == TRYING
-            && now >= until
-            && self.swap(before, word(OPEN, until.after(rules.recovery_timeout)))
+        let over = before & STATE_BITS == TRYING && now >= until;
+        (over && self.swap(before, word(OPEN, until.after(rules.recovery_timeout)))).then_some(until)
     }
 }
 
@@ -204,9 +203,10 @@ mod tests {
     fn a_trial_of_which_nothing_is_heard_opens_again() {
         let breaker = open();
         let lost = breaker.begin_trial(&RULES, at(131)).unwrap();
-        assert!(!breaker.end_silence(&RULES, at(140)));
+        assert_eq!(breaker.end_silence(&RULES, at(140)), None);
         assert_eq!(breaker.at(&RULES, at(141)), (Breaker::Open, at(171)));
-        assert!(breaker.end_silence(&RULES, at(141)) && !breaker.end_silence(&RULES, at(141)), "once");
+        let silences = [141, 142].map(|now| breaker.end_silence(&RULES, at(now)));
+        assert_eq!(silences, [Some(at(141)), None], "once");
         assert_eq!(breaker.at(&RULES, at(170)), (Breaker::Open, at(171)));
         // The clock of the shard that tried is behind.
         assert!(!breaker.end_trial(&RULES, lost, Some(true), at(140)), "too late");

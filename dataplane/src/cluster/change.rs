@@ -6,7 +6,7 @@ use super::condition::{Condition, SharedCondition};
 use super::eligible::{Admin, Breaker, Health};
 use super::events::{Event, Failed, What};
 use super::outcome::Outcome;
-use super::outlier::{Tally, most_ejected};
+use super::outlier::{Ejection, Tally, most_ejected};
 use super::shared::SharedCluster;
 use crate::io::Mono;
 use crate::spec::{CircuitBreaker, Cluster, EndpointId, Outlier};
@@ -115,7 +115,11 @@ impl SharedCluster {
         // One that is gone gets no requests, and would take the place of one that does.
         let Some(condition) = self.condition_of(id).filter(|_| spec.has(id)) else { return false };
         let ejected = condition.ejection.eject(rules, &self.ejected.0, most_ejected(spec, rules), now);
-        if let Some((time, times)) = ejected {
+        if let Some(Ejection { time, times, over_since }) = ejected {
+            // It failed again before control came to write down that it was back.
+            if let Some(since) = over_since {
+                self.tell(Some(id), What::Readmitted, since);
+            }
             self.tell(Some(id), What::Ejected { why, time, times }, now);
         }
         ejected.is_some()
@@ -141,6 +145,10 @@ impl SharedCluster {
     /// Begins the one trial of a half-open breaker.
     pub(super) fn begin_trial(&self, rules: &CircuitBreaker, of: Tried, now: Mono) -> Option<Trial> {
         let breaker = self.breaker_of(of)?;
+        // The one before may have been over for so long that the breaker is half-open again, and nobody wrote that down.
+        if let Some(since) = breaker.end_silence(rules, now) {
+            self.tell(of, What::OpenedBySilence, since);
+        }
         let told = breaker.is_tried_again();
         let trial = breaker.begin_trial(rules, now)?;
         // Trials that decide nothing may be many.
@@ -183,13 +191,14 @@ impl SharedCluster {
             if spec.outlier.is_some() && condition.ejection.readmit(&self.ejected.0, false, now) {
                 self.tell(Some(id), What::Readmitted, now);
             }
-            if rules.is_some_and(|rules| rules.is_of_endpoints() && condition.breaker.end_silence(rules, now))
-            {
-                self.tell(Some(id), What::OpenedBySilence, now);
+            let of_endpoints = rules.filter(|rules| rules.is_of_endpoints());
+            if let Some(since) = of_endpoints.and_then(|rules| condition.breaker.end_silence(rules, now)) {
+                self.tell(Some(id), What::OpenedBySilence, since);
             }
         }
-        if rules.is_some_and(|rules| rules.is_of_cluster() && self.breaker.0.end_silence(rules, now)) {
-            self.tell(None, What::OpenedBySilence, now);
+        let of_cluster = rules.filter(|rules| rules.is_of_cluster());
+        if let Some(since) = of_cluster.and_then(|rules| self.breaker.0.end_silence(rules, now)) {
+            self.tell(None, What::OpenedBySilence, since);
         }
     }
 

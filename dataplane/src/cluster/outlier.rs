@@ -22,6 +22,16 @@ pub fn most_ejected(cluster: &Cluster, rules: &Outlier) -> u32 {
 /// Set in the failures in a row of an endpoint that is back because its time was over, until a request goes well there.
 const UNPROVEN: u32 = 1 << 31;
 
+/// That an endpoint was ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ejection {
+    pub(super) time: Duration,
+    /// The how many-th time in a row it is.
+    pub(super) times: u32,
+    /// When the time of the one before was over, if nobody wrote that down: then whoever ejects tells of it.
+    pub(super) over_since: Option<Mono>,
+}
+
 /// An endpoint's ejections, over all shards.
 #[derive(Debug)]
 pub(super) struct SharedEjection {
@@ -91,14 +101,8 @@ impl SharedEjection {
         }
         (self.failures.fetch_add(1, Ordering::Relaxed) & !UNPROVEN).saturating_add(1)
     }
-    /// Ejects the endpoint, for how long and the how many-th time in a row; none if it is ejected, or `most` are.
-    pub(super) fn eject(
-        &self,
-        rules: &Outlier,
-        ejected: &Count,
-        most: u32,
-        now: Mono,
-    ) -> Option<(Duration, u32)> {
+    /// Ejects the endpoint; none if it is ejected, or `most` are.
+    pub(super) fn eject(&self, rules: &Outlier, ejected: &Count, most: u32, now: Mono) -> Option<Ejection> {
         let before = self.until.load(Ordering::Relaxed);
         if now.0 < before || (before == 0 && !ejected.try_take(most)) {
             return None;
@@ -118,7 +122,7 @@ impl SharedEjection {
         }
         self.times.store(times, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
-        Some((time, times))
+        Some(Ejection { time, times, over_since: (before != 0).then_some(Mono(before)) })
     }
     /// Lets the endpoint back in, if its time is over or `early`; true for the one who does.
     pub(super) fn readmit(&self, ejected: &Count, early: bool, now: Mono) -> bool {

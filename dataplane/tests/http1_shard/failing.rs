@@ -67,7 +67,12 @@ fn a_dead_endpoint_is_ejected_and_tried_again_in_time() {
     bed.run_for(seconds(30));
     assert_eq!(ask(&mut bed, 20), ["200"; 20]);
     assert_eq!(bed.stats.connect_failures.get(), 10);
-    assert!(matches!(events(&bed)[..], [What::Ejected { time, times: 2, .. }] if time == seconds(60)));
+    // It fails before control looks, which would have written down that it is back.
+    let happened = events(&bed);
+    assert!(
+        matches!(happened[..], [What::Readmitted, What::Ejected { time, times: 2, .. }] if time == seconds(60)),
+        "{happened:?}"
+    );
     bed.check_empty().unwrap();
 }
 
@@ -204,6 +209,18 @@ fn each_end_of_a_trial() {
     bed.io.world.answer = Answer::Ok;
     assert_eq!(ask(&mut bed, 1), ["200"]);
     bed.leave(client);
+    bed.check_empty().unwrap();
+    // The same twice, and control looks only then: each is told.
+    let mut bed = half_open(|_| {});
+    bed.io.world.answer = Answer::Script(vec![wait(seconds(100)), say(OK)]);
+    let clients = [0, 1].map(|_| {
+        let client = bed.client([say(GET)]);
+        bed.run_for(seconds(45));
+        client
+    });
+    assert_eq!(events(&bed), [What::HalfOpened, What::OpenedBySilence, What::HalfOpened]);
+    clients.into_iter().for_each(|client| bed.leave(client));
+    bed.run_for(seconds(2));
     bed.check_empty().unwrap();
     // Its answer goes on for long: the head decides.
     let mut bed = half_open(|_| {});

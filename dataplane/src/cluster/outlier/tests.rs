@@ -46,7 +46,8 @@ fn ejections_grow_and_shrink_again() {
     let mut now = 1_000;
     let mut eject = |calm: u64| {
         now += calm;
-        let (time, times) = endpoint.eject(&RULES, &ejected, 1, at(now)).unwrap();
+        let Ejection { time, times, over_since } = endpoint.eject(&RULES, &ejected, 1, at(now)).unwrap();
+        assert_eq!(over_since, None, "it was told");
         assert_eq!((endpoint.until(at(now)), ejected.get()), (Some(at(now).after(time)), 1));
         assert_eq!(endpoint.eject(&RULES, &ejected, 9, at(now + 1)), None, "it is out");
         now += time.as_secs();
@@ -66,7 +67,8 @@ fn ejections_grow_and_shrink_again() {
 fn an_unwritten_readmission_loses_no_place() {
     let (endpoint, ejected) = (SharedEjection::new(), Count::new());
     assert!(endpoint.eject(&RULES, &ejected, 1, at(100)).is_some());
-    assert_eq!(endpoint.eject(&RULES, &ejected, 1, at(131)).map(|(_, times)| times), Some(2));
+    let again = endpoint.eject(&RULES, &ejected, 1, at(131)).unwrap();
+    assert_eq!((again.times, again.over_since), (2, Some(at(130))));
     assert_eq!(ejected.get(), 1);
     assert!(endpoint.readmit(&ejected, true, at(132)), "a check was good");
     assert_eq!((ejected.get(), endpoint.until(at(132))), (0, None));

@@ -105,8 +105,8 @@ fn failures_in_a_row_eject_and_time_readmits() {
         assert_eq!(node.told(), [(Some(0), What::Ejected { why, time, times: 1 })]);
         assert!(!node.serve(30, None, Mono(at(130).0 - 1)).contains(&0));
         assert!(node.serve(30, Some(0), at(130)).contains(&0), "nobody had to write it down");
-        let time = Duration::from_secs(60);
-        assert_eq!(node.told(), [(Some(0), What::Ejected { why, time, times: 2 })]);
+        let again = What::Ejected { why, time: Duration::from_secs(60), times: 2 };
+        assert_eq!(node.told(), [(Some(0), What::Readmitted), (Some(0), again)]);
         node.shared.settle(&node.spec, at(190));
         assert_eq!(node.told(), [(Some(0), What::Readmitted)]);
         assert_eq!(node.shared.ejected_until(EndpointId(0), at(190)), None);
