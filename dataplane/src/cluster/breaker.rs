@@ -21,7 +21,7 @@ pub(super) struct SharedBreaker {
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const TRYING: u64 = 2;
-/// Half-open again, after a trial that decided nothing.
+/// Half-open again, after a trial that decided nothing, or has not yet and makes way.
 const AGAIN: u64 = 3;
 const STATE_BITS: u64 = 0b11;
 
@@ -30,14 +30,17 @@ fn word(state: u64, until: Mono) -> u64 {
     until.0.min(u64::MAX >> 2) << 2 | state
 }
 
-/// A trial under way, by its end: no two have the same, as each begins after the one before was over.
+/// A trial under way, by the word that it left in the breaker: while that stands nobody else has tried since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trial(Mono);
+pub(super) struct Trial {
+    word: u64,
+    until: Mono,
+}
 
 impl Trial {
     /// When nothing that it finds counts any more.
     pub(super) fn until(self) -> Mono {
-        self.0
+        self.until
     }
 }
 
@@ -101,9 +104,18 @@ impl SharedBreaker {
         let before = self.word.load(Ordering::Relaxed);
         let until = now.after(rules.trial_timeout).min(Mono(u64::MAX >> 2));
         let half_open = Self::read(before, rules, now).0 == Breaker::HalfOpen;
-        (half_open && self.swap(before, word(TRYING, until))).then_some(Trial(until))
+        let trial = Trial { word: word(TRYING, until), until };
+        (half_open && self.swap(before, trial.word)).then_some(trial)
     }
-    /// The trial went well, or not, or says nothing, and then another may begin at once. False if its time was over before.
+    /// The trial makes way: another may begin at once, and until one does this one may still decide. None if it has made way
+    /// before, or its time is over.
+    pub(super) fn yield_trial(&self, trial: Trial, now: Mono) -> Option<Trial> {
+        let yields = trial.word & STATE_BITS == TRYING && now < trial.until;
+        let yielded = Trial { word: word(AGAIN, now), ..trial };
+        (yields && self.swap(trial.word, yielded.word)).then_some(yielded)
+    }
+    /// The trial went well, or not, or says nothing, and then another may begin at once. False if its time was over before, or
+    /// another began.
     pub(super) fn end_trial(
         &self,
         rules: &CircuitBreaker,
@@ -119,7 +131,7 @@ impl SharedBreaker {
         if good == Some(true) {
             self.failures.store(0, Ordering::Relaxed);
         }
-        now < trial.0 && self.swap(word(TRYING, trial.0), next)
+        now < trial.until && self.swap(trial.word, next)
     }
     /// Writes down that a trial of which nothing was heard is over, and when that was; for the one who does.
     pub(super) fn end_silence(&self, rules: &CircuitBreaker, now: Mono) -> Option<Mono> {
@@ -197,6 +209,37 @@ mod tests {
         assert!(breaker.end_trial(&RULES, trial, None, at(132)));
         assert_eq!(breaker.at(&RULES, at(132)).0, Breaker::HalfOpen);
         assert!(breaker.begin_trial(&RULES, at(132)).is_some());
+    }
+
+    #[test]
+    fn a_trial_that_makes_way_decides_as_long_as_nobody_else_tries() {
+        for good in [true, false] {
+            let breaker = open();
+            let trial = breaker.begin_trial(&RULES, at(131)).unwrap();
+            let yielded = breaker.yield_trial(trial, at(132)).unwrap();
+            assert_eq!(breaker.yield_trial(yielded, at(132)), None, "once");
+            assert_eq!(breaker.at(&RULES, at(132)).0, Breaker::HalfOpen);
+            assert!(!breaker.end_trial(&RULES, trial, Some(good), at(133)), "it goes by another word now");
+            assert!(breaker.end_trial(&RULES, yielded, Some(good), at(133)));
+            assert_eq!(breaker.at(&RULES, at(133)).0, if good { Breaker::Closed } else { Breaker::Open });
+        }
+        let breaker = open();
+        let trial = breaker.begin_trial(&RULES, at(131)).unwrap();
+        let yielded = breaker.yield_trial(trial, at(131)).unwrap();
+        let other = breaker.begin_trial(&RULES, at(131)).unwrap();
+        assert!(!breaker.end_trial(&RULES, yielded, Some(true), at(132)), "another tries");
+        assert!(breaker.end_trial(&RULES, other, Some(false), at(132)));
+        let breaker = open();
+        let trial = breaker.begin_trial(&RULES, at(131)).unwrap();
+        assert_eq!(breaker.yield_trial(trial, at(141)), None, "too late");
+        let breaker = open();
+        let trial = breaker.begin_trial(&RULES, at(131)).unwrap();
+        let yielded = breaker.yield_trial(trial, at(140)).unwrap();
+        assert!(!breaker.end_trial(&RULES, yielded, Some(false), at(141)), "too late");
+        assert_eq!(
+            (breaker.end_silence(&RULES, at(141)), breaker.at(&RULES, at(141)).0),
+            (None, Breaker::HalfOpen)
+        );
     }
 
     #[test]

@@ -159,6 +159,12 @@ impl SharedCluster {
         }
         Some(trial)
     }
+    /// A trial makes way for another, and may still decide until one begins.
+    pub(super) fn yield_trial(&self, of: Tried, trial: Trial, now: Mono) -> Option<Trial> {
+        let yielded = self.breaker_of(of)?.yield_trial(trial, now)?;
+        self.changed();
+        Some(yielded)
+    }
     /// Ends a trial: well, or not, or without a result.
     pub(super) fn end_trial(
         &self,

@@ -86,6 +86,22 @@ impl ClusterState {
             self.end_trial(id, who, outcome, now);
         }
     }
+    /// Whether a request of this shard is a trial, or was one until shortly.
+    pub fn has_trials(&self) -> bool {
+        !self.trials.is_empty()
+    }
+    /// The client of `who` has finished sending, and may be gone: if `who` is a trial, the next request may try at once. Its
+    /// own answer still decides if it comes before that.
+    #[cold]
+    pub fn yield_trials(&mut self, who: u64, now: Mono) {
+        let Self { trials, shared, .. } = self;
+        for trial in trials.iter_mut().filter(|trial| trial.who == who) {
+            for (of, trial) in [(Some(trial.endpoint), &mut trial.of_endpoint), (None, &mut trial.of_cluster)]
+            {
+                *trial = trial.map(|trial| shared.yield_trial(of, trial, now).unwrap_or(trial));
+            }
+        }
+    }
     #[cold]
     fn end_trial(&mut self, id: EndpointId, who: u64, outcome: Outcome, now: Mono) {
         let Some(rules) = self.cluster.circuit_breaker else { return };

@@ -5,7 +5,7 @@ use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{self, QUEUE_HIGH};
 use crate::exchange::response::join;
-use crate::exchange::{Exchange, Up};
+use crate::exchange::{Exchange, Up, attempt};
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Expect, Io, Kind, Mono};
 use crate::limits;
@@ -228,7 +228,7 @@ pub fn read_ahead(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    let Some(x) = conn.exchange.and_then(|x| core.exchanges.get(x)) else {
+    let Some((xid, x)) = conn.exchange.and_then(|xid| Some((xid, core.exchanges.get(xid)?))) else {
         let reason = if conn.rx.is_some() { CloseReason::ClientAborted } else { CloseReason::ClientClosed };
         return close::begin(core, io, id, reason);
     };
@@ -247,6 +247,7 @@ pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     // enough: an answer that comes within it is delivered, a departed client costs the origin no more than that.
     conn.deadlines.read_by = now.after(limits::CLIENT_GONE_GRACE);
     deadline::settle(core, id);
+    attempt::on_client_finished(core, xid);
 }
 
 /// Counts and notes a body that ended before its end. Nobody is left to be told.

@@ -160,11 +160,27 @@ pub(super) fn begin(
 pub(super) fn pick(core: &mut Core, id: Id<Exchange>, tried: &Tried) -> Result<EndpointId, PickError> {
     let (now, who) = (core.now(), Owner::Exchange(id).number());
     let Some(x) = core.exchanges.get(id) else { return Err(PickError::NoEndpoint) };
-    let (cluster, hint) = (x.cluster, Hint { now, who, ..x.hint });
+    let (conn, cluster, hint) = (x.conn, x.cluster, Hint { now, who, ..x.hint });
     let Some(runtime) = cluster.and_then(|cluster| core.cluster_mut(cluster)) else {
         return Err(PickError::NoEndpoint);
     };
-    runtime.state.pick(tried, hint)
+    let picked = runtime.state.pick(tried, hint);
+    if runtime.state.has_trials() && core.conns.get(conn).is_some_and(|conn| conn.stream.is_eof()) {
+        on_client_finished(core, id);
+    }
+    picked
+}
+
+/// The client has finished sending and may be gone, which its answer will not be: if this is a breaker's trial, the next
+/// request may try beside it.
+pub fn on_client_finished(core: &mut Core, id: Id<Exchange>) {
+    let now = core.now();
+    let cluster = core.exchanges.get(id).and_then(|x| x.cluster);
+    if let Some(runtime) = cluster.and_then(|cluster| core.cluster_mut(cluster))
+        && runtime.state.has_trials()
+    {
+        runtime.state.yield_trials(Owner::Exchange(id).number(), now);
+    }
 }
 
 fn lease(core: &mut Core, id: Id<Exchange>, taken: Id<Link>, endpoint: EndpointId) {

@@ -237,6 +237,44 @@ fn each_end_of_a_trial() {
     bed.check_empty().unwrap();
 }
 
+/// The client of a trial finishes sending, and with that it may be gone: the next request tries at once, however short
+/// `trial_timeout` is. An answer that comes all the same decides, unless another tries by then.
+#[test]
+fn a_trial_makes_way_when_its_client_finishes_sending() {
+    for of in [BreakerOf::Endpoint, BreakerOf::Cluster, BreakerOf::Both] {
+        let each = if of == BreakerOf::Both { 2 } else { 1 };
+        let (half, closed, failed) = (What::HalfOpened, What::Closed, What::OpenedByTrial);
+        let short = CircuitBreaker { trial_timeout: millis(500), ..breaker(of) };
+        // How long the trial takes, and the next request, which fails or not; what the client of the trial is told; and what
+        // happened then.
+        for (first, second, answer, told, happened) in [
+            (5000, 0, OK, " (end)", [half, closed]),
+            (5000, 0, BROKEN.as_bytes(), " (end)", [half, failed]),
+            (200, 100_000, OK, "200 (end)", [half, closed]),
+            (200, 100, BROKEN.as_bytes(), "200 (end)", [half, failed]),
+        ] {
+            let mut bed = Bed::new(|_, c| c.circuit_breaker = Some(short));
+            bed.io.world.answer = Answer::Script(vec![say(BROKEN)]);
+            assert_eq!(ask(&mut bed, 5), ["500"; 5]);
+            bed.run_for(seconds(31));
+            events(&bed);
+            bed.io.world.answer = Answer::Script(vec![wait(millis(first)), say(OK)]);
+            let asked = bed.io.world.requests.len();
+            let trial = bed.client([say(GET), Act::Finish]);
+            let next = (second < 1000).then(|| bed.client([wait(millis(50)), say(GET)]));
+            bed.run_until("the trial is asked", |bed| bed.io.world.requests.len() > asked);
+            bed.io.world.answer = Answer::Script(vec![wait(millis(second)), say(answer)]);
+            bed.run_for(millis(1500));
+            assert_eq!(bed.told(trial), told);
+            let expected: Vec<_> = happened.into_iter().flat_map(|what| vec![what; each]).collect();
+            assert_eq!(events(&bed), expected, "{of:?}: {first} ms, {second} ms");
+            [Some(trial), next].into_iter().flatten().for_each(|client| bed.leave(client));
+            bed.run_for(seconds(2));
+            bed.check_empty().unwrap();
+        }
+    }
+}
+
 /// One endpoint of two is shut off by its breaker: nobody is refused.
 #[test]
 fn a_breaker_of_one_endpoint_spares_the_others() {
