@@ -83,18 +83,16 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Endpoint>, String> {
 /// The endpoints of a text, or the first mistake and its line.
 fn parse(text: &str) -> Result<Vec<Endpoint>, (usize, String)> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    let mut names = BTreeSet::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
         if line.is_empty() {
             continue;
         }
         let endpoint = endpoint(line).map_err(|what| (number, what))?;
-        if !addresses.insert(endpoint.address.clone()) {
-            return Err((number, format!("{} stands there twice", endpoint.address)));
-        }
         if !names.insert(endpoint.name.clone()) {
-            return Err((number, format!("another endpoint is called {:?}", endpoint.name)));
+            let hint = if line.contains("name=") { "" } else { "; give each a name=NAME" };
+            return Err((number, format!("another endpoint is called {:?}{hint}", endpoint.name)));
         }
         if endpoints.len() == limits::ENDPOINTS_MAX {
             return Err((number, format!("more than {} endpoints", limits::ENDPOINTS_MAX)));
@@ -155,6 +153,8 @@ mod tests {
             ]
         );
         assert_eq!(parse(""), Ok(vec![]));
+        let twice = parse("10.0.0.1:80\n10.0.0.1:80 name=other").unwrap();
+        assert_eq!(twice.len(), 2, "one address under two names is two endpoints, as in the configuration");
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         let rows = [
             ("10.0.0.1", 1, "lacks its port"),
             ("10.0.0.1:80\napp.internal:80", 2, "host name"),
-            ("10.0.0.1:80\n\n10.0.0.1:80", 3, "twice"),
+            ("10.0.0.1:80\n\n10.0.0.1:80", 3, "called \"10.0.0.1:80\"; give each a name=NAME"),
             ("10.0.0.1:80 name=a\n10.0.0.2:80 name=a", 2, "called"),
             ("10.0.0.1:80 weight=257", 1, "out of range"),
             ("10.0.0.1:80 weight=1 weight=1", 1, "twice"),

@@ -1,14 +1,14 @@
 //! Who is in a cluster whose endpoints change: it gives ids, and keeps the id of one that is gone until nobody refers to it.
 //!
-//! An endpoint is known by its address and by the entry of the configuration that it comes from. As long as it is there it has
-//! one id, whatever becomes of the others. Gone, it keeps its row, without weight, for the links and requests that it still
+//! An endpoint is known by its address and by the entry of the configuration that it comes from, and where one entry has one
+//! address more than once (a file may) by its name too. As long as it is there it has one id, whatever becomes of the others. Gone, it keeps its row, without weight, for the links and requests that it still
 //! has; when they have ended on every shard, another may have the row.
 
 use super::balance::{cycle, maglev};
-use crate::io::Address;
 use crate::limits::ENDPOINTS_MAX;
 use crate::spec::{Cluster, Endpoint, EndpointId, Hash};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The endpoints of a cluster by id, those that are gone included.
 #[derive(Debug, Default)]
@@ -52,20 +52,14 @@ impl Roster {
         swap: u64,
         is_free: impl Fn(EndpointId, u64) -> bool,
     ) -> Update {
-        let mut known: BTreeMap<(u16, Address), usize> = BTreeMap::new();
-        let mut stays = vec![false; self.rows.len()];
-        for (at, row) in self.rows.iter().enumerate() {
-            known.insert((row.entry, row.endpoint.address.clone()), at);
-        }
-        let (mut update, mut new, mut named) = (Update::default(), Vec::new(), BTreeSet::new());
-        for (entry, endpoint) in wanted {
-            let key = (entry, endpoint.address.clone());
-            let at = known.get(&key);
-            if !named.insert(key) {
-                continue;
-            }
+        let mut named = BTreeSet::new();
+        let mut wanted = wanted.into_iter().collect::<Vec<_>>();
+        wanted.retain(|(entry, e)| named.insert((*entry, e.address.clone(), Arc::clone(&e.name))));
+        let rows = self.rows_of(&wanted);
+        let (mut update, mut new, mut stays) = (Update::default(), Vec::new(), vec![false; self.rows.len()]);
+        for ((entry, endpoint), at) in wanted.into_iter().zip(rows) {
             match at {
-                Some(&at) => {
+                Some(at) => {
                     stays[at] = true;
                     let row = &mut self.rows[at];
                     update.came += usize::from(row.gone.take().is_some());
@@ -97,6 +91,27 @@ impl Roster {
             update.came += 1;
         }
         update
+    }
+
+    /// The row that each of `wanted` has already, if it has one.
+    fn rows_of(&self, wanted: &[(u16, Endpoint)]) -> Vec<Option<usize>> {
+        let mut known: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        // Those that are there before those that are gone.
+        for gone in [false, true] {
+            for (at, row) in self.rows.iter().enumerate().filter(|(_, row)| row.gone.is_some() == gone) {
+                known.entry((row.entry, row.endpoint.address.clone())).or_default().push(at);
+            }
+        }
+        let mut found = vec![None; wanted.len()];
+        // Those who keep their names first: one that is called otherwise now has what is left.
+        for by_name in [true, false] {
+            for ((entry, e), found) in wanted.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                let Some(rows) = known.get_mut(&(*entry, e.address.clone())) else { continue };
+                let at = rows.iter().position(|&at| !by_name || self.rows[at].endpoint.name == e.name);
+                *found = at.map(|at| rows.remove(at));
+            }
+        }
+        found
     }
 
     /// Whether a row could be given anew in swap number `swap`, by `is_free` as in [`Roster::update`].
@@ -184,6 +199,30 @@ mod tests {
         assert_eq!(roster.update(both, 1, |_, _| true).came, 2);
         assert_eq!(roster.update([(1, endpoint(1))], 2, |_, _| true).went, 1);
         assert_eq!(rows(&roster), [0, 1]);
+    }
+
+    /// A file may have one address under two names: each keeps its row, and one that is called otherwise now keeps it too.
+    #[test]
+    fn names_are_told_apart() {
+        let called = |names: &[&str]| -> Vec<_> {
+            names.iter().map(|name| (0, Endpoint { name: (*name).into(), ..endpoint(1) })).collect()
+        };
+        let mut roster = Roster::default();
+        let all = |_, _| true;
+        let names = |roster: &Roster| -> Vec<String> {
+            let name = |e: &Endpoint| if e.gone { String::new() } else { e.name.to_string() };
+            roster.endpoints().map(name).collect()
+        };
+        assert_eq!(roster.update(called(&["a", "b"]), 1, all).came, 2);
+        assert_eq!(roster.update(called(&["b", "a"]), 2, all), Update::default());
+        assert_eq!(names(&roster), ["a", "b"]);
+        assert_eq!(roster.update(called(&["c", "a"]), 3, all), Update::default());
+        assert_eq!(names(&roster), ["a", "c"], "b is called c");
+        assert_eq!(roster.update(called(&["c"]), 4, all).went, 1);
+        assert_eq!(roster.update(called(&["d"]), 5, all), Update::default());
+        assert_eq!(names(&roster), ["", "d"], "who is there comes before who is gone");
+        assert_eq!(roster.update(called(&["d", "e", "f"]), 6, all).came, 2);
+        assert_eq!(names(&roster), ["e", "d", "f"]);
     }
 
     #[test]
