@@ -208,8 +208,6 @@ pub const CHECK_FIELD_BYTES: usize = 4096;
 /// Bytes of the text that a body must contain, and ranges of statuses that count as good.
 pub const CHECK_TEXT_BYTES: usize = 4096;
 pub const CHECK_STATUSES: usize = 64;
-/// Bytes of the table that a regular expression for a body is compiled to: searching takes one step in it for each byte.
-pub const CHECK_PATTERN_BYTES: usize = 1 << 20;
 /// Bytes of an answer that a reason quotes.
 pub const CHECK_QUOTE_BYTES: usize = 64;
 /// Checks that run at once; those beyond wait for one to end.
@@ -415,8 +413,8 @@ pub const RESPOND_FIELD_BYTES: usize = 4096;
 pub const REDIRECT_BYTES: usize = 4096;
 /// Texts in one list of a match.
 pub const MATCH_LIST_MAX: usize = 10_000;
-/// Memory of one compiled regular expression, bytes.
-pub const REGEX_BYTES: usize = 1 << 20;
+/// Bytes of the table that a regular expression is made to, of routes and checks: searching takes one step in it for each byte.
+pub const PATTERN_BYTES: usize = 1 << 20;
 /// A configuration file, bytes.
 pub const CONFIG_FILE_BYTES: u64 = 10 << 20;
 /// Statuses of a `respond`.

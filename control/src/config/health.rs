@@ -2,11 +2,12 @@
 
 use super::keys::ReloadEffect::Nothing;
 use super::keys::{Key, Section, Shape};
-use super::matching::{is_token, regex};
+use super::matching::{is_token, pattern};
 use super::tree::{Item, Table};
 use super::{host, reply, template};
-use crate::health::{BodyMatch, Check, Http, Initial, Kind, NoPattern, Pattern};
+use crate::health::{BodyMatch, Check, Http, Initial, Kind};
 use dataplane::limits::{self, Bound};
+use dataplane::spec::Pattern;
 use std::sync::Arc;
 
 /// Statuses that an answer can have. Those below 200 are no answer yet, and who asks for no upgrade gets no 101.
@@ -265,7 +266,7 @@ fn body(table: &Table<'_>) -> Option<BodyMatch> {
             }
             Some(BodyMatch::Contains(words.as_bytes().into()))
         }
-        (None, Some(text)) => pattern(&text).map(BodyMatch::Regex),
+        (None, Some(text)) => pattern_of_bodies(&text).map(BodyMatch::Regex),
         _ => {
             item.wants("one of `contains` and `regex`");
             None
@@ -273,17 +274,11 @@ fn body(table: &Table<'_>) -> Option<BodyMatch> {
     }
 }
 
-fn pattern(item: &Item<'_>) -> Option<Pattern> {
-    // What is no expression at all is told as it is of every other.
-    regex(item, false)?;
-    let text = item.words()?;
-    match Pattern::new(text) {
-        Ok(pattern) => return Some(pattern),
-        Err(NoPattern::Unmatchable) => item.error("no body has it: every check would fail"),
-        Err(NoPattern::TooLarge) => item.error(format!(
-            "takes a table of more than {} bytes: make what it repeats shorter, or unbounded",
-            limits::CHECK_PATTERN_BYTES
-        )),
+fn pattern_of_bodies(item: &Item<'_>) -> Option<Pattern> {
+    let pattern = pattern(item, false)?;
+    if !pattern.can_match() {
+        item.error("no body has it: every check would fail");
+        return None;
     }
-    None
+    Some(pattern)
 }

@@ -6,8 +6,7 @@ use super::names::Names;
 use super::tree::{Item, Table};
 use super::{address, available, host};
 use dataplane::limits;
-use dataplane::spec::{FieldMatch, Match, TextMatch};
-use regex::bytes::{Regex, RegexBuilder};
+use dataplane::spec::{FieldMatch, Match, Pattern, TextMatch};
 use std::sync::Arc;
 
 const TEXTS: Shape = Shape::Free("a string, or a list of them");
@@ -36,7 +35,8 @@ pub(super) static SECTION: Section = Section {
         key(
             "path_regex",
             TEXTS,
-            "Regular expressions, found anywhere in the path; anchor them with `^` and `$`. They take linear time, and look at bytes.",
+            "Regular expressions, found anywhere in the path; anchor them with `^` and `$`. They look at bytes, and each takes one \
+             step for each byte; one whose table of states would have more than 1 MiB is refused.",
         ),
         Key::new(
             "ignore_case",
@@ -72,8 +72,13 @@ pub(super) static FIELD: Section = Section {
     keys: &[
         Key::new("prefix", Shape::Free("a string"), NextExchange, "The front of the value.")
             .absent("one of the two"),
-        Key::new("regex", Shape::Free("a regular expression"), NextExchange, "Found anywhere in the value.")
-            .absent("one of the two"),
+        Key::new(
+            "regex",
+            Shape::Free("a regular expression"),
+            NextExchange,
+            "Found anywhere in the value, and bounded as `path_regex` is.",
+        )
+        .absent("one of the two"),
     ],
 };
 
@@ -87,7 +92,11 @@ pub(super) fn read(table: &Table<'_>, clusters: &mut Names) -> Match {
         path_prefix: path("path_prefix", check_path),
         path_begins: path("path_begins", check_path_start),
         path_suffix: path("path_suffix", check_path_characters),
-        path_regex: table.each("path_regex").iter().filter_map(|item| regex(item, ignore_case)).collect(),
+        path_regex: table
+            .each("path_regex")
+            .iter()
+            .filter_map(|item| pattern_of_clients(item, ignore_case))
+            .collect(),
         ignore_case,
         method: texts(table, "method", check_method, false),
         header: fields(table, "header", header_name),
@@ -337,7 +346,7 @@ fn field(item: &Item<'_>) -> Option<TextMatch> {
     let table = item.table(&FIELD)?;
     match (table.get("prefix"), table.get("regex")) {
         (Some(prefix), None) => prefix.words().map(|text| TextMatch::Prefix(text.into())),
-        (None, Some(pattern)) => regex(&pattern, false).map(TextMatch::Regex),
+        (None, Some(text)) => pattern_of_clients(&text, false).map(TextMatch::Regex),
         _ => {
             item.wants("one of `prefix` and `regex`");
             None
@@ -345,22 +354,18 @@ fn field(item: &Item<'_>) -> Option<TextMatch> {
     }
 }
 
-/// A regular expression over bytes: linear in time, bounded in memory.
-pub(super) fn regex(item: &Item<'_>, ignore_case: bool) -> Option<Regex> {
-    let text = item.words()?;
-    let mut builder = RegexBuilder::new(text);
-    builder.unicode(false).case_insensitive(ignore_case);
-    builder.size_limit(limits::REGEX_BYTES).dfa_size_limit(limits::REGEX_BYTES);
-    match builder.build() {
-        Ok(regex) => Some(regex),
-        Err(error) => {
-            let error = error.to_string();
-            let last = error.lines().last().unwrap_or_default();
-            let why = last.trim_start_matches("error: ");
-            item.error(format!("is not a regular expression that can be used: {why}"));
-            None
-        }
+/// A regular expression over bytes.
+pub(super) fn pattern(item: &Item<'_>, ignore_case: bool) -> Option<Pattern> {
+    Pattern::new(item.words()?, ignore_case).map_err(|why| item.error(why.to_string())).ok()
+}
+
+/// The same, for what clients send.
+fn pattern_of_clients(item: &Item<'_>, ignore_case: bool) -> Option<Pattern> {
+    let pattern = pattern(item, ignore_case)?;
+    if !pattern.can_match() {
+        item.warn("nothing has it: it never matches", None);
     }
+    Some(pattern)
 }
 
 #[cfg(test)]

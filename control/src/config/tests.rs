@@ -129,7 +129,7 @@ fn what_is_written_is_taken() {
     let Action::Forward { connect, queue, .. } = api.action else { panic!("no cluster") };
     assert_eq!((connect, queue), (Some(Duration::from_secs(1)), Some(Duration::from_millis(500))));
     assert_eq!(api.matcher.host, ["api.example.com".into(), "*.example.org".into()]);
-    assert!(redirect.matcher.path_regex[0].is_match(b"/ABC"), "ignore_case");
+    assert!(redirect.matcher.path_regex[0].is_in(b"/ABC"), "ignore_case");
     let Action::Redirect(to) = &redirect.action else { panic!("no redirect") };
     assert_eq!((to.status, to.to.0.len()), (308, 2));
     let Action::Respond(reply) = &respond.action else { panic!("no respond") };

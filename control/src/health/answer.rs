@@ -208,9 +208,9 @@ fn quote(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pattern::Pattern;
     use super::super::spec::BodyMatch;
     use super::*;
+    use dataplane::spec::Pattern;
     use proptest::prelude::*;
 
     fn http(body: Option<BodyMatch>) -> Http {
@@ -262,7 +262,7 @@ mod tests {
         expect(&http(contains("taining")), ok, End::Done, "Layer7 check passed", true);
         let wrong = "Layer7 wrong body, code: 200, info: \"maintaining\"";
         expect(&http(contains("healthy")), ok, End::Done, wrong, true);
-        let regex = Some(BodyMatch::Regex(Pattern::new("^main.+ing\n$").unwrap()));
+        let regex = Some(BodyMatch::Regex(Pattern::new("^main.+ing\n$", false).unwrap()));
         expect(&http(regex), ok, End::Done, "Layer7 check passed", true);
         let chunked =
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmain\r\n7\r\ntaining\r\n0\r\n\r\n";

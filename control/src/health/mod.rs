@@ -9,7 +9,6 @@
 mod answer;
 mod check;
 mod follow;
-mod pattern;
 mod schedule;
 mod spec;
 mod streak;
@@ -17,7 +16,6 @@ mod verdict;
 mod wire;
 
 pub(crate) use check::{Task, Transcript, probe};
-pub use pattern::{NoPattern, Pattern};
 pub use spec::{BodyMatch, Check, Http, Initial, Kind};
 pub use verdict::{Passed, Reason, Verdict};
 

@@ -1,7 +1,7 @@
 //! What a check of an endpoint is, as `[cluster.health]` says it.
 
-use super::pattern::Pattern;
 use dataplane::limits;
+use dataplane::spec::Pattern;
 use memchr::memmem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl BodyMatch {
     pub(super) fn holds(&self, body: &[u8]) -> bool {
         match self {
             Self::Contains(text) => memmem::find(body, text).is_some(),
-            Self::Regex(pattern) => pattern.holds(body),
+            Self::Regex(pattern) => pattern.is_in(body),
         }
     }
 }

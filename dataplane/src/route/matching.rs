@@ -79,7 +79,7 @@ fn path_holds(matcher: &Match, path: &[u8]) -> bool {
         && any_of(&matcher.path_prefix, |text| segments(text.as_bytes()))
         && any_of(&matcher.path_begins, |text| begins(text.as_bytes()))
         && any_of(&matcher.path_suffix, |text| ends(text.as_bytes()))
-        && any_of(&matcher.path_regex, |regex| regex.is_match(path))
+        && any_of(&matcher.path_regex, |pattern| pattern.is_in(path))
 }
 
 fn header_holds(field: &FieldMatch, request: &Request<'_>) -> bool {
@@ -105,7 +105,7 @@ fn text_holds<'a>(field: &FieldMatch, pairs: impl Iterator<Item = (&'a [u8], &'a
         TextMatch::Absent => values.next().is_none(),
         TextMatch::AnyOf(texts) => values.any(|value| texts.iter().any(|text| text.as_bytes() == value)),
         TextMatch::Prefix(prefix) => values.any(|value| value.starts_with(prefix.as_bytes())),
-        TextMatch::Regex(regex) => values.any(|value| regex.is_match(value)),
+        TextMatch::Regex(pattern) => values.any(|value| pattern.is_in(value)),
     }
 }
 

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::proto::{Field, FieldName, Method, Span};
-use crate::spec::{Action, Available, ClusterId, FieldMatch, Match, Network, RouteId, TextMatch};
+use crate::spec::{Action, Available, ClusterId, FieldMatch, Match, Network, Pattern, RouteId, TextMatch};
 use proptest::prelude::*;
-use regex::bytes::{Regex, RegexBuilder};
 
 /// A head as a parser would make it.
 struct Built {
@@ -119,7 +118,7 @@ fn hosts_are_exact_or_have_one_label_more_at_least() {
 #[test]
 fn a_pattern_that_backtracks_elsewhere_is_linear_here() {
     let almost = format!("{}b", "a".repeat(65536));
-    let matcher = Match { path_regex: vec![Regex::new("(a+)+$").unwrap()], ..Match::default() };
+    let matcher = Match { path_regex: vec![Pattern::new("(a+)+$", false).unwrap()], ..Match::default() };
     assert!(taken(&matcher, &[almost.as_str()]).is_empty());
     assert_eq!(taken(&matcher, &[&almost[..65536]]).len(), 1);
 }
@@ -145,7 +144,10 @@ fn paths_by_each_of_their_keys() {
     );
     let folded = Match { path_prefix: texts(&["/v1/x"]), ignore_case: true, ..none() };
     assert_eq!(taken(&folded, &all), ["/v1/x", "/V1/X"]);
-    let regex = Match { path_regex: vec![Regex::new("^/v.$").unwrap(), Regex::new("x$").unwrap()], ..none() };
+    let regex = Match {
+        path_regex: vec![Pattern::new("^/v.$", false).unwrap(), Pattern::new("x$", false).unwrap()],
+        ..none()
+    };
     assert_eq!(taken(&regex, &all), ["/v1", "/v1/x", "/v1x"]);
     let both = Match { path_prefix: texts(&["/v1"]), path_suffix: texts(&["x"]), ..none() };
     assert_eq!(taken(&both, &all), ["/v1/x"]);
@@ -170,8 +172,8 @@ fn fields_by_presence_text_prefix_and_regex() {
             && !takes("x-env", TextMatch::AnyOf(texts(&["B"])))
     );
     assert!(takes("x-env", TextMatch::Prefix("".into())) && !takes("x-env", TextMatch::Prefix("ab".into())));
-    assert!(takes("x-env", TextMatch::Regex(Regex::new("^b$").unwrap())));
-    assert!(!takes("x-none", TextMatch::Regex(Regex::new("").unwrap())));
+    assert!(takes("x-env", TextMatch::Regex(Pattern::new("^b$", false).unwrap())));
+    assert!(!takes("x-none", TextMatch::Regex(Pattern::new("", false).unwrap())));
     assert!(takes("host", TextMatch::AnyOf(texts(&["a.test"]))), "the target's authority, not the field");
     assert!(!takes("host", TextMatch::AnyOf(texts(&["raw.test"]))));
 }
@@ -269,7 +271,7 @@ fn any_match() -> impl Strategy<Value = Match> {
             let one = |text: Arc<str>| if ignore_case { text.to_ascii_lowercase().into() } else { text };
             list.into_iter().map(one).collect()
         };
-        let compiled = |text: String| RegexBuilder::new(&text).case_insensitive(ignore_case).build().unwrap();
+        let compiled = |text: String| Pattern::new(&text, ignore_case).unwrap();
         Match {
             host,
             host_prefix: rest.0,

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod cluster;
 pub mod failures;
 pub mod listener;
+pub mod pattern;
 pub mod retry;
 pub mod route;
 pub mod source;
@@ -20,6 +21,7 @@ pub use listener::{
     Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Steer,
     Timeouts,
 };
+pub use pattern::{NoPattern, Pattern};
 pub use retry::{HedgeAfter, Retry, RetryOn};
 pub use route::{
     Action, Available, FieldMatch, Maintenance, Match, Redirect, Reply, Route, Template, TemplatePart,

@@ -1,7 +1,6 @@
 //! A route: a match and what is done with the requests it takes.
 
-use super::{ClusterId, ListenerId, Network, RouteId, SwitchId};
-use regex::bytes::Regex;
+use super::{ClusterId, ListenerId, Network, Pattern, RouteId, SwitchId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,9 +54,9 @@ pub struct Match {
     /// Bytes (HAProxy's path_beg).
     pub path_begins: Vec<Arc<str>>,
     pub path_suffix: Vec<Arc<str>>,
-    /// Searched in the path, not anchored; linear time.
-    pub path_regex: Vec<Regex>,
-    /// Path matches ignore ASCII case (control compiled the regexes accordingly and lowered the texts).
+    /// Searched in the path, not anchored.
+    pub path_regex: Vec<Pattern>,
+    /// Path matches ignore ASCII case (control made the patterns accordingly and lowered the texts).
     pub ignore_case: bool,
     pub method: Vec<Arc<str>>,
     /// Each must hold; `host` is the request's authority.
@@ -104,7 +103,7 @@ pub enum TextMatch {
     Absent,
     AnyOf(Vec<Arc<str>>),
     Prefix(Arc<str>),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 /// Our own answer, with variables.
