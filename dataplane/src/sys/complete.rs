@@ -68,6 +68,7 @@ impl Ring {
                 (outcome, true)
             }
             Next::Later => {
+                self.operations.insert(token, operation);
                 self.later.push(token, self.clock.mono);
                 (None, true)
             }
