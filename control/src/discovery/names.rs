@@ -40,9 +40,10 @@ pub(super) struct Answer {
 impl Answer {
     /// What is wrong with it, if it is too long.
     pub(super) fn excess(&self) -> Option<String> {
-        let (left_out, most) = (self.left_out, limits::NAME_ADDRESSES);
-        (left_out > 0)
-            .then(|| format!("{left_out} addresses or targets beyond the first {most} are left out"))
+        let (left_out, addresses, targets) = (self.left_out, limits::NAME_ADDRESSES, limits::NAME_TARGETS);
+        let excess =
+            || format!("{left_out} are left out of more than {addresses} addresses or {targets} targets");
+        (left_out > 0).then(excess)
     }
 }
 

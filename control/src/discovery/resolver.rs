@@ -142,6 +142,13 @@ fn why(error: &NetError) -> Reply {
         }
         NetError::Dns(DnsError::ResponseCode(code)) => Reply::Failed(format!("the resolver says: {code}")),
         NetError::Timeout => Reply::Failed("the resolver does not answer".to_owned()),
+        NetError::Truncated => {
+            Reply::Failed("the answer is truncated: no whole one came over TCP".to_owned())
+        }
+        // hickory's word for it.
+        NetError::Message("receiver was canceled") => {
+            Reply::Failed("the resolver closed the connection: no whole one came over TCP".to_owned())
+        }
         other => Reply::Failed(other.to_string()),
     }
 }

@@ -36,12 +36,36 @@ pub enum Answer {
     Torn,
     /// So many addresses, which needs TCP.
     Huge(u16),
+    /// So many targets of a service, each with a name of its own (`h0.test` and on) and this port; needs TCP.
+    HugeServices(u16, u16),
+    /// An alias of this name; what that is, it has to be asked for.
+    Alias(&'static str),
+    /// Somebody else says [`FORGED`] first; then comes the true answer, if there is one.
+    Forged(Forgery, Option<IpAddr>),
+    /// Truncated; over TCP a good answer that takes for ever, a byte each 100 ms.
+    Slow(IpAddr),
+}
+
+/// Where forged answers lead.
+pub const FORGED: &str = "127.0.0.9";
+
+/// What tells a forged answer from a true one.
+#[derive(Debug, Clone, Copy)]
+pub enum Forgery {
+    Id,
+    /// From another port, or another address, than was asked.
+    Port,
+    Address,
+    /// It answers for another name, or type.
+    Name,
+    Type,
 }
 
 #[derive(Default)]
 struct Shared {
     zone: Mutex<BTreeMap<String, Answer>>,
     asked: AtomicUsize,
+    forged: AtomicUsize,
     dead: AtomicBool,
 }
 
@@ -67,7 +91,11 @@ impl Dns {
             let mut question = [0; 4096];
             while !of_udp.dead.load(SeqCst) {
                 let Ok((len, from)) = udp.recv_from(&mut question) else { continue };
-                if let Some(reply) = of_udp.reply(&question[..len], false) {
+                let question = &question[..len];
+                if let Some(Answer::Forged(forgery, _)) = of_udp.answer(question) {
+                    of_udp.forge(forgery, question, &udp, from);
+                }
+                if let Some(reply) = of_udp.reply(question, false) {
                     let _ = udp.send_to(&reply, from);
                 }
             }
@@ -85,7 +113,17 @@ impl Dns {
                     let Ok(()) = stream.read_exact(&mut question) else { break };
                     let Some(reply) = of_tcp.reply(&question, true) else { break };
                     let whole = [&(reply.len() as u16).to_be_bytes()[..], &reply].concat();
-                    let Ok(()) = stream.write_all(&whole) else { break };
+                    let slow = matches!(of_tcp.answer(&question), Some(Answer::Slow(_)));
+                    let piece = if slow { 1 } else { whole.len() };
+                    let mut pieces = whole.chunks(piece);
+                    let sent = pieces.all(|piece| {
+                        // A process that is slow, which is what is played here.
+                        std::thread::sleep(Duration::from_millis(if slow { 100 } else { 0 }));
+                        stream.write_all(piece).is_ok() && !of_tcp.dead.load(SeqCst)
+                    });
+                    if !sent {
+                        break;
+                    }
                 }
             }
         });
@@ -102,6 +140,10 @@ impl Dns {
     pub fn asked(&self) -> usize {
         self.shared.asked.load(SeqCst)
     }
+    /// Forged answers so far.
+    pub fn forged(&self) -> usize {
+        self.shared.forged.load(SeqCst)
+    }
     /// Answers nothing any more, as a killed process does.
     pub fn kill(&self) {
         self.shared.dead.store(true, SeqCst);
@@ -116,58 +158,104 @@ impl Drop for Dns {
 }
 
 impl Shared {
-    fn reply(&self, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
-        let (name, end) = name_of(question)?;
-        let kind = u16::from_be_bytes([*question.get(end)?, *question.get(end + 1)?]);
-        let answer = self.zone.lock().unwrap().get(&name.to_ascii_lowercase()).cloned();
-        self.asked.fetch_add(1, SeqCst);
-        let asked = &question[12..end + 4];
-        let head = |flags: u16, answers: usize| {
-            let mut head = question[..2].to_vec();
-            for n in [flags, 1, answers as u16, 0, 0] {
-                head.extend(n.to_be_bytes());
-            }
-            [&head, asked].concat()
+    fn answer(&self, question: &[u8]) -> Option<Answer> {
+        let (name, _) = name_of(question)?;
+        self.zone.lock().unwrap().get(&name.to_ascii_lowercase()).cloned()
+    }
+
+    /// Sends what somebody else would send.
+    fn forge(&self, forgery: Forgery, question: &[u8], udp: &UdpSocket, to: SocketAddr) {
+        let (Some((_, end)), lie) = (name_of(question), Answer::Addresses(1, vec![FORGED.parse().unwrap()]))
+        else {
+            return;
         };
-        let ok = |records: Vec<Vec<u8>>| Some([head(0x8180, records.len()), records.concat()].concat());
-        let pointer = [0xc0, 12];
-        let address = |ttl, ip: &IpAddr| match (ip, kind) {
-            (IpAddr::V4(v4), A) => Some(record(&pointer, A, ttl, &v4.octets())),
-            (IpAddr::V6(v6), AAAA) => Some(record(&pointer, AAAA, ttl, &v6.octets())),
+        let Some(mut message) = reply_with(lie, question, false) else { return };
+        match forgery {
+            Forgery::Id => message[1] ^= 1,
+            // Its first letter.
+            Forgery::Name => message[13] = if message[13] == b'z' { b'y' } else { b'z' },
+            // TXT in the question, and an address in the answer.
+            Forgery::Type => message[end + 1] = 16,
+            Forgery::Port | Forgery::Address => {}
+        }
+        let elsewhere = match forgery {
+            Forgery::Port => Some("127.0.0.1:0".to_owned()),
+            Forgery::Address => Some(format!("127.0.0.2:{}", udp.local_addr().unwrap().port())),
             _ => None,
         };
-        match answer.unwrap_or(Answer::NxDomain) {
-            Answer::Addresses(ttl, ips) => ok(ips.iter().filter_map(|ip| address(ttl, ip)).collect()),
-            Answer::Services(ttl, list) if kind == SRV => ok(list
-                .iter()
-                .map(|(priority, weight, port, target)| {
-                    let numbers = [priority, weight, port].map(|n| n.to_be_bytes()).concat();
-                    record(&pointer, SRV, ttl, &[numbers, encoded(target)].concat())
-                })
-                .collect()),
-            Answer::Services(..) | Answer::Nothing => ok(Vec::new()),
-            Answer::NxDomain => Some(head(0x8183, 0)),
-            Answer::ServFail => Some(head(0x8182, 0)),
-            Answer::Silence => None,
-            Answer::Truncated if tcp => None,
-            Answer::Truncated => Some(head(0x8380, 0)),
-            Answer::Loop => ok(vec![record(&pointer, CNAME, 1, &encoded(&name))]),
-            Answer::OtherName(IpAddr::V4(ip)) if kind == A => {
-                ok(vec![record(&encoded("other.test"), A, 1, &ip.octets())])
-            }
-            Answer::OtherName(_) => ok(Vec::new()),
-            Answer::Garbage => Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
-            Answer::Torn => {
-                let whole = [head(0x8180, 1), record(&pointer, A, 1, &[127, 0, 0, 9])].concat();
-                Some(whole[..whole.len() - 3].to_vec())
-            }
-            Answer::Huge(_) if !tcp => Some(head(0x8380, 0)),
-            Answer::Huge(_) if kind != A => ok(Vec::new()),
-            Answer::Huge(count) => {
-                let ip = |n: u16| [127, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]];
-                ok((1..=count).map(|n| record(&pointer, A, 1, &ip(n))).collect())
-            }
+        let sent = match elsewhere {
+            Some(from) => UdpSocket::bind(from).unwrap().send_to(&message, to),
+            None => udp.send_to(&message, to),
+        };
+        sent.unwrap();
+        self.forged.fetch_add(1, SeqCst);
+    }
+
+    fn reply(&self, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
+        self.asked.fetch_add(1, SeqCst);
+        reply_with(self.answer(question).unwrap_or(Answer::NxDomain), question, tcp)
+    }
+}
+
+fn reply_with(answer: Answer, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    let (name, end) = name_of(question)?;
+    let kind = u16::from_be_bytes([*question.get(end)?, *question.get(end + 1)?]);
+    let asked = &question[12..end + 4];
+    let head = |flags: u16, answers: usize| {
+        let mut head = question[..2].to_vec();
+        for n in [flags, 1, answers as u16, 0, 0] {
+            head.extend(n.to_be_bytes());
         }
+        [&head, asked].concat()
+    };
+    let ok = |records: Vec<Vec<u8>>| Some([head(0x8180, records.len()), records.concat()].concat());
+    let pointer = [0xc0, 12];
+    let address = |ttl, ip: &IpAddr| match (ip, kind) {
+        (IpAddr::V4(v4), A) => Some(record(&pointer, A, ttl, &v4.octets())),
+        (IpAddr::V6(v6), AAAA) => Some(record(&pointer, AAAA, ttl, &v6.octets())),
+        _ => None,
+    };
+    match answer {
+        Answer::Addresses(ttl, ips) => ok(ips.iter().filter_map(|ip| address(ttl, ip)).collect()),
+        Answer::Services(ttl, list) if kind == SRV => ok(list
+            .iter()
+            .map(|(priority, weight, port, target)| {
+                let numbers = [priority, weight, port].map(|n| n.to_be_bytes()).concat();
+                record(&pointer, SRV, ttl, &[numbers, encoded(target)].concat())
+            })
+            .collect()),
+        Answer::Services(..) | Answer::Nothing => ok(Vec::new()),
+        Answer::NxDomain => Some(head(0x8183, 0)),
+        Answer::ServFail => Some(head(0x8182, 0)),
+        Answer::Silence => None,
+        Answer::Truncated if tcp => None,
+        Answer::Truncated => Some(head(0x8380, 0)),
+        Answer::Loop => ok(vec![record(&pointer, CNAME, 1, &encoded(&name))]),
+        Answer::OtherName(IpAddr::V4(ip)) if kind == A => {
+            ok(vec![record(&encoded("other.test"), A, 1, &ip.octets())])
+        }
+        Answer::OtherName(_) => ok(Vec::new()),
+        Answer::Garbage => Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        Answer::Torn => {
+            let whole = [head(0x8180, 1), record(&pointer, A, 1, &[127, 0, 0, 9])].concat();
+            Some(whole[..whole.len() - 3].to_vec())
+        }
+        Answer::Huge(_) if !tcp => Some(head(0x8380, 0)),
+        Answer::Huge(_) if kind != A => ok(Vec::new()),
+        Answer::Huge(count) => {
+            let ip = |n: u16| [127, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]];
+            ok((1..=count).map(|n| record(&pointer, A, 1, &ip(n))).collect())
+        }
+        Answer::HugeServices(..) if !tcp => Some(head(0x8380, 0)),
+        Answer::HugeServices(count, port) => {
+            let target =
+                |n| [&[0, 1, 0, 1], &port.to_be_bytes()[..], &encoded(&format!("h{n}.test"))].concat();
+            ok((0..count).map(|n| record(&pointer, SRV, 1, &target(n))).collect())
+        }
+        Answer::Alias(target) => ok(vec![record(&pointer, CNAME, 1, &encoded(target))]),
+        Answer::Forged(_, truth) => reply_with(Answer::Addresses(1, vec![truth?]), question, tcp),
+        Answer::Slow(_) if !tcp => Some(head(0x8380, 0)),
+        Answer::Slow(ip) => reply_with(Answer::Addresses(1, vec![ip]), question, tcp),
     }
 }
 
@@ -186,7 +274,10 @@ fn name_of(question: &[u8]) -> Option<(String, usize)> {
 }
 
 fn encoded(name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+    let labels = name
+        .split('.')
+        .filter(|label| !label.is_empty())
+        .flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
     labels.chain([0]).collect()
 }
 
