@@ -1,7 +1,7 @@
 //! The load: wrk, or the bench's own generator, and what they say at their end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,7 @@ impl Generator {
     pub(super) fn run(self, load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)> {
         match self {
             Self::Wrk => wrk(load, proxy, cpus),
-            Self::Own => own(load, proxy, cpus),
+            Self::Own => own(load, None, proxy, cpus),
         }
     }
 }
@@ -162,9 +162,55 @@ struct OwnLine {
 }
 
 /// The generator counts within its own window; the cost is sampled inside that window, as a rate, so that neither the
-/// opening nor the closing of connections is in it.
-fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)> {
-    let mut command = child::pinned(&std::env::current_exe()?, cpus.load, None);
+/// opening nor the closing of connections is in it. `beside`: another load on the same proxy meanwhile.
+pub(super) fn own(
+    load: &Load,
+    beside: Option<&Load>,
+    proxy: &Proxy,
+    cpus: Cpus,
+) -> anyhow::Result<(Outcome, Cost)> {
+    let began = Instant::now();
+    let own = std::env::current_exe()?;
+    let mut running = start(child::pinned(&own, cpus.load, None), load, proxy, cpus)?;
+    // It lasts as long, and its end is seen, so that a load that never was is no quiet neighbour. It has what the others leave
+    // of their CPU (SCHED_IDLE): what is asked is how long the proxy lets requests wait, not how long it does.
+    let mut idle = child::pinned(Path::new("chrt"), cpus.load, None);
+    idle.args(["--idle", "0"]).arg(&own);
+    let beside = beside.map(|load| start(idle, load, proxy, cpus)).transpose()?;
+    let margin = 0.1 * load.seconds;
+    pause_checked(Duration::from_secs_f64(load.warm_up + margin))?;
+    let before = probe::Sample::of(proxy, cpus.proxy)?;
+    let inside = began + Duration::from_secs_f64(load.warm_up + load.seconds - margin);
+    pause_checked(inside.saturating_duration_since(Instant::now()))?;
+    let cost = probe::Sample::of(proxy, cpus.proxy)?.since(&before);
+    let outcome = running.outcome(load.seconds)?;
+    if let Some(mut beside) = beside {
+        beside.outcome(load.seconds).context("the load beside")?;
+    }
+    // Requests of the sampled part of the window, so that cost and count cover the same time.
+    let requests = outcome.rps * cost.seconds;
+    let bytes = outcome.bytes / load.seconds * cost.seconds;
+    Ok((Outcome { requests, bytes, ..outcome }, cost))
+}
+
+/// A generator of ours that runs.
+struct Started {
+    running: Running,
+    out: std::fs::File,
+}
+
+impl Started {
+    /// What it says at its end.
+    fn outcome(&mut self, seconds: f64) -> anyhow::Result<Outcome> {
+        self.running.wait(Duration::from_secs_f64(seconds + 60.0))?;
+        std::io::Seek::rewind(&mut self.out)?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.out, &mut text)?;
+        parse_own(&text)
+    }
+}
+
+fn start(mut command: Command, load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<Started> {
     command.args(["load", "--target", &proxy.address().to_string(), "--cpus", &cpus.load.to_string()]);
     command.args(["--connections", &load.connections.to_string(), "--path", &load.path]);
     command.args(["--seconds", &load.seconds.to_string(), "--warm-up", &load.warm_up.to_string()]);
@@ -178,26 +224,9 @@ fn own(load: &Load, proxy: &Proxy, cpus: Cpus) -> anyhow::Result<(Outcome, Cost)
     if let Some(rate) = load.rate {
         command.args(["--rate", &format!("{rate:.0}")]);
     }
-    let mut out = tempfile::tempfile()?;
-    let errors = out.try_clone()?;
-    command.stdout(out.try_clone()?).stderr(errors);
-    let began = Instant::now();
-    let mut running = Running::new(command)?;
-    let margin = 0.1 * load.seconds;
-    pause_checked(Duration::from_secs_f64(load.warm_up + margin))?;
-    let before = probe::Sample::of(proxy, cpus.proxy)?;
-    let inside = began + Duration::from_secs_f64(load.warm_up + load.seconds - margin);
-    pause_checked(inside.saturating_duration_since(Instant::now()))?;
-    let cost = probe::Sample::of(proxy, cpus.proxy)?.since(&before);
-    running.wait(Duration::from_secs_f64(load.seconds + 60.0))?;
-    std::io::Seek::rewind(&mut out)?;
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut out, &mut text)?;
-    let outcome = parse_own(&text)?;
-    // Requests of the sampled part of the window, so that cost and count cover the same time.
-    let requests = outcome.rps * cost.seconds;
-    let bytes = outcome.bytes / load.seconds * cost.seconds;
-    Ok((Outcome { requests, bytes, ..outcome }, cost))
+    let out = tempfile::tempfile()?;
+    command.stdout(out.try_clone()?).stderr(out.try_clone()?);
+    Ok(Started { running: Running::new(command)?, out })
 }
 
 fn parse_own(text: &str) -> anyhow::Result<Outcome> {

@@ -9,20 +9,47 @@ use anyhow::{Context, bail};
 
 use super::child::{check_stop, pause_checked};
 use super::machine::{shrink_slabs, slab};
+use super::origin::Role;
 use super::peer::{Protocol, Proxy};
 use super::probe::resident;
+use crate::upgrade;
+
+/// What each client asks once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Request,
+    /// 64 bytes that come back.
+    Message,
+    /// The same behind a WebSocket handshake.
+    Upgraded,
+}
+
+impl Ask {
+    /// What a proxy for `protocol` can be asked whose origin is of this kind.
+    pub(super) fn of(protocol: Protocol, origin: Role) -> Self {
+        match (protocol, origin) {
+            (_, Role::UpgradedEcho | Role::UpgradedSource) => Self::Upgraded,
+            (Protocol::Http, _) => Self::Request,
+            (Protocol::Tcp, _) => Self::Message,
+        }
+    }
+}
 
 /// Memory that comes with `clients` idle connections: resident in the proxy, and in the kernel's slabs. The slabs hold both
 /// ends of each connection, ours too; that share is the same for every peer.
 pub(super) fn measure(
     clients: u32,
-    protocol: Protocol,
+    ask: Ask,
     seconds: f64,
     start: impl FnOnce() -> anyhow::Result<Proxy>,
 ) -> anyhow::Result<BTreeMap<String, f64>> {
     settle()?;
     let proxy = start()?;
-    let ask = if protocol == Protocol::Http { request } else { message };
+    let ask = match ask {
+        Ask::Request => request,
+        Ask::Message => message,
+        Ask::Upgraded => upgraded,
+    };
     let is_floor = open(proxy.address()).and_then(|mut s| ask(&mut s, proxy.address())).is_err();
     let (resident_before, slab_before) = (resident(&proxy.pids()), slab());
     let mut held = Vec::new();
@@ -105,6 +132,20 @@ pub(super) fn message(socket: &mut TcpStream, _: SocketAddr) -> anyhow::Result<(
     socket.write_all(&sent)?;
     socket.read_exact(&mut back)?;
     if back == sent { Ok(()) } else { bail!("something else came back") }
+}
+
+/// A handshake, and a message through the tunnel behind it.
+fn upgraded(socket: &mut TcpStream, address: SocketAddr) -> anyhow::Result<()> {
+    socket.write_all(&upgrade::request(&address.to_string(), "/"))?;
+    let (mut head, mut piece) = (upgrade::Head::default(), [0; 4096]);
+    loop {
+        let n = socket.read(&mut piece)?;
+        match head.feed(&piece[..n]) {
+            Ok(Some(0)) if head.is_switching() => return message(socket, address),
+            Ok(None) if n > 0 => {}
+            _ => bail!("no upgrade"),
+        }
+    }
 }
 
 fn is_closed(socket: &TcpStream) -> bool {

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::child::check_stop;
 use super::generator::{self, Generator, Load, Outcome};
-use super::idle;
+use super::idle::{self, Ask};
 use super::machine::Cpus;
 use super::peer::{Peer, Settings};
 use super::probe::Cost;
@@ -46,7 +46,7 @@ pub(super) fn run(
     let work = paced(case, plan, origin, peers, journal);
     let (clients, pool) = match &case.work {
         // A pool below the number of busy clients would measure connecting.
-        Work::Load(load) | Work::Paced(load, _) | Work::Count(load) => {
+        Work::Load(load) | Work::Paced(load, _) | Work::Beside(load, _) | Work::Count(load) => {
             (load.connections.max(1024), load.connections.max(1024))
         }
         Work::Idle(clients) => (*clients, 1024),
@@ -122,7 +122,7 @@ fn progress(case: &Case, peer: &str, round: u32, metrics: &Metrics, why: Option<
 fn generator_of(case: &Case, plan: &Plan) -> &'static str {
     match case.work {
         Work::Load(ref load) => load.generator(plan.generator).name(),
-        Work::Paced(..) => Generator::Own.name(),
+        Work::Paced(..) | Work::Beside(..) => Generator::Own.name(),
         Work::Count(_) => Generator::Wrk.name(),
         Work::Idle(_) => "in process",
     }
@@ -182,6 +182,12 @@ fn measure(
             let (outcome, cost) = Generator::Own.run(&timed(load, plan), &proxy, plan.cpus)?;
             Ok(metrics(&outcome, &cost, case.body_bytes))
         }
+        Work::Beside(load, other) => {
+            let proxy = peer.start(settings)?;
+            let other = other.as_ref().map(|other| timed(other, plan));
+            let (outcome, cost) = generator::own(&timed(load, plan), other.as_ref(), &proxy, plan.cpus)?;
+            Ok(metrics(&outcome, &cost, case.body_bytes))
+        }
         Work::Count(load) => {
             let proxy = peer.start(settings)?;
             let calls = generator::count_calls(&timed(load, plan), &proxy, plan.cpus)?;
@@ -197,7 +203,11 @@ fn measure(
         Work::Idle(clients) => {
             let clients = peer.clients(*clients, plan.files);
             let settings = Settings { clients, ..*settings };
-            idle::measure(clients, case.protocol, plan.idle_seconds, || peer.start(&settings))
+            let ask = Ask::of(case.protocol, case.origin);
+            idle::measure(clients, ask, plan.idle_seconds, || match ask {
+                Ask::Upgraded => peer.start_unasked(&settings),
+                Ask::Request | Ask::Message => peer.start(&settings),
+            })
         }
     }
 }

@@ -14,11 +14,16 @@ fn load(connections: u32, path: &str) -> Load {
     Load { path: path.to_owned(), ..Load::new(connections, What::Requests) }
 }
 
+/// What the ends of the flows do to the small requests beside them, they do to those of every peer.
+const BESIDE: &[&str] = &["nginx", "haproxy-splice", "floor-uring", "ringway"];
+
 fn case(scenario: &'static str, name: &'static str, work: Work, peers: &'static [&'static str]) -> Case {
     Case { scenario, name, work, body_bytes: 128.0, protocol: Protocol::Http, origin: Role::Http, peers }
 }
 
 pub(super) fn cases() -> Vec<Case> {
+    // Below 500 a second a generator sleeps in between, and leaves its CPU to the other and to the origin.
+    let paced = |connections, path: &str, rate| Load { rate: Some(rate), ..load(connections, path) };
     let small = load(64, "/");
     let close = Load { close: true, ..small.clone() };
     let peers = &[
@@ -54,6 +59,13 @@ pub(super) fn cases() -> Vec<Case> {
         bulk("64KiB", "/bytes/65536", 65_536.0),
         bulk("1MiB", "/bytes/1048576", 1_048_576.0),
         case("K6", "64", Work::Count(small), HTTP),
+        case("K8", "alone", Work::Beside(paced(64, "/", 400.0), None), BESIDE),
+        case(
+            "K8",
+            "bulk-4",
+            Work::Beside(paced(64, "/", 400.0), Some(paced(4, "/bytes/1048576", 300.0))),
+            BESIDE,
+        ),
         case(
             "K7",
             "15000",
@@ -91,6 +103,16 @@ pub(super) fn gates() -> Vec<Gate> {
         gates.push(rows("K5", case, bytes, More, &beside(others)));
     }
     let counted = |limit| [(Nothing, Some(limit)), (Peer("nginx"), None), (Peer("haproxy"), None)];
+    gates.push(rows("K8", "bulk-4", "p99", Less, &[(Own("K8", "alone"), Some(1.5))]));
+    for case in ["alone", "bulk-4"] {
+        gates.push(rows(
+            "K8",
+            case,
+            "p99",
+            Less,
+            &beside(["nginx", "haproxy-splice", "floor-uring", "baseline"]),
+        ));
+    }
     gates.push(rows("K6", "64", "calls_per_request", Less, &counted(0.3)));
     gates.push(rows("K1", "64", "user_us_per_request", Less, &counted(2.0)));
     let limits = [(Nothing, Some(512.0)), (Peer("nginx"), None)];

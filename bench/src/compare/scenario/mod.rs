@@ -13,9 +13,11 @@ pub(super) enum Work {
     Load(Load),
     /// A share of the reference's best rate at K1, by the clock.
     Paced(Load, f64),
+    /// By the clock, with another load beside it on the same shard or worker, or alone.
+    Beside(Load, Option<Load>),
     /// System calls counted under this load, not timed.
     Count(Load),
-    /// So many clients that stay, each after one request or one message.
+    /// So many clients that stay, each after one request, or one message, behind an upgrade where the origin wants one.
     Idle(u32),
 }
 
@@ -84,11 +86,15 @@ pub(super) const SCENARIOS: &[(&str, &str)] = &[
     ("K5", "bytes of response bodies per CPU-second"),
     ("K6", "counted per request under the load of K1: system calls, user CPU"),
     ("K7", "memory per idle keep-alive client"),
+    (
+        "K8",
+        "p99 of small requests by the clock, 400 a second: alone, and beside four flows of 1 MiB bodies, 300 a second",
+    ),
     ("L1", "bytes per CPU-second through a TCP listener; one stream and four"),
     ("L2", "messages of 64 bytes, there and back, per CPU-second through a TCP listener; 64 connections"),
     ("L3", "connections per CPU-second through a TCP listener: connect, one small exchange, close"),
     ("L4", "memory per idle tunnel of a TCP listener, both sides"),
-    ("L5", "L1 and L2 in a tunnel behind an Upgrade, held against our own TCP listener"),
+    ("L5", "L1, L2 and L4 in a tunnel behind an Upgrade, held against our own TCP listener"),
 ];
 
 /// All cases, in the order in which they run: K4 needs the rate of K1.

@@ -43,6 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case { work: Work::Idle(TUNNELS), ..case("L4", "9000", messages.clone(), Role::Echo, small) },
         tunnel("stream", &stream, Role::UpgradedSource),
         tunnel("messages", &messages, Role::UpgradedEcho),
+        Case { work: Work::Idle(TUNNELS), ..tunnel("9000", &messages, Role::UpgradedEcho) },
     ]
 }
 
@@ -80,5 +81,6 @@ pub(super) fn gates() -> Vec<Gate> {
         More,
         &[(Own("L2", "64"), Some(0.9)), (Peer("baseline"), None)],
     ));
+    gates.push(rows("L5", "9000", user, Less, &[(Own("L4", "9000"), Some(1.1)), (Peer("baseline"), None)]));
     gates.concat()
 }
