@@ -31,10 +31,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReaso
         tcp::write_record(core, id, reason);
     }
     if let Some(tunnel) = core.conns.get_mut(id).and_then(|c| c.tunnel.take()) {
-        let bytes = tunnel::end(core, io, tunnel, cut);
-        if let Some(x) = core.conns.get(id).and_then(|c| c.exchange).and_then(|x| core.exchanges.get_mut(x)) {
-            x.tunnel_bytes = bytes;
-        }
+        tunnel::end(core, io, tunnel, cut, reason);
     }
     abort_exchange(core, io, id, reason);
     let Some(conn) = core.conns.get_mut(id) else { return };
@@ -76,11 +73,14 @@ fn abort_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Close
 
 /// Frees the conn's exchange, after its record was written.
 pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Option<CloseReason>) {
-    let Some(xid) = core.conns.get_mut(id).and_then(|c| c.exchange) else { return };
+    let Some(xid) = core.conns.get(id).and_then(|c| c.exchange) else { return };
     record::write(core, xid, reason);
-    if let Some(conn) = core.conns.get_mut(id) {
-        conn.exchange = None;
-    }
+    free_exchange(core, io, id);
+}
+
+/// Frees the conn's exchange, of which nobody will hear any more.
+pub(super) fn free_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let Some(xid) = core.conns.get_mut(id).and_then(|c| c.exchange.take()) else { return };
     let Core { exchanges, pool, spare_heads, .. } = core;
     let Some(x) = exchanges.get_mut(xid) else { return };
     debug_assert!(

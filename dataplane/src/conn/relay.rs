@@ -6,7 +6,7 @@ use crate::cluster::outcome::Outcome;
 use crate::core::Core;
 use crate::exchange::request::{QUEUE_HIGH, push_last_chunk};
 use crate::exchange::response::{self, Next};
-use crate::exchange::{Down, Exchange, Up, again, attempt, beside};
+use crate::exchange::{Down, Exchange, Up, again, attempt, beside, record};
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Expect, Io};
 use crate::limits;
@@ -15,6 +15,7 @@ use crate::proto::http1::{ResponseEdits, encode_response, frame_chunk};
 use crate::proto::{Framing, Version};
 use crate::stream::Stream;
 use crate::table::Id;
+use crate::tunnel::upgraded::Upgraded;
 use crate::tunnel::{self, Tunnel};
 
 /// Takes every piece that the exchange has and queues it; then sends, and sees what the exchange needs next.
@@ -342,15 +343,17 @@ fn upgrade(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
         l.deadlines.cancel(&mut core.wheel);
     }
     attempt::detach(core, xid, Outcome::Answered(101));
-    shrink_head(core, xid);
-    start_tunnel(core, io, id, Tunnel::new(id, link, carried));
+    let was = kept(core, xid);
+    close::free_exchange(core, io, id);
+    start_tunnel(core, io, id, Tunnel::new(id, link, carried, was));
 }
 
-/// The exchange stays until its tunnel ends, for the record; its head moves to the smallest lease that holds it.
-fn shrink_head(core: &mut Core, xid: Id<Exchange>) {
-    let Core { pool, exchanges, .. } = core;
-    let Some(lease) = exchanges.get_mut(xid).and_then(|x| x.head_bytes.as_mut()) else { return };
-    http1::shrink_lease(pool, lease);
+/// What a tunnel must know of the exchange that it was.
+fn kept(core: &Core, xid: Id<Exchange>) -> Option<Box<Upgraded>> {
+    let x = core.exchanges.get(xid)?;
+    let usual = x.cluster.and_then(|cluster| core.snapshot.cluster(cluster)).map(|c| c.timeouts.send);
+    let send = x.timeouts.map(|t| t.send).filter(|send| Some(*send) != usual);
+    Upgraded { send, started: x.started, record: record::encoded(core, xid) }.boxed()
 }
 
 fn start_tunnel(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tunnel: Tunnel) {

@@ -234,8 +234,6 @@ pub struct Exchange {
     pub queue_us: Option<u32>,
     /// Local address of the last link that the request was sent on.
     pub upstream_local: Option<SocketAddress>,
-    /// Bytes up and down through the tunnel that this exchange became.
-    pub tunnel_bytes: (u64, u64),
     /// The conn ends after this exchange.
     pub close_after: bool,
 }
@@ -309,7 +307,6 @@ impl Exchange {
             first_byte: None,
             queue_us: None,
             upstream_local: None,
-            tunnel_bytes: (0, 0),
             close_after: false,
         }
     }

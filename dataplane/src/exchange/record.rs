@@ -1,31 +1,51 @@
 //! What the access log says of an exchange.
 
 use super::Exchange;
+use crate::buf::Pool;
+use crate::conn::Conn;
 use crate::core::Core;
 use crate::fault::{CloseReason, Refusal};
-use crate::io::SocketAddress;
+use crate::io::{Mono, SocketAddress};
 use crate::proto::{FieldName, Version};
 use crate::spec::{ListenerId, Protocol};
 use crate::stats::access_log::Record;
+use crate::stats::request_id::RequestId;
 use crate::stats::retries::Retries;
 use crate::table::Id;
 
+/// The record of an exchange that is not over, encoded; none where none will be written.
+pub fn encoded(core: &Core, id: Id<Exchange>) -> Option<Box<[u8]>> {
+    let x = core.exchanges.get(id)?;
+    let conn = logged(core, x)?;
+    let mut bytes = Vec::new();
+    of(&core.pool, x, conn, core.request_id(x.number), core.now()).encode(&mut bytes);
+    Some(bytes.into_boxed_slice())
+}
+
 /// Writes the record of an exchange that is over.
 pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
-    let now = core.now();
     let Some(x) = core.exchanges.get(id) else { return };
-    let Some(conn) = core.conns.get(x.conn) else { return };
-    if !core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log) {
-        return;
-    }
+    let Some(conn) = logged(core, x) else { return };
+    let record = of(&core.pool, x, conn, core.request_id(x.number), core.now());
+    core.log.write(&Record { close, ..record });
+}
+
+/// The conn of an exchange, if its listener's requests are logged.
+fn logged<'a>(core: &'a Core, x: &Exchange) -> Option<&'a Conn> {
+    let conn = core.conns.get(x.conn)?;
+    core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log).then_some(conn)
+}
+
+/// All that is known now.
+fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, now: Mono) -> Record<'a> {
     let empty: &[u8] = &[];
-    let bytes = x.head_bytes.as_ref().map_or(empty, |lease| core.pool.bytes(lease));
+    let bytes = x.head_bytes.as_ref().map_or(empty, |lease| pool.bytes(lease));
     let agent = x.head.fields.iter().find(|f| f.kind == FieldName::UserAgent).map(|f| f.value.of(bytes));
-    let us = |later: Option<crate::io::Mono>, from| later.map(|t| t.since(from) / 1000);
-    core.log.write(&Record {
+    let us = |later: Option<Mono>, from| later.map(|t| t.since(from) / 1000);
+    Record {
         protocol: Protocol::Http,
         wall_ns: x.started_wall,
-        request_id: core.request_id(x.number),
+        request_id,
         listener: conn.listener,
         route: x.route,
         cluster: x.cluster,
@@ -49,11 +69,11 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
         retries: x.retried,
         link_reused: x.pooled,
         refusal: x.refusal,
-        close,
+        close: None,
         request_number: x.on_conn,
-        tunnel_up_bytes: x.tunnel_bytes.0,
-        tunnel_down_bytes: x.tunnel_bytes.1,
-    });
+        tunnel_up_bytes: 0,
+        tunnel_down_bytes: 0,
+    }
 }
 
 /// Writes the record of a connection that ended before its first request, for a reason that its peer should know of.

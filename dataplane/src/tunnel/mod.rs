@@ -5,13 +5,13 @@
 
 pub mod reach;
 mod splice;
+pub mod upgraded;
 
 use crate::buf::{Lease, Pool};
 use crate::bulk::{Bulk, Share};
 use crate::conn::Conn;
 use crate::core::Core;
 use crate::deadlines::Deadlines;
-use crate::exchange::Exchange;
 use crate::fault::CloseReason;
 use crate::io::{Expect, Io, Kind, Mono, Outcome, SocketOption, Token};
 use crate::limits::{self, QUEUE_HIGH};
@@ -19,9 +19,10 @@ use crate::link::{self, Link};
 use crate::spec::Snapshot;
 use crate::stats::Stats;
 use crate::stream::Stream;
-use crate::table::{Id, Slab};
+use crate::table::Id;
 use reach::Reach;
 use std::time::Duration;
+use upgraded::Upgraded;
 
 #[derive(Debug)]
 pub struct Tunnel {
@@ -34,15 +35,18 @@ pub struct Tunnel {
     pub down_bytes: u64,
     /// How it comes, or came, to its link; none where an exchange became the tunnel.
     pub reach: Option<Reach>,
+    /// What there is to know of the exchange that it was.
+    was: Option<Box<Upgraded>>,
     /// By source ([`Side`]): how a direction's bytes go.
     pub bulk: [Bulk; 2],
 }
 
-const _: () = assert!(size_of::<Tunnel>() <= 104, "an idle tunnel is little more than its conn and its link");
+const _: () = assert!(size_of::<Tunnel>() <= 112, "an idle tunnel is little more than its conn and its link");
 
 impl Tunnel {
-    /// Between a conn and a link that are both there. `carried`: bytes up and down that are queued already.
-    pub fn new(conn: Id<Conn>, link: Id<Link>, carried: (u64, u64)) -> Self {
+    /// Between a conn and a link that are both there: what an exchange became. `carried`: bytes up and down that are queued
+    /// already.
+    pub fn new(conn: Id<Conn>, link: Id<Link>, carried: (u64, u64), was: Option<Box<Upgraded>>) -> Self {
         Self {
             conn,
             link: Some(link),
@@ -50,6 +54,7 @@ impl Tunnel {
             up_bytes: carried.0,
             down_bytes: carried.1,
             reach: None,
+            was,
             bulk: Default::default(),
         }
     }
@@ -62,6 +67,7 @@ impl Tunnel {
             up_bytes: 0,
             down_bytes: 0,
             reach: Some(reach),
+            was: None,
             bulk: Default::default(),
         }
     }
@@ -120,14 +126,14 @@ pub struct Patience {
 }
 
 /// The words of the conn's listener and of the link's cluster, or of the route that the tunnel's exchange took.
-fn patience(snapshot: &Snapshot, exchanges: &Slab<Exchange>, conn: &Conn, link: &Link) -> Patience {
+fn patience(snapshot: &Snapshot, tunnel: &Tunnel, conn: &Conn, link: &Link) -> Patience {
     let listener = snapshot.listener(conn.listener).map(|l| l.timeouts);
-    let exchange = conn.exchange.and_then(|x| exchanges.get(x)).and_then(|x| x.timeouts);
-    let cluster = exchange.or_else(|| snapshot.cluster(link.cluster).map(|c| c.timeouts));
+    let of_route = tunnel.was.as_ref().and_then(|was| was.send);
+    let link_send = of_route.or_else(|| snapshot.cluster(link.cluster).map(|c| c.timeouts.send));
     Patience {
         idle: listener.map_or(limits::TUNNEL_IDLE_TIMEOUT.default, |t| t.tunnel_idle),
         conn_send: listener.map_or(limits::SEND_TIMEOUT.default, |t| t.send),
-        link_send: cluster.map_or(limits::SEND_TIMEOUT.default, |t| t.send),
+        link_send: link_send.unwrap_or(limits::SEND_TIMEOUT.default),
     }
 }
 
@@ -193,11 +199,11 @@ fn with_half<R>(
     from: Side,
     f: impl FnOnce(&mut Pool, &mut Tunnel, Half<'_>) -> R,
 ) -> Option<R> {
-    let Core { pool, tunnels, conns, links, exchanges, snapshot, stats, share, .. } = core;
+    let Core { pool, tunnels, conns, links, snapshot, stats, share, .. } = core;
     let tunnel = tunnels.get_mut(id)?;
     let (conn_id, link_id) = (tunnel.conn, tunnel.link?);
     let (conn, link) = (conns.get_mut(conn_id)?, links.get_mut(link_id)?);
-    let Patience { idle, conn_send, link_send } = patience(snapshot, exchanges, conn, link);
+    let Patience { idle, conn_send, link_send } = patience(snapshot, tunnel, conn, link);
     let half = match from {
         Side::Conn => Half {
             from,
@@ -336,13 +342,13 @@ pub fn due(core: &Core, id: Id<Tunnel>) -> Mono {
 /// Whether a deadline of the tunnel has passed, its conn's own ones apart. To be asked when the wheel fired for the conn.
 pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Fate {
     let now = core.now();
-    let Core { tunnels, conns, links, exchanges, snapshot, .. } = core;
+    let Core { tunnels, conns, links, snapshot, .. } = core;
     let Some(tunnel) = tunnels.get(id) else { return Fate::Goes };
     let (Some(conn), Some(link)) = (conns.get(tunnel.conn), tunnel.link.and_then(|l| links.get_mut(l)))
     else {
         return Fate::Goes;
     };
-    let send = patience(snapshot, exchanges, conn, link).link_send;
+    let send = patience(snapshot, tunnel, conn, link).link_send;
     if tunnel.is_open() && link.deadlines.is_write_over(io, link.stream.fd, now, send) {
         Fate::Ends(CloseReason::OriginSendTimeout)
     } else if tunnel.idle_by <= now {
@@ -352,11 +358,11 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Fate {
     }
 }
 
-/// Takes a tunnel apart: its link closes, by a reset if the tunnel was `cut`; the conn is the caller's to close. Returns
-/// the bytes it carried up and down.
-pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool) -> (u64, u64) {
+/// Takes a tunnel apart: its link closes, by a reset if the tunnel was `cut`; the conn, which ends for `reason`, is the
+/// caller's to close. The record of one that was an exchange is written.
+pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool, reason: CloseReason) {
     reach::end_wait(core, id);
-    let Some(mut tunnel) = core.tunnels.remove(id) else { return (0, 0) };
+    let Some(mut tunnel) = core.tunnels.remove(id) else { return };
     tunnel.bulk.iter_mut().for_each(|bulk| bulk.drop_pipe(io));
     if tunnel.is_open() {
         core.stats.tunnels_ended.add(1);
@@ -375,5 +381,7 @@ pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool) -> (u64
         }
         link::close(core, io, link);
     }
-    (tunnel.up_bytes, tunnel.down_bytes)
+    if let Some(was) = &tunnel.was {
+        was.write(core, reason, (tunnel.up_bytes, tunnel.down_bytes));
+    }
 }
