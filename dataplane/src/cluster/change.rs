@@ -89,8 +89,8 @@ impl SharedCluster {
             match outcome.is_good(&rules.failure_status) {
                 Some(true) if condition.ejection.succeed() => self.changed(),
                 Some(true) => {}
-                Some(false) => self.count_failure(spec, rules, id, now),
-                None => {}
+                None if outcome != Outcome::Overtaken => {}
+                Some(false) | None => self.count_failure(spec, rules, id, outcome, now),
             }
         }
         if let Some(rules) = &spec.circuit_breaker {
@@ -104,8 +104,12 @@ impl SharedCluster {
         }
     }
     #[cold]
-    fn count_failure(&self, spec: &Cluster, rules: &Outlier, id: EndpointId, now: Mono) {
-        let failures = self.condition_of(id).map_or(0, |condition| condition.ejection.fail(now));
+    fn count_failure(&self, spec: &Cluster, rules: &Outlier, id: EndpointId, outcome: Outcome, now: Mono) {
+        let patience = spec.timeouts.response_header;
+        let failures = self.condition_of(id).map_or(0, |condition| match outcome {
+            Outcome::Overtaken => condition.ejection.overtaken(patience, now),
+            _ => condition.ejection.fail(now),
+        });
         if failures >= rules.consecutive_failures {
             self.eject(spec, rules, id, Failed::InARow(failures), now);
         }

@@ -15,6 +15,8 @@ pub enum Outcome {
     Timeout,
     /// Its answer was none.
     Invalid,
+    /// A hedge's answer came before any byte of this one: once it says nothing, again and again it does.
+    Overtaken,
     /// It says nothing of the endpoint: the client left, something of ours ran out, or a pooled link was stale.
     Unknown,
 }
@@ -28,7 +30,7 @@ impl Outcome {
         match self {
             Self::Answered(status) => Some(!failures.has(status)),
             Self::ConnectFailed | Self::Lost | Self::Timeout | Self::Invalid => Some(false),
-            Self::Unknown => None,
+            Self::Overtaken | Self::Unknown => None,
         }
     }
 }

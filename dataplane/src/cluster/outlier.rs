@@ -37,6 +37,8 @@ pub(super) struct Ejection {
 pub(super) struct SharedEjection {
     /// Failures in a row, and whether it is unproven.
     failures: AtomicU32,
+    /// When hedges began to overtake it, if none of its answers came first since; 0 is never.
+    overtaken_since: AtomicU64,
     /// How often it was ejected, less one for each `ejection_time` that it behaved.
     times: AtomicU32,
     /// 0 is not ejected. It stays when the time is over, until somebody writes the readmission down.
@@ -50,6 +52,7 @@ impl SharedEjection {
     pub(super) fn new() -> Self {
         Self {
             failures: AtomicU32::new(0),
+            overtaken_since: AtomicU64::new(0),
             times: AtomicU32::new(0),
             until: AtomicU64::new(0),
             back_since: AtomicU64::new(0),
@@ -61,7 +64,7 @@ impl SharedEjection {
         if self.until.swap(0, Ordering::Relaxed) != 0 {
             ejected.give_back();
         }
-        self.failures.store(0, Ordering::Relaxed);
+        self.begin_row(0);
         self.times.store(0, Ordering::Relaxed);
         self.back_since.store(0, Ordering::Relaxed);
     }
@@ -89,9 +92,13 @@ impl SharedEjection {
     pub(super) fn succeed(&self) -> bool {
         let failures = self.failures.load(Ordering::Relaxed);
         if failures != 0 {
-            self.failures.store(0, Ordering::Relaxed);
+            self.begin_row(0);
         }
         failures & UNPROVEN != 0
+    }
+    fn begin_row(&self, failures: u32) {
+        self.failures.store(failures, Ordering::Relaxed);
+        self.overtaken_since.store(0, Ordering::Relaxed);
     }
     /// A request failed: how many did in a row. One that ends while the endpoint is out was begun before, and counts for
     /// nothing: else a single failure after the ejection would bring the next one, where nobody wrote the readmission down.
@@ -100,6 +107,19 @@ impl SharedEjection {
             return 0;
         }
         (self.failures.fetch_add(1, Ordering::Relaxed) & !UNPROVEN).saturating_add(1)
+    }
+    /// A hedge overtook a request: how many in a row failed or were overtaken, once that has gone on for `patience`. Before, it
+    /// may be a pause that passes.
+    pub(super) fn overtaken(&self, patience: Duration, now: Mono) -> u32 {
+        let (failures, now_or_1) = (self.fail(now), now.0.max(1));
+        if failures == 0 {
+            return 0;
+        }
+        let began = self.overtaken_since.compare_exchange(0, now_or_1, Ordering::Relaxed, Ordering::Relaxed);
+        match began {
+            Err(since) if Mono(since).after(patience) <= now => failures,
+            _ => 0,
+        }
     }
     /// Ejects the endpoint; none if it is ejected, or `most` are.
     pub(super) fn eject(&self, rules: &Outlier, ejected: &Count, most: u32, now: Mono) -> Option<Ejection> {
@@ -121,7 +141,7 @@ impl SharedEjection {
             return None;
         }
         self.times.store(times, Ordering::Relaxed);
-        self.failures.store(0, Ordering::Relaxed);
+        self.begin_row(0);
         Some(Ejection { time, times, over_since: (before != 0).then_some(Mono(before)) })
     }
     /// Lets the endpoint back in, if its time is over or `early`; true for the one who does.
@@ -131,7 +151,7 @@ impl SharedEjection {
             return false;
         }
         // Before the door opens: what failed meanwhile was begun before.
-        self.failures.store(if early { 0 } else { UNPROVEN }, Ordering::Relaxed);
+        self.begin_row(if early { 0 } else { UNPROVEN });
         self.back_since.store(now.0.min(until), Ordering::Relaxed);
         let readmits = self.until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if readmits {

@@ -297,7 +297,7 @@ pub fn win(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let (cluster, sent, silent) = (x.cluster, x.sent, x.attempt() == Attempt::Sending);
     let at = cluster.zip(x.endpoint);
-    attempt::release_link(core, io, id, Outcome::Unknown);
+    attempt::release_link(core, io, id, Outcome::Overtaken);
     if let Some(at) = at.filter(|_| silent) {
         again::time_silence(core, at, now.since(sent));
     }

@@ -162,6 +162,35 @@ fn what_says_nothing_counts_as_nothing() {
     assert!(node.told().is_empty(), "a 404 is an answer");
 }
 
+/// A hedge hides how slow an endpoint is: no request there ever fails. One that hedges overtake for as long as an answer may take
+/// is ejected; a pause that passes, and a tail among answers, are not.
+#[test]
+fn who_is_overtaken_for_long_is_ejected() {
+    let patience = test_cluster(&[1]).timeouts.response_header;
+    let late = at(100).after(patience);
+    let node = || Node::with(1, Some(Outlier { max_ejected_percent: 100, ..OUTLIER }), Some(BREAKER));
+    let overtake = |node: &mut Node, count: usize, now: Mono| {
+        for n in 0..count {
+            let picked = node.pick(n % 8, now).unwrap();
+            node.end(n % 8, picked, Outcome::Overtaken, now);
+        }
+    };
+    let mut sick = node();
+    overtake(&mut sick, 50, at(100));
+    assert!(sick.told().is_empty(), "a pause may pass");
+    overtake(&mut sick, 1, late);
+    assert!(matches!(sick.told()[..], [(Some(0), What::Ejected { why: Failed::InARow(51), .. })]));
+    let mut well = node();
+    overtake(&mut well, 50, at(100));
+    well.serve(1, None, at(100));
+    overtake(&mut well, 50, late);
+    assert!(well.told().is_empty(), "it answered in between");
+    let mut rare = node();
+    overtake(&mut rare, 3, at(100));
+    overtake(&mut rare, 1, late);
+    assert!(rare.told().is_empty(), "fewer than `consecutive_failures`");
+}
+
 /// Half-open, and every shard picks: one request of the node reaches the endpoint.
 #[test]
 fn exactly_one_request_of_all_shards_tries() {
