@@ -23,6 +23,8 @@ struct ClusterShown<'a> {
     balance: Word<'a>,
     active: Number,
     backup: Number,
+    #[serde(borrow)]
+    breaker: Word<'a>,
     queued: Number,
     endpoints: Vec<EndpointShown<'a>>,
 }
@@ -36,6 +38,8 @@ struct EndpointShown<'a> {
     state: Word<'a>,
     health: Word<'a>,
     usable: bool,
+    #[serde(borrow)]
+    eligible: Word<'a>,
     running: Number,
     links: Number,
     port_capacity: Option<u64>,
@@ -80,9 +84,13 @@ pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.
+        let breaker = match &*cluster.breaker.0 {
+            "closed" | "-" => String::new(),
+            state => format!(", circuit breaker {state}"),
+        };
         let _ = writeln!(
             out,
-            "{}: {}, {} active and {} backup endpoints, {} waiting",
+            "{}: {}, {} active and {} backup endpoints, {} waiting{breaker}",
             cluster.name.0,
             cluster.balance.0,
             cluster.active.text(),
@@ -115,7 +123,12 @@ fn row<'a>(endpoint: &'a EndpointShown<'_>) -> [Cow<'a, str>; 9] {
         Cow::Borrowed(&*endpoint.address.0),
         Cow::Borrowed(&*endpoint.state.0),
         Cow::Borrowed(&*endpoint.health.0),
-        Cow::Borrowed(if endpoint.usable { "yes" } else { "no" }),
+        match (endpoint.usable, &*endpoint.eligible.0) {
+            (false, "-") => Cow::Borrowed("no"),
+            (false, "yes") => Cow::Borrowed("no: weight 0"),
+            (false, why) => Cow::Borrowed(why),
+            (true, _) => Cow::Borrowed("yes"),
+        },
         endpoint.running.text(),
         endpoint.links.text(),
         ports,
@@ -203,13 +216,13 @@ mod tests {
     #[test]
     fn a_table_says_what_the_api_says() {
         let body = json!({ "short": "8 rings of 580 KiB", "clusters": [{
-            "name": "app", "balance": "round_robin", "active": 1, "backup": 0, "queued": 2,
+            "name": "app", "balance": "round_robin", "active": 1, "backup": 0, "queued": 2, "breaker": "half-open",
             "endpoints": [
                 { "name": "one", "address": "127.0.0.1:9000", "state": "ready", "health": "up", "usable": true,
                   "running": 3, "links": 4, "port_capacity": 28232,
                   "check": { "result": "Layer4 check passed", "took_ms": 0.24, "ago_ms": 1500 } },
                 { "name": "two", "address": "unix:/x", "state": "maint", "health": "unchecked", "usable": false,
-                  "running": 0, "links": 0 },
+                  "eligible": "no: maint", "running": 0, "links": 0 },
             ],
         }] });
         let body = body.to_string();
@@ -217,11 +230,14 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[..2], ["short: 8 rings of 580 KiB", ""]);
         let lines = &lines[2..];
-        assert_eq!(lines[0], "app: round_robin, 1 active and 0 backup endpoints, 2 waiting");
+        assert_eq!(
+            lines[0],
+            "app: round_robin, 1 active and 0 backup endpoints, 2 waiting, circuit breaker half-open"
+        );
         assert!(
             lines[2].contains("4 of 28232") && lines[2].ends_with("Layer4 check passed (0.2 ms, 1.5 s ago)"),
             "{text}"
         );
-        assert!(lines[3].contains("maint") && lines[3].ends_with('-'), "{text}");
+        assert!(lines[3].contains("  no: maint  ") && lines[3].ends_with('-'), "{text}");
     }
 }

@@ -32,6 +32,8 @@ struct ClusterView<'a> {
     /// Usable endpoints that are no backup, and those that are.
     active: u64,
     backup: u64,
+    /// The cluster's own circuit breaker: while it is open, none of them gets requests.
+    breaker: &'static str,
     /// Requests that wait for a place.
     queued: u64,
     endpoints: Vec<EndpointView<'a>>,
@@ -123,12 +125,13 @@ impl<'a> Sight<'a> {
     }
 
     fn cluster(&self, cluster: &'a Cluster) -> ClusterView<'a> {
-        let (active, backup) = endpoints::left(self.plane, cluster.id);
+        let left = self.plane.left(cluster.id);
         ClusterView {
             name: &cluster.name,
             balance: cluster.balance,
-            active,
-            backup,
+            active: left.as_ref().map_or(0, |left| left.active.into()),
+            backup: left.as_ref().map_or(0, |left| left.backup.into()),
+            breaker: left.map_or(Breaker::Closed, |left| left.breaker).name(),
             queued: self.plane.waiters(cluster.id).into(),
             endpoints: cluster.present().map(|endpoint| self.view(cluster, endpoint)).collect(),
         }
