@@ -22,8 +22,8 @@ stage format cargo fmt --all --check
 stage clippy cargo clippy --workspace --all-targets --locked -- -D warnings
 stage test cargo test --locked
 if grep -q '^members.*"bench"' Cargo.toml; then # default-members leave it out
-  # Each of them keeps every CPU busy: all at once, one may find no time at all in its window.
-  stage test-bench cargo test --locked -p bench -- --test-threads=2
+  # Each of them keeps every CPU busy: beside another, one may find no time at all in its window.
+  stage test-bench cargo test --locked -p bench -- --test-threads=1
 fi
 stage counts cargo bench --locked -p dataplane --bench counts
 stage doc env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_ringway-bench");
-const QUICK: [&str; 6] = ["--seconds", "0.3", "--warm-up", "0.1", "--connections", "8"];
+const QUICK: [&str; 6] = ["--seconds", "0.6", "--warm-up", "0.1", "--connections", "8"];
 
 /// A process that ends with the test.
 struct Server {
