@@ -305,6 +305,9 @@ pub const LINGER: Duration = secs(2);
 pub const LINGER_HURRIED: Duration = ms(200);
 /// A client that finished sending gets its answer if that comes within this; later it counts as gone.
 pub const CLIENT_GONE_GRACE: Duration = secs(1);
+/// A client whose last request is answered sooner is not watched for leaving: that would cost an operation and its cancel for
+/// each connection that carries one request.
+pub const WATCH_AFTER: Duration = ms(100);
 /// Body of a `respond` route, bytes.
 pub const RESPOND_BODY: usize = 128 * 1024;
 /// Strings copied to the access log are cut here.

@@ -7,6 +7,7 @@
 //! | Serving, between requests | idle: close | send: close |
 //! | Serving, a head has begun | request_header, absolute: 408 | send: close |
 //! | Serving, a body is awaited | request_body between pieces, and the rate floor: 408 | send: close |
+//! | Serving, the last request is whole | a moment, then the client is watched for leaving | send: close |
 //! | Serving, the client finished sending | a grace for half-closing clients: abort | send: close |
 //! | Lingering | linger: close | send: close |
 //! | Connecting (tcp) | the link's connect | – |
@@ -14,7 +15,7 @@
 //!
 //! `max_lifetime` runs beside all of them, and a conn that has been idle for `limits::PARK_AFTER` is parked.
 
-use super::{Conn, Phase, close, preface, reply};
+use super::{Conn, Phase, close, http1, preface, reply};
 use crate::core::Core;
 use crate::exchange::{Down, Up};
 use crate::fault::{CloseReason, Refusal};
@@ -159,7 +160,7 @@ fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
                 let refusal = if slow { Refusal::RequestBodyTooSlow } else { Refusal::RequestBodyTimeout };
                 reply::refuse(core, io, id, refusal);
             }
-            Some(_) => {}
+            Some(_) => http1::watch(core, io, id),
         },
         Phase::Connecting | Phase::Tunnel | Phase::Closing => {}
     }

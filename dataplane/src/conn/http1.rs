@@ -206,9 +206,29 @@ fn await_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>
     }
 }
 
-/// While an exchange runs, the recv stays armed to notice a client that leaves; what it sends ahead is held until
-/// `pipelined` requests wait (back-pressure, not refusal: threat F14).
+/// While an exchange runs, the recv is armed to notice a client that leaves; what it sends ahead is held until `pipelined`
+/// requests wait (back-pressure, not refusal: threat F14). Behind its last request nothing is to be sent ahead, so a client
+/// is watched for leaving only once the answer takes long.
 pub fn read_ahead(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
+    let now = core.now();
+    let Core { conns, exchanges, .. } = &mut *core;
+    if let Some(conn) = conns.get_mut(id)
+        && conn.rx.is_none()
+        && !conn.stream.is_eof()
+        && !conn.stream.is_receiving()
+        && conn
+            .exchange
+            .and_then(|x| exchanges.get(x))
+            .is_some_and(|x| x.close_after && !x.head.upgrade_websocket)
+    {
+        conn.deadlines.read_by = now.after(limits::WATCH_AFTER);
+        return deadline::settle(core, id);
+    }
+    watch(core, io, id);
+}
+
+/// Arms the recv of [`read_ahead`], unless enough is held.
+pub fn watch(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let Core { conns, exchanges, pool, snapshot, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };
     if let Some(lease) = &conn.rx {

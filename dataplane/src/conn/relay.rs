@@ -105,8 +105,15 @@ pub fn settle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     if !x.is_over() {
         return;
     }
-    // A client that meant to go on may have sent more already: closing on that would reset what we answered.
-    let unread = x.up() == Up::Aborted || conn.rx.is_some() || x.head.keep_alive && !conn.stream.is_eof();
+    // A client that meant to go on may have sent more already: closing on that would reset what we answered. So would closing
+    // on what came behind the last request, for which nothing may have been receiving.
+    let unread = x.up() == Up::Aborted
+        || conn.rx.is_some()
+        || !conn.stream.is_eof()
+            && (x.head.keep_alive
+                || x.close_after
+                    && !conn.stream.is_receiving()
+                    && io.unread(conn.stream.fd).is_ok_and(|n| n > 0));
     let cut = x.down() == Down::Aborted;
     let (close, refused, until_close) =
         (x.close_after, x.refusal.is_some(), x.down_framing == Framing::UntilClose);

@@ -9,6 +9,7 @@ mod bulk;
 mod cases;
 mod even;
 mod failing;
+mod last;
 mod limits;
 mod message;
 mod ports;
