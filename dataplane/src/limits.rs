@@ -5,6 +5,8 @@
     reason = "constants; usize is 64 bits on every machine this runs on"
 )]
 
+mod checks;
+
 use std::time::Duration;
 
 /// An inclusive range that a configuration key may take, and its default.
@@ -308,6 +310,9 @@ pub const CLIENT_GONE_GRACE: Duration = secs(1);
 /// A client whose last request is answered sooner is not watched for leaving: that would cost an operation and its cancel for
 /// each connection that carries one request.
 pub const WATCH_AFTER: Duration = ms(100);
+/// Bytes that are received of a message whose body goes by splice: its head and a little of the body, which fit one send.
+/// A longer head takes more than one receive, so links whose heads are longer do without.
+pub const HEAD_ALONE: u32 = 1024;
 /// Body of a `respond` route, bytes.
 pub const RESPOND_BODY: usize = 128 * 1024;
 /// Strings copied to the access log are cut here.
@@ -472,29 +477,3 @@ pub const HEDGE_SAMPLES: u64 = 100;
 /// How often that percentile is taken anew, and what was seen counts half.
 pub const HEDGE_REFRESH: Duration = secs(1);
 pub const HEDGE_HALVE: Duration = secs(10);
-
-const _: () = assert!(
-    REQUEST_LINE.max as usize + HEADER_BLOCK.max as usize + HEAD_ADDED_BYTES + 64
-        <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM,
-    "the largest head, and what we add to it, fits one large lease"
-);
-const _: () = assert!(
-    RESPONSE_HEADER_BLOCK + HEAD_ADDED_BYTES + STATUS_LINE_BYTES + 2
-        <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM
-);
-const _: () = assert!(EXHAUSTED_PAIRS.is_power_of_two());
-const _: () = assert!(ENDPOINTS_MAX < HASH_SLOTS);
-const _: () = assert!(
-    REPLAY_BODY.max as usize <= LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM,
-    "the largest body that is held fits one large lease"
-);
-const _: () = assert!(
-    RETRY_ATTEMPTS.max + 2 <= CONNECT_ATTEMPTS as u64,
-    "the first attempt, its repeats and a hedge are attempts too"
-);
-const _: () = assert!(EVENTS.is_power_of_two());
-const _: () = assert!(HEADER_FIELDS.max as usize <= HEADER_FIELDS_MAX);
-const _: () =
-    assert!(SPLICE_STEP_LAST <= CHAIN_LEASES * (LEASE_LARGE_BYTES - LEASE_HEADROOM - LEASE_TAILROOM));
-const _: () = assert!(PIPES >= 2, "one to hold, and the last one");
-const _: () = assert!(RING_SUBMISSION_ENTRIES <= RING_COMPLETION_ENTRIES);

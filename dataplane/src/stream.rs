@@ -8,6 +8,7 @@
 
 use crate::buf::{Chain, Class, Lease, Pool};
 use crate::io::{Expect, Fd, Interest, Io, Shutdown, SocketOption, Token};
+use crate::limits;
 
 const RECV: u16 = 1 << 0;
 const SEND: u16 = 1 << 1;
@@ -21,6 +22,8 @@ const BULK: u16 = 1 << 7;
 const NON_BLOCKING: u16 = 1 << 8;
 /// The recv in flight was asked to make room for a poll, or the poll is what is in flight.
 const PARKED: u16 = 1 << 9;
+/// What is received next is a head whose body is spliced.
+const HEAD: u16 = 1 << 10;
 
 /// A socket, one bit for each operation in flight on it (submitting a set bit is a bug), and its send queue.
 #[derive(Debug)]
@@ -82,6 +85,7 @@ impl Stream {
     /// Arms one recv unless one is armed or the peer has finished. `token` is the recv token of the owner.
     pub fn arm_recv(&mut self, io: &mut impl Io, expect: Expect, token: Token) {
         let class = if self.bits & BULK != 0 { Class::Large } else { Class::Small };
+        let expect = if self.bits & HEAD != 0 && expect == Expect::Later { Expect::Head } else { expect };
         self.arm_recv_of(io, class, expect, token);
     }
     /// As [`Stream::arm_recv`], with a class of the caller's choice: small where the bytes will join others.
@@ -104,6 +108,15 @@ impl Stream {
     /// The next message begins with a head and goes on by splice: only its first bytes are to be copied.
     pub fn expect_small(&mut self) {
         self.bits &= !BULK;
+    }
+    /// Whether the next message will probably be a head, of `Some` bytes, and a body that goes by splice: then little more
+    /// than the head is to be copied.
+    pub fn expect_head(&mut self, bytes: Option<usize>) {
+        match bytes {
+            Some(bytes) if bytes < limits::HEAD_ALONE as usize => self.bits = self.bits & !BULK | HEAD,
+            Some(_) => self.bits &= !(BULK | HEAD),
+            None => self.bits &= !HEAD,
+        }
     }
     /// Waits until there is something to read, in place of a recv, unless one is armed or the peer has finished.
     pub fn await_readable(&mut self, io: &mut impl Io, token: Token) {

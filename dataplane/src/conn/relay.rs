@@ -239,6 +239,7 @@ fn write_head(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>) -> Result<(), Re
         response::accept(&mut core.pool, x);
     }
     let lease = encode(core, id, xid, false).ok_or(Refusal::BuffersExhausted)?;
+    down::on_head(core, xid);
     let Core { pool, exchanges, conns, .. } = core;
     let (Some(x), Some(conn)) = (exchanges.get_mut(xid), conns.get_mut(id)) else {
         pool.give_back(lease);
@@ -248,7 +249,6 @@ fn write_head(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>) -> Result<(), Re
     x.enter_down(Down::Body);
     response::head_taken(pool, x);
     conn.stream.push(lease);
-    down::on_head(core, xid);
     Ok(())
 }
 

@@ -107,6 +107,8 @@ pub enum Expect {
     Now,
     /// Wait for readiness first; saves a failed attempt (IORING_RECVSEND_POLL_FIRST).
     Later,
+    /// As `Later`, and what comes is a head whose body goes on by splice: as few bytes as [`crate::limits::HEAD_ALONE`] at a time.
+    Head,
 }
 
 /// What one completion says.

@@ -123,7 +123,7 @@ impl Ring {
         let fd = operation.fd;
         let entry = match operation.verb {
             Verb::Accept => sqe::accept(fd, token),
-            Verb::Recv(class) => sqe::recv(fd, self.groups[group_of(class)].id(), true, token),
+            Verb::Recv(class) => sqe::recv(fd, self.groups[group_of(class)].id(), 0, true, token),
             Verb::Send => sqe::send(fd, operation.first, operation.first_len, token),
             Verb::Poll(interest) => sqe::poll(fd, interest, token),
             Verb::Connect | Verb::Close | Verb::Post => unreachable!("none of these is ever asked for again"),

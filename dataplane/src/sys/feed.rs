@@ -34,7 +34,7 @@ impl Ring {
                 self.operations.set_fed(token, class);
                 let fd = operation.fd;
                 let group = self.groups[group_of(class)].id();
-                self.push(sqe::recv(fd, group, true, token));
+                self.push(sqe::recv(fd, group, 0, true, token));
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::io::{
     Address, Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Message, Mono, Outcome, Pipe,
     Shutdown, SocketAddress, SocketOption, Token,
 };
+use crate::limits;
 use io_uring::{IoUring, cqueue, squeue, types};
 use std::collections::VecDeque;
 use std::fmt;
@@ -298,7 +299,8 @@ impl Io for Ring {
         self.groups[index].wanted();
         if self.admit(Verb::Recv(class), fd, token) {
             let group = self.groups[index].id();
-            self.push(sqe::recv(fd.0, group, expect == Expect::Later, token));
+            let most = if expect == Expect::Head { limits::HEAD_ALONE } else { 0 };
+            self.push(sqe::recv(fd.0, group, most, expect != Expect::Now, token));
         }
     }
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token) {

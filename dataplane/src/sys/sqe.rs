@@ -14,8 +14,9 @@ pub(super) fn accept(fd: i32, token: Token) -> Entry {
 }
 
 /// One receive into whichever buffer of `group` is next when bytes are there.
-pub(super) fn recv(fd: i32, group: u16, poll_first: bool, token: Token) -> Entry {
-    opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
+/// At most so many bytes; 0 is as many as the group's buffers hold.
+pub(super) fn recv(fd: i32, group: u16, most: u32, poll_first: bool, token: Token) -> Entry {
+    opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), most)
         .ioprio(if poll_first { POLL_FIRST } else { 0 })
         .buf_group(group)
         .build()

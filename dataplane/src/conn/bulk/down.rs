@@ -31,10 +31,10 @@ pub fn is_wanted(core: &Core, id: Id<Conn>, xid: Id<Exchange>) -> bool {
 pub fn on_head(core: &mut Core, xid: Id<Exchange>) {
     let Core { exchanges, links, .. } = core;
     if let Some(x) = exchanges.get(xid)
-        && matches!(x.response.framing, Framing::Length(n) if n >= limits::SPLICE_MIN + limits::LEASE_SMALL_BYTES as u64)
         && let Some(link) = x.link.and_then(|l| links.get_mut(l))
     {
-        link.stream.expect_small();
+        let long = matches!(x.response.framing, Framing::Length(n) if n >= limits::SPLICE_MIN + limits::LEASE_SMALL_BYTES as u64);
+        link.stream.expect_head(long.then_some(x.head_len));
     }
 }
 
@@ -118,9 +118,14 @@ fn fill(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> F
 /// The client holds us up: meanwhile the origin is not slow. Unless the head is still going out: then the wait for the
 /// link begins already.
 fn hold(core: &mut Core, io: &mut impl Io, xid: Id<Exchange>) {
-    let Some(x) = core.exchanges.get(xid) else { return };
+    let Core { exchanges, links, .. } = &mut *core;
+    let Some(x) = exchanges.get_mut(xid) else { return };
     if !x.down_bulk.is_holding() && !x.down_bulk.is_readable() {
-        return await_link(core, io, xid);
+        let link = x.link.and_then(|l| links.get(l));
+        if !link.is_some_and(|l| !l.stream.is_receiving() && io.unread(l.stream.fd).is_ok_and(|n| n > 0)) {
+            return await_link(core, io, xid);
+        }
+        x.down_bulk.set_readable();
     }
     if let Some(link) = x.link.and_then(|l| core.links.get_mut(l)) {
         link.deadlines.read_by = Mono::MAX;
