@@ -5,6 +5,7 @@
 use dataplane::spec::{Protocol, Snapshot};
 use dataplane::stats::access_log::Record;
 use dataplane::stats::retries::{Retried, Retries};
+use dataplane::stats::timings::{Phase, Timings};
 use std::io::Write as _;
 
 /// Appends the line of `record`, its newline included. Names come from `snapshot`.
@@ -53,10 +54,7 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
     line.number("status", u64::from(record.status));
     line.number("request_body_bytes", record.request_body_bytes);
     line.number("response_body_bytes", record.response_body_bytes);
-    line.number("duration_us", record.duration_us);
-    line.number_if("connect_us", record.connect_us);
-    line.number_if("queue_us", record.queue_us);
-    line.number_if("first_byte_us", record.first_byte_us);
+    write_timings(line, &record.timings);
     line.number("attempts", u64::from(record.attempts));
     write_retries(line, record.retries);
     line.word("link_reused", if record.link_reused { "true" } else { "false" });
@@ -67,6 +65,18 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
         line.number("tunnel_up_bytes", record.tunnel_up_bytes);
         line.number("tunnel_down_bytes", record.tunnel_down_bytes);
     }
+}
+
+fn write_timings(line: &mut Line<'_>, timings: &Timings) {
+    line.number("duration_us", timings.total_us);
+    for phase in Phase::ALL {
+        if let Some(us) = timings.get(phase) {
+            line.out.extend_from_slice(b",\"");
+            line.out.extend_from_slice(phase.name().as_bytes());
+            let _ = write!(line.out, "_us\":{us}");
+        }
+    }
+    line.number_if("first_byte_us", timings.first_byte_us());
 }
 
 /// The reasons as a list of words, where there are any.
@@ -89,8 +99,7 @@ fn write_retries(line: &mut Line<'_>, retries: Retries) {
 fn write_connection(line: &mut Line<'_>, record: &Record<'_>) {
     line.word("protocol", "\"tcp\"");
     line.text_if("sni", Some(record.host).filter(|name| !name.is_empty()));
-    line.number("duration_us", record.duration_us);
-    line.number_if("connect_us", record.connect_us);
+    write_timings(line, &record.timings);
     line.number("attempts", u64::from(record.attempts));
     line.text_if("reason", record.refusal.map(|refusal| refusal.name().as_bytes()));
     line.text_if("close", record.close.map(|close| close.name().as_bytes()));
@@ -237,10 +246,10 @@ pub(super) mod tests {
             status: 400,
             request_body_bytes: 0,
             response_body_bytes: 7,
-            duration_us: 8,
-            connect_us: None,
-            queue_us: Some(3),
-            first_byte_us: Some(4),
+            timings: timings(
+                8,
+                &[(Phase::Head, 0), (Phase::Queue, 3), (Phase::Response, 1), (Phase::Transfer, 4)],
+            ),
             attempts: 1,
             retries: Retries::NONE,
             link_reused: true,
@@ -250,6 +259,12 @@ pub(super) mod tests {
             tunnel_up_bytes: 0,
             tunnel_down_bytes: 0,
         }
+    }
+
+    fn timings(total_us: u64, phases: &[(Phase, u64)]) -> Timings {
+        let mut timings = Timings::of_total(total_us);
+        phases.iter().for_each(|(phase, us)| timings.set(*phase, *us));
+        timings
     }
 
     fn line(record: &Record<'_>) -> String {
@@ -264,7 +279,8 @@ pub(super) mod tests {
             line(&record()),
             "{\"time\":\"2026-12-31T23:59:59.999Z\",\"request_id\":\"00000001-002000000000003\",\
              \"client\":\"127.0.0.1:5\",\"method\":\"GET\",\"host\":\"a\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\
-             \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"queue_us\":3,\"first_byte_us\":4,\
+             \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"head_us\":0,\
+             \"queue_us\":3,\"response_us\":1,\"transfer_us\":4,\"first_byte_us\":4,\
              \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"close\":\"refused\",\"request_number\":1}\n"
         );
     }
@@ -285,8 +301,7 @@ pub(super) mod tests {
     fn a_line_of_a_tcp_connection_has_nothing_of_requests() {
         let record = Record {
             wall_ns: 0,
-            duration_us: 9,
-            connect_us: Some(3),
+            timings: timings(9, &[(Phase::Connect, 3), (Phase::Transfer, 6)]),
             attempts: 2,
             close: Some(CloseReason::TunnelEnded),
             tunnel_up_bytes: 5,
@@ -295,7 +310,7 @@ pub(super) mod tests {
         assert_eq!(
             line(&record),
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"request_id\":\"00000001-002000000000003\",\
-             \"client\":\"127.0.0.1:5\",\"protocol\":\"tcp\",\"duration_us\":9,\"connect_us\":3,\"attempts\":2,\
+             \"client\":\"127.0.0.1:5\",\"protocol\":\"tcp\",\"duration_us\":9,\"connect_us\":3,\"transfer_us\":6,\"attempts\":2,\
              \"close\":\"tunnel_ended\",\"tunnel_up_bytes\":5,\"tunnel_down_bytes\":0}\n"
         );
     }

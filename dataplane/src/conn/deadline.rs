@@ -71,6 +71,17 @@ fn park_by(conn: &Conn, now: Mono, park_after: Duration) -> Mono {
     }
 }
 
+/// When the first byte of the head that is being read came: its deadline runs from then. Now, where none runs. A new
+/// configuration with another `request_header` moves this by the difference for heads that come meanwhile, never before
+/// the conn's accept.
+pub fn head_began(core: &Core, id: Id<Conn>) -> Mono {
+    let now = core.now();
+    let Some(conn) = core.conns.get(id) else { return now };
+    let Some(listener) = core.snapshot.listener(conn.listener) else { return now };
+    let allowed = u64::try_from(listener.timeouts.request_header.as_nanos()).unwrap_or(u64::MAX);
+    Mono(conn.deadlines.read_by.0.saturating_sub(allowed)).max(conn.opened).min(now)
+}
+
 /// The process goes away, and this conn has not sent its first byte: it gets a moment to.
 pub fn on_last_chance(core: &mut Core, id: Id<Conn>) {
     let by = core.now().after(limits::CLIENT_GONE_GRACE);
@@ -140,8 +151,12 @@ fn on_expired(core: &mut Core, io: &mut impl Io, id: Id<Conn>) -> bool {
 fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
-    conn.deadlines.read_by = Mono::MAX;
     let begun = conn.rx.is_some() && !conn.scan.is_idle();
+    let heads = begun && conn.exchange.is_none() && matches!(conn.phase(), Phase::Open | Phase::Serving);
+    if !heads {
+        // That of a head is told by it how long it took.
+        conn.deadlines.read_by = Mono::MAX;
+    }
     match conn.phase() {
         Phase::Lingering => close::begin(core, io, id, CloseReason::LingerEnded),
         Phase::Open | Phase::Preface if core.draining => close::begin(core, io, id, CloseReason::Drained),

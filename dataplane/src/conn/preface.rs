@@ -18,7 +18,8 @@ use crate::route::RouteTable;
 use crate::spec::{Listener, Protocol};
 use crate::table::Id;
 
-/// What only a conn with a preface has. Kept after it only where there is something to pass on or to tell of.
+/// What only a conn with a preface has. Kept after it on a tcp listener; on one of http only where there is something to pass
+/// on.
 #[derive(Debug)]
 pub struct Preface {
     awaits: Awaits,
@@ -28,6 +29,8 @@ pub struct Preface {
     pub tlvs: Box<[u8]>,
     /// The name that the ClientHello asks for, for the log; empty without one.
     pub name: Box<[u8]>,
+    /// From accept until all of it had come, microseconds; of a tcp conn, and only then.
+    pub took_us: Option<u32>,
 }
 
 /// What is read next.
@@ -42,7 +45,13 @@ enum Awaits {
 
 impl Preface {
     fn new(awaits: Awaits) -> Box<Self> {
-        Box::new(Self { awaits, destination: None, tlvs: Box::default(), name: Box::default() })
+        Box::new(Self {
+            awaits,
+            destination: None,
+            tlvs: Box::default(),
+            name: Box::default(),
+            took_us: None,
+        })
     }
 }
 
@@ -120,7 +129,6 @@ fn advance(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         Awaits::ClientHello(scan) => match client_hello::read(bytes, scan, &mut scratch.hello) {
             Ok(Some(hello)) => {
                 preface.name = hello.name(&scratch.hello).unwrap_or_default().into();
-                conn.preface.take_if(|preface| preface.destination.is_none() && preface.name.is_empty());
                 tcp::open(core, io, id, Some(&hello));
             }
             Ok(None) => wait(core, io, id),
@@ -174,10 +182,10 @@ fn on_own_bytes(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         }
         return await_own_bytes(core, io, id);
     }
-    conn.preface.take_if(|preface| preface.destination.is_none());
     match conn.protocol {
         Protocol::Tcp => tcp::open(core, io, id, None),
         Protocol::Http => {
+            conn.preface.take_if(|preface| preface.destination.is_none());
             conn.enter(Phase::Serving);
             if conn.rx.is_some() {
                 http1::on_head_began(core, id);
@@ -190,6 +198,16 @@ fn on_own_bytes(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
             }
             await_own_bytes(core, io, id);
         }
+    }
+}
+
+/// All that is to be read of a tcp conn before its link is reached has come.
+pub(super) fn on_read(core: &mut Core, id: Id<Conn>) {
+    let now = core.now();
+    if let Some(conn) = core.conns.get_mut(id)
+        && let Some(preface) = &mut conn.preface
+    {
+        preface.took_us = Some(u32::try_from(now.since(conn.opened) / 1000).unwrap_or(u32::MAX));
     }
 }
 

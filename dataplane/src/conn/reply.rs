@@ -1,6 +1,6 @@
 //! Our own answers: refusals, and what `respond` and `redirect` routes say.
 
-use super::{Conn, close, flush, relay, upstream};
+use super::{Conn, close, deadline, flush, relay, upstream};
 use crate::buf::Class;
 use crate::core::{Core, Scratch};
 use crate::exchange::{Attempt, Down, Exchange, Up, attempt, record};
@@ -74,10 +74,11 @@ fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal
     core.stats.refusal(refusal).add(1);
     let number = core.next_request;
     core.next_request += 1;
+    let began = deadline::head_began(core, id);
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.requests = conn.requests.saturating_add(1);
     let (listener, peer, requests) = (conn.listener, conn.peer, u64::from(conn.requests));
-    record::write_refused(core, listener, peer, number, refusal, requests);
+    record::write_refused(core, listener, peer, number, refusal, requests, began);
     let request_id = core.request_id(number).text();
     let frame =
         Frame { status: refusal.status(), refusal: Some(refusal), request_id: &request_id, local: None };

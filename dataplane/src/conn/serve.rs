@@ -1,6 +1,6 @@
 //! A complete head becomes an exchange: its checks, its route, and what the route says.
 
-use super::{Conn, http1, reply, upstream};
+use super::{Conn, deadline, http1, reply, upstream};
 use crate::buf::{Lease, Pool};
 use crate::cluster::balance::Hint;
 use crate::core::Core;
@@ -28,6 +28,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     core.next_request += 1;
     core.stats.requests.add(1);
     let now = core.clock;
+    let began = deadline::head_began(core, id);
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.rx = rest;
     conn.scan = Default::default();
@@ -47,8 +48,10 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     x.head_bytes = Some(head_bytes);
     x.number = number;
     x.on_conn = u64::from(conn.requests);
-    x.started = now.mono;
-    x.started_wall = now.wall;
+    let took = now.mono.since(began);
+    x.started = began;
+    x.started_wall = now.wall.saturating_sub(took);
+    x.head_us = u32::try_from(took / 1000).unwrap_or(u32::MAX);
     let Ok(xid) = core.exchanges.insert(x) else { unreachable!("there are as many exchanges as conns") };
     conn.exchange = Some(xid);
     decide(core, io, id, xid);

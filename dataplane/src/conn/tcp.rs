@@ -5,7 +5,7 @@
 //! client sends meanwhile is held. `on_connect_ended`: the link is there, and bytes pass; or there is none, and the conn
 //! ends.
 
-use super::{Conn, Phase, close, deadline, http1};
+use super::{Conn, Phase, close, deadline, http1, preface};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
 use crate::fault::{CloseReason, Refusal};
@@ -15,6 +15,7 @@ use crate::proto::client_hello::Hello;
 use crate::route::Opening;
 use crate::spec::Action;
 use crate::stats::access_log::Record;
+use crate::stats::timings::{Phase as TimedPhase, Timings};
 use crate::table::Id;
 use crate::tunnel::reach::{self, Reach, Step};
 use crate::tunnel::{self, Tunnel};
@@ -22,6 +23,7 @@ use crate::tunnel::{self, Tunnel};
 /// Everything is known that decides where a conn of a tcp listener goes. A `hello` is of the message in the scratch.
 pub(super) fn open(core: &mut Core, io: &mut impl Io, id: Id<Conn>, hello: Option<&Hello>) {
     core.count_available();
+    preface::on_read(core, id);
     let Some(conn) = core.conns.get(id) else { return };
     let hello = hello.map(|hello| (hello, core.scratch.hello.as_slice()));
     let (source, available) = (conn.peer.ip(), &core.available);
@@ -161,14 +163,18 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     let number = core.next_request;
     let mut record = Record::of_tcp(conn.listener, conn.peer, core.request_id(number));
     record.wall_ns = core.clock.wall.saturating_sub(age);
-    record.duration_us = age / 1000;
+    record.timings = Timings::of_total(age / 1000);
+    if let Some(us) = conn.preface.as_ref().and_then(|preface| preface.took_us) {
+        record.timings.set(TimedPhase::Head, u64::from(us));
+    }
+    if let Some(reach) = reach {
+        reach.time(&mut record.timings);
+    }
     record.route = reach.and_then(|r| r.route);
     record.host = conn.preface.as_ref().map_or(&[][..], |preface| &preface.name);
     record.cluster = reach.map(|r| r.cluster);
     record.endpoint = reach.and_then(|r| r.endpoint);
     record.attempts = reach.map_or(0, |r| r.attempts);
-    record.queue_us = reach.and_then(|r| r.queue_us).map(|us| u64::from(us.get()));
-    record.connect_us = reach.and_then(Reach::connect_us).map(u64::from);
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);
     record.tunnel_down_bytes = tunnel.map_or(0, |t| t.down_bytes);

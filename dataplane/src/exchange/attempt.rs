@@ -214,6 +214,7 @@ fn connect(
         x.endpoint = Some(at.1);
         x.pooled = false;
         x.attempt_since = now;
+        x.connected = None;
         x.enter_attempt(Attempt::Connecting);
     }
     Ok(())

@@ -145,8 +145,10 @@ pub struct Exchange {
     /// Number of the request in its shard, and on its conn.
     pub number: u64,
     pub on_conn: u64,
+    /// When the request's first byte came, and how long its head took from then, microseconds.
     pub started: Mono,
     pub started_wall: u64,
+    pub head_us: u32,
     // --- where it goes
     pub route: Option<RouteId>,
     pub cluster: Option<ClusterId>,
@@ -251,6 +253,7 @@ impl Exchange {
             on_conn: 0,
             started: Mono(0),
             started_wall: 0,
+            head_us: 0,
             route: None,
             cluster: None,
             timeouts: None,

@@ -11,6 +11,7 @@ use crate::spec::{ListenerId, Protocol};
 use crate::stats::access_log::Record;
 use crate::stats::request_id::RequestId;
 use crate::stats::retries::Retries;
+use crate::stats::timings::{Phase, Timings};
 use crate::table::Id;
 
 /// The record of an exchange that is not over, encoded; none where none will be written.
@@ -41,7 +42,6 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
     let empty: &[u8] = &[];
     let bytes = x.head_bytes.as_ref().map_or(empty, |lease| pool.bytes(lease));
     let agent = x.head.fields.iter().find(|f| f.kind == FieldName::UserAgent).map(|f| f.value.of(bytes));
-    let us = |later: Option<Mono>, from| later.map(|t| t.since(from) / 1000);
     Record {
         protocol: Protocol::Http,
         wall_ns: x.started_wall,
@@ -61,10 +61,7 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
         status: x.status,
         request_body_bytes: x.up_bytes,
         response_body_bytes: x.down_bytes,
-        duration_us: now.since(x.started) / 1000,
-        connect_us: if x.pooled { None } else { us(x.connected, x.attempt_since) },
-        queue_us: x.queue_us.map(u64::from),
-        first_byte_us: us(x.first_byte, x.started),
+        timings: timings(x, now),
         attempts: x.attempts,
         retries: x.retried,
         link_reused: x.pooled,
@@ -74,6 +71,35 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
         tunnel_up_bytes: 0,
         tunnel_down_bytes: 0,
     }
+}
+
+/// How long each phase took that ended by now. All are differences of moments in whole microseconds since the begin, so
+/// that they add up.
+fn timings(x: &Exchange, now: Mono) -> Timings {
+    let at = |moment: Mono| moment.since(x.started) / 1000;
+    let mut timings = Timings::of_total(at(now));
+    let (head, queue) = (u64::from(x.head_us), x.queue_us.map(u64::from));
+    timings.set(Phase::Head, head);
+    if let Some(queue) = queue {
+        timings.set(Phase::Queue, queue);
+    }
+    // An attempt for which not even a socket was to be had began at no time.
+    if x.attempt_since < x.started {
+        return timings;
+    }
+    let begun = at(x.attempt_since);
+    if x.attempts > 1 {
+        timings.set(Phase::Lost, begun.saturating_sub(head + queue.unwrap_or(0)));
+    }
+    let Some(reached) = (if x.pooled { Some(begun) } else { x.connected.map(at) }) else { return timings };
+    if !x.pooled {
+        timings.set(Phase::Connect, reached.saturating_sub(begun));
+    }
+    if let Some(first) = x.first_byte.map(at) {
+        timings.set(Phase::Response, first.saturating_sub(reached));
+        timings.set(Phase::Transfer, timings.total_us.saturating_sub(first));
+    }
+    timings
 }
 
 /// Writes the record of a connection that ended before its first request, for a reason that its peer should know of.
@@ -86,7 +112,7 @@ pub fn write_closed(core: &mut Core, listener: ListenerId, peer: SocketAddress, 
     core.log.write(&Record { close: Some(reason), ..bare(core, listener, peer, number) });
 }
 
-/// Writes the record of a request that was refused before it was one: its head was never complete.
+/// Writes the record of a request that was refused before it was one: its head, which began to come then, was never complete.
 pub fn write_refused(
     core: &mut Core,
     listener: ListenerId,
@@ -94,11 +120,15 @@ pub fn write_refused(
     number: u64,
     refusal: Refusal,
     on_conn: u64,
+    began: Mono,
 ) {
     if !core.snapshot.listener(listener).is_some_and(|l| l.access_log) {
         return;
     }
+    let took = core.now().since(began);
     core.log.write(&Record {
+        wall_ns: core.clock.wall.saturating_sub(took),
+        timings: Timings::of_total(took / 1000),
         status: refusal.status(),
         refusal: Some(refusal),
         close: Some(CloseReason::Refused),
@@ -128,10 +158,7 @@ fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> 
         status: 0,
         request_body_bytes: 0,
         response_body_bytes: 0,
-        duration_us: 0,
-        connect_us: None,
-        queue_us: None,
-        first_byte_us: None,
+        timings: Timings::of_total(0),
         attempts: 0,
         retries: Retries::NONE,
         link_reused: false,

@@ -10,6 +10,7 @@ use crate::limits::{LOG_RING_BYTES, LOG_STRING_BYTES};
 use crate::spec::{ClusterId, EndpointId, ListenerId, Protocol, RouteId};
 use crate::stats::request_id::RequestId;
 use crate::stats::retries::Retries;
+use crate::stats::timings::Timings;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -44,14 +45,7 @@ pub struct Record<'a> {
     pub request_body_bytes: u64,
     /// Body bytes sent to the client, framing not counted.
     pub response_body_bytes: u64,
-    /// From the request's first byte to the end of the exchange, or of the tcp connection's life, microseconds.
-    pub duration_us: u64,
-    /// Time spent connecting, if this exchange opened a link, microseconds.
-    pub connect_us: Option<u64>,
-    /// Time spent waiting for a place at a full cluster, if it waited, microseconds.
-    pub queue_us: Option<u64>,
-    /// From the request's first byte to the first byte of the origin's final head, microseconds.
-    pub first_byte_us: Option<u64>,
+    pub timings: Timings,
     /// Endpoints tried.
     pub attempts: u8,
     /// Why more than one was, or was not.
@@ -194,10 +188,7 @@ impl<'a> Record<'a> {
             status: 0,
             request_body_bytes: 0,
             response_body_bytes: 0,
-            duration_us: 0,
-            connect_us: None,
-            queue_us: None,
-            first_byte_us: None,
+            timings: Timings::of_total(0),
             attempts: 0,
             retries: Retries::NONE,
             link_reused: false,
@@ -231,15 +222,24 @@ impl<'a> Record<'a> {
             self.refusal.map_or(NONE, |refusal| refusal as u8),
             self.close.map_or(NONE, |close| close as u8),
         ]);
-        for number in [self.request_body_bytes, self.response_body_bytes, self.duration_us] {
-            put_u64(out, number);
-        }
-        put_u64(out, self.connect_us.unwrap_or(u64::MAX));
-        put_u64(out, self.queue_us.unwrap_or(u64::MAX));
-        put_u64(out, self.first_byte_us.unwrap_or(u64::MAX));
-        for number in [self.request_number, self.tunnel_up_bytes, self.tunnel_down_bytes] {
-            put_u64(out, number);
-        }
+        let [head, queue, lost, connect, response, transfer, total] = self.timings.numbers();
+        put_u64s(
+            out,
+            [
+                self.request_body_bytes,
+                self.response_body_bytes,
+                head,
+                queue,
+                lost,
+                connect,
+                response,
+                transfer,
+                total,
+                self.request_number,
+                self.tunnel_up_bytes,
+                self.tunnel_down_bytes,
+            ],
+        );
         for text in [Some(self.method), Some(self.host), Some(self.path), self.query, self.user_agent] {
             put_text(out, text);
         }
@@ -279,10 +279,7 @@ impl<'a> Record<'a> {
             close: CLOSE_REASONS.get(usize::from(close)).map(|row| row.0),
             request_body_bytes: from.u64()?,
             response_body_bytes: from.u64()?,
-            duration_us: from.u64()?,
-            connect_us: from.u64().map(some_below_max)?,
-            queue_us: from.u64().map(some_below_max)?,
-            first_byte_us: from.u64().map(some_below_max)?,
+            timings: Timings::from_numbers(from.u64s()?),
             request_number: from.u64()?,
             tunnel_up_bytes: from.u64()?,
             tunnel_down_bytes: from.u64()?,
@@ -300,12 +297,14 @@ impl<'a> Record<'a> {
 const NONE: u8 = 255;
 const ABSENT: u16 = u16::MAX;
 
-fn some_below_max(number: u64) -> Option<u64> {
-    (number != u64::MAX).then_some(number)
-}
-
 fn put_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Several numbers at the price of one look for room.
+fn put_u64s<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
+    let bytes = numbers.map(u64::to_le_bytes);
+    out.extend_from_slice(bytes.as_flattened());
 }
 
 fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
@@ -352,6 +351,13 @@ impl<'a> Cursor<'a> {
     }
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+    fn u64s<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = self.u64()?;
+        }
+        Some(numbers)
     }
     /// The outer `None` is a decoding failure, the inner one an absent string.
     fn text(&mut self) -> Option<Option<&'a [u8]>> {

@@ -4,5 +4,6 @@ pub mod access_log;
 pub mod counters;
 pub mod request_id;
 pub mod retries;
+pub mod timings;
 
 pub use counters::{Counter, Stats};

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::link::queue::Waiter;
 use crate::link::{self, Owner};
 use crate::spec::{ClusterId, EndpointId, RouteId};
+use crate::stats::timings::{Phase, Timings};
 use crate::table::Id;
 use std::num::NonZeroU32;
 
@@ -22,8 +23,11 @@ enum Progress {
     Waiting(Id<Waiter>),
     /// Since then.
     Connecting(Mono),
-    /// That took so many microseconds.
-    Done(u32),
+    /// That took so many microseconds, and was done so many after the conn's accept.
+    Done {
+        connect_us: u32,
+        at_us: u32,
+    },
 }
 
 /// The attempts of one tunnel. For its whole life it counts as one running request of the endpoint it reached.
@@ -66,7 +70,22 @@ impl Reach {
     }
     /// How long the connect took, microseconds; none before it was made.
     pub fn connect_us(&self) -> Option<u32> {
-        if let Progress::Done(us) = self.progress { Some(us) } else { None }
+        if let Progress::Done { connect_us, .. } = self.progress { Some(connect_us) } else { None }
+    }
+    /// Sets the phases that ended by now; the preface is told of already.
+    pub fn time(&self, timings: &mut Timings) {
+        let queue = self.queue_us.map(|us| u64::from(us.get()));
+        if let Some(queue) = queue {
+            timings.set(Phase::Queue, queue);
+        }
+        let Progress::Done { connect_us, at_us } = self.progress else { return };
+        let (connect, at) = (u64::from(connect_us), u64::from(at_us));
+        timings.set(Phase::Connect, connect);
+        if self.attempts > 1 {
+            let before = timings.get(Phase::Head).unwrap_or(0) + queue.unwrap_or(0);
+            timings.set(Phase::Lost, at.saturating_sub(connect + before));
+        }
+        timings.set(Phase::Transfer, timings.total_us.saturating_sub(at));
     }
 }
 
@@ -195,12 +214,15 @@ pub fn on_connected(core: &mut Core, id: Id<Tunnel>) {
     let now = core.now();
     // However the tunnel ends one day, the endpoint was there.
     report(core, id, Outcome::CONNECTED);
-    let Core { tunnels, links, wheel, clusters, .. } = core;
+    let Core { tunnels, conns, links, wheel, clusters, .. } = core;
     let Some(tunnel) = tunnels.get_mut(id) else { return };
+    let opened = conns.get(tunnel.conn).map_or(now, |conn| conn.opened);
     if let Some(reach) = &mut tunnel.reach
         && let Progress::Connecting(since) = reach.progress
     {
-        reach.progress = Progress::Done(u32::try_from(now.since(since) / 1000).unwrap_or(u32::MAX));
+        let us = |moment: Mono| moment.since(opened) / 1000;
+        let narrow = |us: u64| u32::try_from(us).unwrap_or(u32::MAX);
+        reach.progress = Progress::Done { connect_us: narrow(us(now) - us(since)), at_us: narrow(us(now)) };
         if let (Some(Some(runtime)), Some(endpoint)) =
             (clusters.get_mut(usize::from(reach.cluster.0)), reach.endpoint)
         {

@@ -25,7 +25,7 @@ impl Upgraded {
     /// Writes the record of the exchange, and of the tunnel that carried so many bytes up and down and ends now.
     pub fn write(&self, core: &mut Core, close: CloseReason, carried: (u64, u64)) {
         let Some(mut record) = self.record.as_ref().and_then(|bytes| Record::decode(bytes)) else { return };
-        record.duration_us = core.now().since(self.started) / 1000;
+        record.timings.end(core.now().since(self.started) / 1000);
         (record.tunnel_up_bytes, record.tunnel_down_bytes) = carried;
         record.close = Some(close);
         core.log.write(&record);

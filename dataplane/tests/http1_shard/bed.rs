@@ -17,6 +17,7 @@ use dataplane::spec::{
     Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, Limits,
     ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, Steer, Timeouts,
 };
+use dataplane::stats::timings::Timings;
 use dataplane::stats::{Stats, access_log};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -501,7 +502,13 @@ impl Bed {
     /// How long each request that was logged since the last look took to the first byte of its answer, microseconds.
     pub(crate) fn first_bytes(&mut self) -> Vec<u64> {
         let mut all = Vec::new();
-        self.log.drain(usize::MAX, |r| all.extend(r.first_byte_us));
+        self.log.drain(usize::MAX, |r| all.extend(r.timings.first_byte_us()));
+        all
+    }
+    /// The phases of each request that was logged since the last look.
+    pub(crate) fn timings(&mut self) -> Vec<Timings> {
+        let mut all = Vec::new();
+        self.log.drain(usize::MAX, |r| all.push(r.timings));
         all
     }
     /// The requests that reached the origins, in order: which of them, and the request.

@@ -15,6 +15,7 @@ mod message;
 mod ports;
 mod proxy;
 mod queue;
+mod records;
 mod requests;
 mod responses;
 mod retry;

@@ -13,6 +13,7 @@ use dataplane::spec::{
     ListenAddress, Listener, ListenerId, Match, Pool, Protocol, Route, RouteId, Runtime, Snapshot, Steer,
     Timeouts,
 };
+use dataplane::stats::timings::Phase;
 use dataplane::stats::{Stats, access_log};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -363,8 +364,8 @@ impl Bed {
             let endpoint = r.endpoint.map_or_else(|| "-".to_owned(), |e| e.0.to_string());
             let reason = r.refusal.map_or("-", |refusal| refusal.name());
             let close = r.close.map_or("-", |close| close.name());
-            let (up, down, ms) = (r.tunnel_up_bytes, r.tunnel_down_bytes, r.duration_us / 1000);
-            let connected = if r.connect_us.is_some() { "connected" } else { "-" };
+            let (up, down, ms) = (r.tunnel_up_bytes, r.tunnel_down_bytes, r.timings.total_us / 1000);
+            let connected = if r.timings.get(Phase::Connect).is_some() { "connected" } else { "-" };
             all.push(format!(
                 "endpoint {endpoint} attempts {} {connected} up {up} down {down} ms {ms} {reason} {close}",
                 r.attempts

@@ -24,10 +24,7 @@ fn empty() -> Record<'static> {
         status: 0,
         request_body_bytes: 0,
         response_body_bytes: 0,
-        duration_us: 0,
-        connect_us: None,
-        queue_us: None,
-        first_byte_us: None,
+        timings: Timings::of_total(0),
         attempts: 0,
         retries: Retries::NONE,
         link_reused: false,
@@ -45,7 +42,7 @@ type Texts = (Vec<u8>, Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 /// What `Record` borrows, owned.
 #[derive(Debug, Clone)]
 struct Made {
-    numbers: [u64; 11],
+    numbers: [u64; 14],
     small: [u8; 3],
     ids: (u32, u16, u16, Option<u32>, Option<u16>, Option<u16>),
     peer: (bool, [u8; 16], u16),
@@ -63,7 +60,6 @@ fn address((v6, bytes, port): (bool, [u8; 16], u16)) -> SocketAddress {
 impl Made {
     fn record(&self) -> Record<'_> {
         let n = &self.numbers;
-        let below_max = |n: u64| (n != u64::MAX).then_some(n);
         Record {
             protocol: if n[0].is_multiple_of(2) { Protocol::Http } else { Protocol::Tcp },
             wall_ns: n[0],
@@ -83,10 +79,7 @@ impl Made {
             status: self.peer.2,
             request_body_bytes: n[2],
             response_body_bytes: n[3],
-            duration_us: n[4],
-            connect_us: below_max(n[5]),
-            queue_us: below_max(n[10]),
-            first_byte_us: below_max(n[6]),
+            timings: Timings::from_numbers([n[4], n[5], n[6], n[10], n[11], n[12], n[13]]),
             attempts: self.small[1],
             retries: Retries::from_bits(self.small[0]),
             link_reused: self.small[2] & 1 == 1,
@@ -103,7 +96,7 @@ fn made() -> impl Strategy<Value = Made> {
     let text = || proptest::collection::vec(any::<u8>(), 0..200);
     let address = any::<(bool, [u8; 16], u16)>;
     (
-        any::<[u64; 11]>(),
+        any::<[u64; 14]>(),
         any::<[u8; 3]>(),
         any::<(u32, u16, u16, Option<u32>, Option<u16>, Option<u16>)>(),
         address(),
