@@ -3,8 +3,10 @@
 //! Each variant is a counter, a word in the access log, and a row of the manual. Nothing is refused without one.
 
 mod close;
+mod end;
 
 pub use close::{CLOSE_REASONS, CloseReason};
+pub use end::{At, By, ENDS, End, EndRow};
 
 /// Why a request got our own answer instead of an origin's, or a tcp conn no link. The status is what a client of HTTP is
 /// told.

@@ -65,6 +65,7 @@ fn is_beyond(name: &str) -> bool {
 }
 
 const BEYOND: &[(&str, &str)] = &[
+    ("close dead_origin", "the same"),
     ("close dead_peer", "nobody vanishes in the simulator: control/tests/e2e/dead_peer.rs"),
     ("close internal", "a bug of ours; the run fails when it happens"),
     (

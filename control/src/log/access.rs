@@ -59,6 +59,7 @@ fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
     write_retries(line, record.retries);
     line.word("link_reused", if record.link_reused { "true" } else { "false" });
     line.text_if("reason", record.refusal.map(|refusal| refusal.name().as_bytes()));
+    line.text("end", &record.end.code());
     line.text_if("close", record.close.map(|close| close.name().as_bytes()));
     line.number("request_number", record.request_number);
     if record.tunnel_up_bytes > 0 || record.tunnel_down_bytes > 0 {
@@ -102,6 +103,7 @@ fn write_connection(line: &mut Line<'_>, record: &Record<'_>) {
     write_timings(line, &record.timings);
     line.number("attempts", u64::from(record.attempts));
     line.text_if("reason", record.refusal.map(|refusal| refusal.name().as_bytes()));
+    line.text("end", &record.end.code());
     line.text_if("close", record.close.map(|close| close.name().as_bytes()));
     line.number("tunnel_up_bytes", record.tunnel_up_bytes);
     line.number("tunnel_down_bytes", record.tunnel_down_bytes);
@@ -199,7 +201,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use dataplane::fault::{CloseReason, Refusal};
+    use dataplane::fault::{At, CloseReason, End, Refusal};
     use dataplane::io::SocketAddress;
     use dataplane::spec::{ClusterId, EndpointId, ListenerId, RouteId, Runtime};
     use dataplane::stats::request_id::RequestId;
@@ -255,6 +257,7 @@ pub(super) mod tests {
             link_reused: true,
             refusal: Some(Refusal::BareLf),
             close: Some(CloseReason::Refused),
+            end: End::of_refusal(Refusal::BareLf, At::Request),
             request_number: 1,
             tunnel_up_bytes: 0,
             tunnel_down_bytes: 0,
@@ -281,7 +284,7 @@ pub(super) mod tests {
              \"client\":\"127.0.0.1:5\",\"method\":\"GET\",\"host\":\"a\",\"path\":\"/\",\"version\":\"HTTP/1.1\",\
              \"status\":400,\"request_body_bytes\":0,\"response_body_bytes\":7,\"duration_us\":8,\"head_us\":0,\
              \"queue_us\":3,\"response_us\":1,\"transfer_us\":4,\"first_byte_us\":4,\
-             \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"close\":\"refused\",\"request_number\":1}\n"
+             \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"end\":\"PR\",\"close\":\"refused\",\"request_number\":1}\n"
         );
     }
 
@@ -311,7 +314,7 @@ pub(super) mod tests {
             line(&record),
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"request_id\":\"00000001-002000000000003\",\
              \"client\":\"127.0.0.1:5\",\"protocol\":\"tcp\",\"duration_us\":9,\"connect_us\":3,\"transfer_us\":6,\"attempts\":2,\
-             \"close\":\"tunnel_ended\",\"tunnel_up_bytes\":5,\"tunnel_down_bytes\":0}\n"
+             \"end\":\"--\",\"close\":\"tunnel_ended\",\"tunnel_up_bytes\":5,\"tunnel_down_bytes\":0}\n"
         );
     }
 

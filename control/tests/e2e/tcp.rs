@@ -132,7 +132,7 @@ fn a_reset_stays_a_reset() {
     client.read_exact(&mut piece).unwrap();
     client.write_all(b"die").unwrap();
     assert_eq!(rest(&mut client).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    assert_eq!(proxy.log_line(|line| line["tunnel_up_bytes"] == 3)["close"], "tunnel_reset");
+    assert_eq!(proxy.log_line(|line| line["tunnel_up_bytes"] == 3)["close"], "origin_reset");
 
     let mut client = connect(&proxy);
     client.write_all(b"live").unwrap();

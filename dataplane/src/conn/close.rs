@@ -61,6 +61,9 @@ fn cuts_unframed(core: &Core, conn: &Conn) -> bool {
 /// The running exchange ends with its conn.
 fn abort_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReason) {
     let Some(xid) = core.conns.get(id).and_then(|c| c.exchange) else { return };
+    if let Some(x) = core.exchanges.get_mut(xid) {
+        x.note_end();
+    }
     attempt::release(core, io, xid, Outcome::Unknown);
     if let Some(x) = core.exchanges.get_mut(xid) {
         x.abort_up();

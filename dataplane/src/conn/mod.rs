@@ -158,7 +158,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
             Outcome::Ready => tunnel::on_readable(core, io, tunnel, Side::Conn),
             outcome => {
                 conn.stream.on_recv_failed();
-                Fate::Ends(tunnel::lost(&outcome))
+                Fate::Ends(tunnel::lost(Side::Conn, &outcome))
             }
         };
         return on_tunnel_fate(core, io, id, fate);
@@ -275,7 +275,7 @@ fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: &Out
     conn.stream.on_send_failed(&mut core.pool);
     match conn.phase {
         Phase::Closing => close::when_quiet(core, io, id),
-        Phase::Tunnel => close::begin(core, io, id, tunnel::lost(outcome)),
+        Phase::Tunnel => close::begin(core, io, id, tunnel::lost(Side::Conn, outcome)),
         _ => close::begin(core, io, id, lost(outcome)),
     }
 }

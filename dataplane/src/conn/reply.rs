@@ -26,6 +26,9 @@ pub fn refuse(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal)
         None => return,
     }
     core.stats.refusal(refusal).add(1);
+    if let Some(x) = core.exchanges.get_mut(xid) {
+        x.note_end();
+    }
     attempt::release(core, io, xid, refusal.into());
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.refusal = Some(refusal);
@@ -54,6 +57,7 @@ fn give_up_body(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchang
     core.stats.refusal(refusal).add(1);
     let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.refusal = Some(refusal);
+    x.note_end();
     x.close_after = true;
     x.abort_up();
     relay::settle(core, io, id);

@@ -8,7 +8,7 @@
 use super::{Conn, Phase, close, deadline, http1, preface};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
-use crate::fault::{CloseReason, Refusal};
+use crate::fault::{At, CloseReason, End, Refusal};
 use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome};
 use crate::link;
 use crate::proto::client_hello::Hello;
@@ -178,8 +178,15 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);
     record.tunnel_down_bytes = tunnel.map_or(0, |t| t.down_bytes);
+    let at = match conn.phase() {
+        Phase::Connecting if reach.is_some_and(Reach::is_waiting) => At::Queue,
+        Phase::Connecting => At::Connect,
+        Phase::Tunnel => At::Data,
+        Phase::Open | Phase::Preface | Phase::Serving | Phase::Lingering | Phase::Closing => At::Request,
+    };
     record.refusal = refusal;
     record.close = Some(reason);
+    record.end = refusal.map_or_else(|| End::of_close(reason, at), |refusal| End::of_refusal(refusal, at));
     core.log.write(&record);
     core.next_request = number + 1;
 }

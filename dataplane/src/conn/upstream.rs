@@ -197,6 +197,7 @@ pub fn on_response_failed(
         };
     }
     x.refusal = Some(refusal);
+    x.note_end();
     core.stats.refusal(refusal).add(1);
     let until_close = x.down_framing == Framing::UntilClose;
     x.enter_down(Down::Aborted);
@@ -261,7 +262,7 @@ pub(super) fn on_link_takes_no_more(core: &mut Core, io: &mut impl Io, id: Id<Li
     let Some(link) = core.links.get_mut(id) else { return };
     link.deadlines.end_write();
     if let Some((conn, _)) = tunnel_of(core, id) {
-        return on_tunnel_fate(core, io, conn, Fate::Ends(tunnel::lost(outcome)));
+        return on_tunnel_fate(core, io, conn, Fate::Ends(tunnel::lost(Side::Link, outcome)));
     }
     let receiving = core.links.get(id).is_some_and(|l| l.stream.is_receiving());
     match leased_to(core, id) {
@@ -290,7 +291,7 @@ fn on_tunnel_recv(
             if let Some(link) = core.links.get_mut(id) {
                 link.stream.on_recv_failed();
             }
-            Fate::Ends(tunnel::lost(&outcome))
+            Fate::Ends(tunnel::lost(Side::Link, &outcome))
         }
     };
     on_tunnel_fate(core, io, conn, fate);

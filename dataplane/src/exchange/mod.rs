@@ -18,7 +18,7 @@ use crate::bulk::Bulk;
 use crate::cluster::Tried;
 use crate::cluster::balance::Hint;
 use crate::conn::Conn;
-use crate::fault::Refusal;
+use crate::fault::{At, Refusal};
 use crate::io::{Mono, SocketAddress};
 use crate::link::Link;
 use crate::link::queue::Waiter;
@@ -226,6 +226,8 @@ pub struct Exchange {
     // --- what the log will say
     pub status: u16,
     pub refusal: Option<Refusal>,
+    /// Where it was when something ended it before its end.
+    pub ended_at: Option<At>,
     /// When the last attempt was begun, and when its connect was made, if it needed one.
     pub attempt_since: Mono,
     pub connected: Option<Mono>,
@@ -304,6 +306,7 @@ impl Exchange {
             failure: None,
             status: 0,
             refusal: None,
+            ended_at: None,
             attempt_since: Mono(0),
             connected: None,
             sent: Mono(0),
@@ -354,6 +357,17 @@ impl Exchange {
             self.attempt
         );
         self.attempt = next;
+    }
+    /// Something ends it here, before its end. What comes of that, and after it, changes nothing.
+    pub fn note_end(&mut self) {
+        let at = match (self.down, self.attempt) {
+            (Down::Body | Down::Done | Down::Aborted, _) => At::Data,
+            (_, Attempt::Queued) if self.waiter.is_some() => At::Queue,
+            (_, Attempt::Queued) => At::Request,
+            (_, Attempt::Connecting) => At::Connect,
+            (_, Attempt::Sending | Attempt::Receiving | Attempt::Ended) => At::Answer,
+        };
+        self.ended_at.get_or_insert(at);
     }
     /// Our own answer is queued: it is the whole response.
     pub fn answer_own(&mut self) {

@@ -4,7 +4,7 @@ use super::Exchange;
 use crate::buf::Pool;
 use crate::conn::Conn;
 use crate::core::Core;
-use crate::fault::{CloseReason, Refusal};
+use crate::fault::{At, CloseReason, End, Refusal};
 use crate::io::{Mono, SocketAddress};
 use crate::proto::{FieldName, Version};
 use crate::spec::{ListenerId, Protocol};
@@ -28,7 +28,8 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let Some(conn) = logged(core, x) else { return };
     let record = of(&core.pool, x, conn, core.request_id(x.number), core.now());
-    core.log.write(&Record { close, ..record });
+    let end = end(x, close);
+    core.log.write(&Record { close, end, ..record });
 }
 
 /// The conn of an exchange, if its listener's requests are logged.
@@ -67,9 +68,21 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
         link_reused: x.pooled,
         refusal: x.refusal,
         close: None,
+        end: End::WELL,
         request_number: x.on_conn,
         tunnel_up_bytes: 0,
         tunnel_down_bytes: 0,
+    }
+}
+
+/// Who ended it, and where.
+fn end(x: &Exchange, close: Option<CloseReason>) -> End {
+    match (x.refusal, x.ended_at, close) {
+        (Some(refusal), at, _) => End::of_refusal(refusal, at.unwrap_or(At::Data)),
+        (None, Some(at), Some(close)) => End::of_close(close, at),
+        // Only a route answers what goes to no cluster.
+        (None, None, _) if x.cluster.is_none() => End::LOCAL,
+        (None, _, _) => End::WELL,
     }
 }
 
@@ -109,7 +122,8 @@ pub fn write_closed(core: &mut Core, listener: ListenerId, peer: SocketAddress, 
     }
     let number = core.next_request;
     core.next_request += 1;
-    core.log.write(&Record { close: Some(reason), ..bare(core, listener, peer, number) });
+    let end = End::of_close(reason, At::Request);
+    core.log.write(&Record { close: Some(reason), end, ..bare(core, listener, peer, number) });
 }
 
 /// Writes the record of a request that was refused before it was one: its head, which began to come then, was never complete.
@@ -132,6 +146,7 @@ pub fn write_refused(
         status: refusal.status(),
         refusal: Some(refusal),
         close: Some(CloseReason::Refused),
+        end: End::of_refusal(refusal, At::Request),
         request_number: on_conn,
         ..bare(core, listener, peer, number)
     });
@@ -164,6 +179,7 @@ fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> 
         link_reused: false,
         refusal: None,
         close: None,
+        end: End::WELL,
         request_number: 0,
         tunnel_up_bytes: 0,
         tunnel_down_bytes: 0,

@@ -4,7 +4,7 @@
 //! reader, which polls (1 to 25 ms apart, control's log thread decides). A record goes in whole or, when the ring is
 //! full, not at all, and is counted.
 
-use crate::fault::{CLOSE_REASONS, CloseReason, REFUSALS, Refusal};
+use crate::fault::{CLOSE_REASONS, CloseReason, End, REFUSALS, Refusal};
 use crate::io::SocketAddress;
 use crate::limits::{LOG_RING_BYTES, LOG_STRING_BYTES};
 use crate::spec::{ClusterId, EndpointId, ListenerId, Protocol, RouteId};
@@ -56,6 +56,8 @@ pub struct Record<'a> {
     pub refusal: Option<Refusal>,
     /// Why the connection ended, if it ended with this exchange.
     pub close: Option<CloseReason>,
+    /// Who ended it, and where it was then.
+    pub end: End,
     /// Which request of its connection this was; the first is 1.
     pub request_number: u64,
     /// Bytes from the client through the tunnel that this exchange, or tcp connection, became.
@@ -194,6 +196,7 @@ impl<'a> Record<'a> {
             link_reused: false,
             refusal: None,
             close: None,
+            end: End::WELL,
             request_number: 0,
             tunnel_up_bytes: 0,
             tunnel_down_bytes: 0,
@@ -221,6 +224,7 @@ impl<'a> Record<'a> {
             u8::from(self.link_reused),
             self.refusal.map_or(NONE, |refusal| refusal as u8),
             self.close.map_or(NONE, |close| close as u8),
+            self.end.bits(),
         ]);
         let [head, queue, lost, connect, response, transfer, total] = self.timings.numbers();
         put_u64s(
@@ -259,7 +263,7 @@ impl<'a> Record<'a> {
         let peer = from.address()??;
         let upstream_local = from.address()?;
         let status = from.u16()?;
-        let [minor_version, protocol, attempts, retries, reused, refusal, close] = from.array()?;
+        let [minor_version, protocol, attempts, retries, reused, refusal, close, end] = from.array()?;
         let record = Self {
             protocol: if protocol == Protocol::Tcp as u8 { Protocol::Tcp } else { Protocol::Http },
             wall_ns,
@@ -277,6 +281,7 @@ impl<'a> Record<'a> {
             link_reused: reused != 0,
             refusal: REFUSALS.get(usize::from(refusal)).map(|row| row.refusal),
             close: CLOSE_REASONS.get(usize::from(close)).map(|row| row.0),
+            end: End::from_bits(end),
             request_body_bytes: from.u64()?,
             response_body_bytes: from.u64()?,
             timings: Timings::from_numbers(from.u64s()?),

@@ -100,11 +100,14 @@ impl Side {
     }
 }
 
-/// Why a tunnel ends when reading from one of its sides failed.
-pub fn lost(outcome: &Outcome) -> CloseReason {
-    match outcome {
-        Outcome::Failed(errno) if errno.is_dead_peer() => CloseReason::DeadPeer,
-        _ => CloseReason::TunnelReset,
+/// Why a tunnel ends when reading from one of its sides, or writing to it, failed.
+pub fn lost(side: Side, outcome: &Outcome) -> CloseReason {
+    let dead = matches!(outcome, Outcome::Failed(errno) if errno.is_dead_peer());
+    match (side, dead) {
+        (Side::Conn, false) => CloseReason::TunnelReset,
+        (Side::Conn, true) => CloseReason::DeadPeer,
+        (Side::Link, false) => CloseReason::OriginReset,
+        (Side::Link, true) => CloseReason::DeadOrigin,
     }
 }
 
@@ -175,7 +178,7 @@ impl Half<'_> {
     /// socket has no peer any more (getpeername(2): ENOTCONN), as it has after a FIN until we sent ours too.
     fn finish(&mut self, io: &mut impl Io, pool: &Pool, now: Mono) -> Fate {
         if !self.source.is_finished() && io.peer_address(self.source.fd).is_err() {
-            return Fate::Ends(CloseReason::TunnelReset);
+            return Fate::Ends(lost(self.from, &Outcome::Eof));
         }
         self.sink.finish();
         self.flush(io, pool, now);

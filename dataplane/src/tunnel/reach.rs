@@ -72,6 +72,10 @@ impl Reach {
     pub fn connect_us(&self) -> Option<u32> {
         if let Progress::Done { connect_us, .. } = self.progress { Some(connect_us) } else { None }
     }
+    /// In the queue of its cluster.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.progress, Progress::Waiting(_))
+    }
     /// Sets the phases that ended by now; the preface is told of already.
     pub fn time(&self, timings: &mut Timings) {
         let queue = self.queue_us.map(|us| u64::from(us.get()));

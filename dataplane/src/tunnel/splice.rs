@@ -36,7 +36,7 @@ pub(super) fn drive(
             Filled::Eof => return half.finish(io, pool, now),
             // It goes on by copying, and is tried again once it proves to be bulk again.
             Filled::Refused => bulk.demote(),
-            Filled::Failed(errno) => return Fate::Ends(lost(&Outcome::Failed(errno))),
+            Filled::Failed(errno) => return Fate::Ends(lost(half.from, &Outcome::Failed(errno))),
         }
     }
     if tunnel.bulk[half.from as usize].is_promoted() {
@@ -60,7 +60,7 @@ fn pour(
     match poured {
         Poured::All(0) | Poured::Waits(0) => {}
         Poured::All(_) | Poured::Waits(_) => tunnel.idle_by = now.after(half.idle),
-        Poured::Failed(errno) => return Some(Fate::Ends(lost(&Outcome::Failed(errno)))),
+        Poured::Failed(errno) => return Some(Fate::Ends(lost(half.from.other(), &Outcome::Failed(errno)))),
     }
     if matches!(poured, Poured::All(_)) {
         return None;

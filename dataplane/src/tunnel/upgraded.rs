@@ -1,7 +1,7 @@
 //! What is kept of an exchange that became a tunnel, which may stay for days: no more than is needed.
 
 use crate::core::Core;
-use crate::fault::CloseReason;
+use crate::fault::{At, CloseReason, End};
 use crate::io::Mono;
 use crate::stats::access_log::Record;
 use std::time::Duration;
@@ -28,6 +28,7 @@ impl Upgraded {
         record.timings.end(core.now().since(self.started) / 1000);
         (record.tunnel_up_bytes, record.tunnel_down_bytes) = carried;
         record.close = Some(close);
+        record.end = End::of_close(close, At::Data);
         core.log.write(&record);
     }
 }

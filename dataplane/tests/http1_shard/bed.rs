@@ -511,6 +511,12 @@ impl Bed {
         self.log.drain(usize::MAX, |r| all.push(r.timings));
         all
     }
+    /// How each request ended that was logged since the last look, in letters.
+    pub(crate) fn ends(&mut self) -> String {
+        let mut all = Vec::new();
+        self.log.drain(usize::MAX, |r| all.push(String::from_utf8(r.end.code().to_vec()).unwrap()));
+        all.join(" ")
+    }
     /// The requests that reached the origins, in order: which of them, and the request.
     pub(crate) fn arrivals(&self) -> Vec<(usize, &Message)> {
         let world = &self.io.world;

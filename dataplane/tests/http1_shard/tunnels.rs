@@ -111,7 +111,7 @@ fn stuck(change: impl FnOnce(&mut dataplane::spec::Listener, &mut dataplane::spe
 
 #[test]
 fn a_reset_of_either_side_ends_both() {
-    for side in [0, LINK] {
+    for (side, word) in [(0, "tunnel_reset"), (LINK, "origin_reset")] {
         let (mut bed, client) = stuck(|_, _| {});
         // A side that is not read from is noticed once the other moves.
         bed.tell(side, [Act::Reset]);
@@ -120,7 +120,7 @@ fn a_reset_of_either_side_ends_both() {
         }
         bed.run_until("the conn is gone", |bed| bed.conn().is_none());
         assert_eq!(bed.io.pipes_out(), 0);
-        leaves_nothing(bed, client, "tunnel_reset");
+        leaves_nothing(bed, client, word);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Records survive the ring unchanged; a full ring loses whole records and counts them.
 
 use super::*;
+use crate::fault::At;
 use proptest::prelude::*;
 
 /// A record with every optional part absent and every string empty.
@@ -30,6 +31,7 @@ fn empty() -> Record<'static> {
         link_reused: false,
         refusal: None,
         close: None,
+        end: End::WELL,
         request_number: 1,
         tunnel_up_bytes: 0,
         tunnel_down_bytes: 0,
@@ -85,6 +87,7 @@ impl Made {
             link_reused: self.small[2] & 1 == 1,
             refusal: self.refusal.map(|i| REFUSALS[i].refusal),
             close: self.close.map(|i| CLOSE_REASONS[i].0),
+            end: End::of_close(CLOSE_REASONS[self.close.unwrap_or(0)].0, At::Connect),
             request_number: n[7],
             tunnel_up_bytes: n[8],
             tunnel_down_bytes: n[9],
