@@ -1,24 +1,31 @@
 //! The log thread: access-log records in from the shards, process-log lines in from control, lines out.
 //!
-//! It alone may block on an output. Shards copy records into bounded rings and control sends lines through a bounded
-//! channel, neither of which ever waits; what does not fit is lost and counted, and the count is logged. The thread
-//! polls the rings: 1 ms apart while records come, up to 25 ms while none do, so that a shard never makes a system call
-//! to wake it. At 100,000 records a second a ring of 1 MiB holds some 50 ms.
+//! It alone may block on an output, and does only where a file's disk is slow: pipes, terminals and sockets are asked first
+//! (`target`). Shards copy records into bounded rings and control sends lines through a bounded channel, neither of which
+//! ever waits; what an output does not take waits in a bounded buffer (`sink`). What does not fit is lost and counted, and
+//! the count is logged. The thread polls the rings: 1 ms apart while records come, up to 25 ms while none do, so that a shard
+//! never makes a system call to wake it. At 100,000 records a second a ring of 1 MiB holds some 50 ms.
 
 pub mod access;
+pub mod fields;
+pub mod format;
+mod output;
 pub mod process;
 mod sink;
+mod target;
 
+pub use format::LineFormat;
+pub use output::{Numbers, OutputNumbers};
 pub use process::Format;
-pub use sink::Target;
+pub use target::Target;
 
-use dataplane::spec::{ListenerId, Snapshot};
-use dataplane::stats::access_log::{LogReader, Record};
-use dataplane::stats::request_id::RequestId;
+use dataplane::spec::Snapshot;
+use dataplane::stats::access_log::LogReader;
+use output::{Board, Output};
 use process::Lines;
 use sink::Sink;
-use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -34,6 +41,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     pub to: Target,
+    pub format: LineFormat,
     /// Names; `None` is all.
     pub listeners: Option<Vec<Arc<str>>>,
     /// Share of exchanges that are written, 0 to 1; the same exchanges in every log of one value.
@@ -49,8 +57,10 @@ const RECORDS_PER_LOOK: usize = 4096;
 const LINES_WAITING: usize = 1024;
 /// Losses are reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
-/// How long the end of the process waits for the last lines.
+/// How long the end of the process waits for the last lines, the thread for outputs that take none, and between two tries.
 const FINISH: Duration = Duration::from_secs(1);
+const LAST_TRIES: Duration = Duration::from_millis(900);
+const LAST_PAUSE: Duration = Duration::from_millis(2);
 
 /// What control asks of the thread. Rare, so the channel needs no bound of its own.
 enum Command {
@@ -64,6 +74,7 @@ enum Command {
 pub struct Log {
     commands: Sender<Command>,
     done: Receiver<()>,
+    board: Arc<Board>,
 }
 
 impl Log {
@@ -76,23 +87,22 @@ impl Log {
     }
 
     fn start_thread(settings: &Settings) -> Result<(Self, Lines), String> {
-        let mut outputs = Vec::new();
-        for log in &settings.access {
-            let sink = Sink::open(log.to.clone())
-                .map_err(|e| format!("cannot open the access log {:?}: {e}", log.to.name()))?;
-            outputs.push(Output { sink, log: log.clone(), listeners: None });
-        }
+        let stderr =
+            Sink::open(Target::Stderr).map_err(|e| format!("cannot write to standard error: {e}"))?;
+        let outputs = settings.access.iter().map(Output::open).collect::<Result<Vec<_>, _>>()?;
         let (lines, waiting) = process::channel(LINES_WAITING);
         let (commands, inbox) = mpsc::channel();
         let (done_sender, done) = mpsc::channel();
+        let board = Arc::new(Board::of(&outputs));
         let thread = Thread {
             waiting,
             lines: lines.clone(),
             inbox,
+            stderr,
             outputs,
             readers: Vec::new(),
             snapshot: None,
-            line: Vec::new(),
+            board: Arc::clone(&board),
             reported: None,
             reported_losses: 0,
         };
@@ -104,7 +114,12 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        Ok((Self { commands, done }, lines))
+        Ok((Self { commands, done, board }, lines))
+    }
+
+    /// What was lost so far, and which access logs cannot be written now.
+    pub fn numbers(&self) -> Numbers {
+        self.board.numbers()
     }
 
     /// Reads these shards' records from now on, with the names of `snapshot`.
@@ -127,35 +142,9 @@ impl Drop for Log {
     }
 }
 
-/// One access log at work.
-struct Output {
-    sink: Sink,
-    log: AccessLog,
-    /// The ids of `log.listeners` in the snapshot.
-    listeners: Option<Vec<ListenerId>>,
-}
-
-impl Output {
-    fn wants(&self, record: &Record<'_>) -> bool {
-        self.listeners.as_ref().is_none_or(|ids| ids.contains(&record.listener))
-            && (self.log.sample >= 1.0 || lot(record.request_id) < self.log.sample)
-    }
-
-    fn resolve(&mut self, snapshot: &Snapshot) {
-        self.listeners = self.log.listeners.as_ref().map(|names| {
-            let listeners = snapshot.listeners.iter().flatten();
-            listeners.filter(|listener| names.contains(&listener.name)).map(|listener| listener.id).collect()
-        });
-    }
-}
-
-/// An even number in [0, 1) that depends on the id alone (splitmix64).
-fn lot(id: RequestId) -> f64 {
-    let mut z = id.count ^ (u64::from(id.shard) << 48) ^ u64::from(id.process).rotate_left(17);
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+#[allow(clippy::disallowed_methods, reason = "the log thread is no shard, and paces itself")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 struct Thread {
@@ -163,11 +152,11 @@ struct Thread {
     /// To know how many lines were lost.
     lines: Lines,
     inbox: Receiver<Command>,
+    stderr: Sink,
     outputs: Vec<Output>,
     readers: Vec<LogReader>,
     snapshot: Option<Arc<Snapshot>>,
-    /// The line being made.
-    line: Vec<u8>,
+    board: Arc<Board>,
     reported: Option<Instant>,
     reported_losses: u64,
 }
@@ -177,11 +166,12 @@ impl Thread {
         let mut pause = PAUSE_MAX;
         loop {
             match self.waiting.recv_timeout(pause) {
-                Ok(line) => self.write_process_lines(line),
+                Ok(line) => self.take_line(&line),
                 Err(RecvTimeoutError::Timeout) => (),
                 // Not while `lines` is here; if it were, this is no reason to spin.
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.take_lines();
             let finish = self.obey();
             let mut records = self.take_records();
             while finish && records > 0 {
@@ -190,10 +180,7 @@ impl Thread {
             pause = if records > 0 { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             self.report_losses(finish);
             if finish {
-                while let Ok(line) = self.waiting.try_recv() {
-                    self.write_process_lines(line);
-                }
-                break;
+                return self.finish();
             }
         }
     }
@@ -207,20 +194,9 @@ impl Thread {
                     self.readers.extend(readers);
                     self.snapshot = Some(snapshot);
                 }
-                Ok(Command::Reopen) => self.reopen(),
+                Ok(Command::Reopen) => self.outputs.iter_mut().for_each(|output| output.reopen(now())),
                 Ok(Command::Finish) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
-            }
-        }
-    }
-
-    fn reopen(&mut self) {
-        for output in &mut self.outputs {
-            match output.sink.reopen() {
-                Ok(()) => tracing::info!(log = output.sink.name(), "log reopened"),
-                Err(e) => {
-                    tracing::error!(log = output.sink.name(), error = %e, "log not reopened; the old file stays");
-                }
             }
         }
     }
@@ -228,48 +204,43 @@ impl Thread {
     /// One look at every ring. Returns how many records there were.
     fn take_records(&mut self) -> usize {
         let Some(snapshot) = &self.snapshot else { return 0 };
+        let (now, outputs) = (now(), &mut self.outputs);
         let mut count = 0;
         for reader in &mut self.readers {
             count += reader.drain(RECORDS_PER_LOOK, |record| {
-                self.line.clear();
-                for output in self.outputs.iter_mut().filter(|output| output.wants(record)) {
-                    if self.line.is_empty() {
-                        access::write_line(&mut self.line, record, snapshot);
-                    }
-                    output.sink.batch().extend_from_slice(&self.line);
-                    output.sink.line_added();
-                }
+                outputs.iter_mut().for_each(|output| output.take(record, snapshot, now));
             });
         }
-        self.outputs.iter_mut().for_each(|output| output.sink.flush());
+        outputs.iter_mut().for_each(|output| output.sink.flush(now));
         count
     }
 
-    /// Writes `first` and the lines behind it. Standard error that cannot be written leaves nowhere to say so.
-    fn write_process_lines(&self, first: Vec<u8>) {
-        let mut batch = first;
-        while let Ok(line) = self.waiting.try_recv() {
-            batch.extend_from_slice(&line);
-            if batch.len() > 64 * 1024 {
-                break;
+    /// Lines of the process log, to standard error. Where that takes none there is nowhere to say so.
+    fn take_lines(&mut self) {
+        for _ in 0..LINES_WAITING {
+            match self.waiting.try_recv() {
+                Ok(line) => self.take_line(&line),
+                Err(_) => break,
             }
         }
-        let _ = io::stderr().lock().write_all(&batch);
+        self.stderr.flush(now());
+    }
+
+    fn take_line(&mut self, line: &[u8]) {
+        self.stderr.line(now(), |out| out.extend_from_slice(line));
     }
 
     fn report_losses(&mut self, finish: bool) {
-        let rings: u64 = self.readers.iter().map(LogReader::dropped).sum();
-        let outputs: u64 = self.outputs.iter().map(|output| output.sink.lost).sum();
-        let lines = self.lines.lost();
+        let rings = self.readers.iter().map(LogReader::dropped).sum();
+        let lines = self.lines.lost() + self.stderr.lost();
+        self.board.ring_full.store(rings, Relaxed);
+        self.board.process_lines.store(lines, Relaxed);
+        let outputs: u64 = self.outputs.iter().map(|output| output.sink.lost()).sum();
         let losses = rings + outputs + lines;
         if losses == self.reported_losses {
             return;
         }
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "the log thread is no shard; this only spaces out warnings"
-        )]
-        let now = Instant::now();
+        let now = now();
         if finish || self.reported.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
             tracing::warn!(
                 ring_full = rings,
@@ -281,19 +252,39 @@ impl Thread {
             self.reported = Some(now);
         }
     }
+
+    /// What is left goes out, as far as it is taken within a moment.
+    fn finish(mut self) {
+        let begun = now();
+        loop {
+            self.take_lines();
+            let now = now();
+            self.outputs.iter_mut().for_each(|output| output.sink.flush(now));
+            let empty = self.stderr.is_empty() && self.outputs.iter().all(|output| output.sink.is_empty());
+            if empty || now.duration_since(begun) >= LAST_TRIES {
+                return;
+            }
+            match self.waiting.recv_timeout(LAST_PAUSE) {
+                Ok(line) => self.take_line(&line),
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataplane::stats::access_log;
+    use dataplane::stats::access_log::{self, Record};
+    use dataplane::stats::request_id::RequestId;
 
     fn settings(access: Vec<AccessLog>) -> Settings {
         Settings { level: tracing::Level::INFO, format: Format::Text, access }
     }
 
     fn to_file(path: &std::path::Path, sample: f64) -> AccessLog {
-        AccessLog { to: Target::File(path.to_owned()), listeners: None, sample }
+        AccessLog { to: Target::File(path.to_owned()), format: LineFormat::Json, listeners: None, sample }
     }
 
     #[test]
@@ -336,18 +327,9 @@ mod tests {
         let (log, _lines) = Log::start_thread(&settings(vec![to_file(&fifo, 1.0)])).unwrap();
         let (mut writer, reader) = access_log::ring();
         log.follow(vec![reader], Arc::new(access::tests::snapshot()));
-        while writer.dropped() == 0 {
+        while log.numbers().outputs[0].lost == 0 {
             writer.write(&access::tests::record());
         }
         drop(log);
-    }
-
-    #[test]
-    fn sampling_takes_its_share_and_the_same_exchanges_each_time() {
-        let id = |count| RequestId { process: 7, shard: 3, count };
-        let taken = (0..100_000).filter(|count| lot(id(*count)) < 0.1).count();
-        assert!((9_500..10_500).contains(&taken), "{taken} of 100,000 at 0.1");
-        assert!((0..1000).all(|count| (0.0..1.0).contains(&lot(id(count)))));
-        assert_eq!(lot(id(5)), lot(id(5)));
     }
 }

@@ -8,7 +8,7 @@ mod told;
 use crate::admin::commands::{self, Where};
 use crate::admin::{Answer, Api, Ask, Name, Question, Sight};
 use crate::cli::complain;
-use crate::config::{self, Environment, Loaded, LogFormat, LogLevel, LogTarget};
+use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
 use crate::discovery::Discovery;
 use crate::doctor;
 use crate::endpoints::{self, Watch};
@@ -159,10 +159,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 fn log_settings(loaded: &Loaded) -> log::Settings {
     let process = &loaded.process;
     let access = |asked: &config::AccessLog| log::AccessLog {
-        to: match &asked.to {
-            LogTarget::Stdout => log::Target::Stdout,
-            LogTarget::File(path) => log::Target::File(path.clone()),
-        },
+        to: asked.to.clone(),
+        format: asked.format.clone(),
         listeners: asked.listeners.clone(),
         sample: asked.sample,
     };
@@ -390,6 +388,9 @@ impl Running<'_> {
                     Err(unknown) => return Answer::refused(StatusCode::NOT_FOUND, &unknown),
                 }
                 sight.endpoint(name)
+            }
+            Question::Logs => {
+                Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))

@@ -65,6 +65,7 @@ fn snapshot(endpoints: u16, origin: SocketAddress) -> Snapshot {
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: false,
+        error_pages: Default::default(),
     };
     let endpoint = |id: u16| Endpoint::new(EndpointId(id), &format!("e{id}"), origin.into());
     let endpoints = (0..endpoints).map(endpoint).collect();

@@ -416,6 +416,7 @@ mod tests {
                 matcher: Match::default(),
                 action: Action::Redirect(Arc::new(Redirect { status, to: Template(Vec::new()) })),
                 maintenance,
+                error_pages: Default::default(),
             })
         };
         let with = |switch, on| {

@@ -6,6 +6,11 @@
 )]
 
 mod checks;
+mod log;
+mod replies;
+
+pub use log::*;
+pub use replies::*;
 
 use std::time::Duration;
 
@@ -313,12 +318,6 @@ pub const WATCH_AFTER: Duration = ms(100);
 /// Bytes that are received of a message whose body goes by splice: its head and a little of the body, which fit one send.
 /// A longer head takes more than one receive, so links whose heads are longer do without.
 pub const HEAD_ALONE: u32 = 1024;
-/// Body of a `respond` route, bytes.
-pub const RESPOND_BODY: usize = 128 * 1024;
-/// Strings copied to the access log are cut here.
-pub const LOG_STRING_BYTES: usize = 2048;
-/// One shard's access-log ring, bytes; full means records are dropped and counted.
-pub const LOG_RING_BYTES: usize = 1 << 20;
 
 // --- before the first byte of a connection's own (proto/proxy_header, proto/client_hello) ------------------------
 
@@ -411,24 +410,12 @@ pub const ENDPOINT_CONNECTIONS: Bound<u64> = bound(1, u64::MAX, u64::MAX);
 pub const ENDPOINT_REQUESTS: Bound<u64> = bound(1, u64::MAX, u64::MAX);
 /// Connections open on one listener, over all shards; the default is what descriptors allow.
 pub const LISTENER_CONNECTIONS: Bound<u64> = bound(1, 1 << 20, 1 << 24);
-/// Bytes that the variables of one answer may come to: a redirect to the longest request line, every byte of it
-/// percent-encoded, and as much again.
-pub const RESPOND_VALUES: usize = 64 * 1024;
-/// Fields of a `respond`, and bytes of their names and values with colon, space and CRLF.
-pub const RESPOND_FIELDS: usize = 32;
-pub const RESPOND_FIELD_BYTES: usize = 4096;
-/// Bytes of a redirect's target before its variables are put in.
-pub const REDIRECT_BYTES: usize = 4096;
 /// Texts in one list of a match.
 pub const MATCH_LIST_MAX: usize = 10_000;
 /// Bytes of the table that a regular expression is made to, of routes and checks: searching takes one step in it for each byte.
 pub const PATTERN_BYTES: usize = 1 << 20;
 /// A configuration file, bytes.
 pub const CONFIG_FILE_BYTES: u64 = 10 << 20;
-/// Statuses of a `respond`.
-pub const RESPOND_STATUS: Bound<u64> = bound(200, 200, 599);
-/// Statuses of a `redirect`; 304 to 306 are not redirects and refused by control.
-pub const REDIRECT_STATUS: Bound<u64> = bound(301, 308, 308);
 /// Entries of a cluster's weighted round-robin cycle (the sum of weights after division by their divisor).
 pub const ROUND_ROBIN_CYCLE: usize = 1 << 20;
 /// Slots of the table that a hash looks its endpoint up in: a prime, so that each endpoint's order of them meets all. One that

@@ -44,6 +44,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
         .route("/v1/events", get(events))
+        .route("/v1/logs", get(logs))
         .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
@@ -139,6 +140,10 @@ async fn live() -> Answer {
 
 async fn ready(State(door): State<Door>) -> Answer {
     door.ask(Question::Ready).await
+}
+
+async fn logs(State(door): State<Door>) -> Answer {
+    door.ask(Question::Logs).await
 }
 
 async fn clusters(State(door): State<Door>) -> Answer {

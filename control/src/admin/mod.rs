@@ -45,6 +45,8 @@ pub(crate) enum Question {
     Cluster(String),
     Endpoint(Name),
     SetState(Name, Admin),
+    /// What the logs lost.
+    Logs,
     Events,
 }
 

@@ -153,7 +153,11 @@ pub(super) fn circuit_breaker(cluster: &Table<'_>) -> Option<CircuitBreaker> {
 }
 
 fn statuses(table: &Table<'_>) -> Statuses {
-    let Some(list) = table.get("failure_status") else { return Statuses::SERVER_ERRORS };
+    table.get("failure_status").map_or(Statuses::SERVER_ERRORS, |list| read_statuses(&list))
+}
+
+/// Statuses and ranges of them, of those that a set may hold.
+pub(super) fn read_statuses(list: &Item<'_>) -> Statuses {
     // An empty list is a rule: no answer is a failure.
     let is_empty = list.value.as_array().is_some_and(|list| list.is_empty());
     let mut set = Statuses::default();

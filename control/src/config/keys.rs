@@ -89,6 +89,7 @@ impl Shape {
             Self::Fraction => "a number from 0 to 1".to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Table(_) => "a table".to_owned(),
+            Self::Tables(section) if section.shared => "a list of tables".to_owned(),
             Self::Tables(section) => format!("tables, each under [[{}]]", section.path),
         }
     }

@@ -4,7 +4,7 @@ use super::keys::ReloadEffect::{Drains, NewConnections, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::names::Names;
 use super::tree::Table;
-use super::{Environment, Severity, address};
+use super::{Environment, Severity, address, error_page};
 use dataplane::limits;
 use dataplane::route::asks_for_hello;
 use dataplane::spec::{
@@ -83,6 +83,13 @@ pub(super) static SECTION: Section = Section {
             "The PROXY header of a balancer in front, versions 1 and 2: it says who the client is.",
         )
         .absent("none: no header is read"),
+        Key::new(
+            "error_page",
+            Shape::Tables(&error_page::SECTION),
+            NextExchange,
+            "What refusals are answered with.",
+        )
+        .absent("plain text: status, word, meaning and request id"),
         Key::later("tls", Shape::Free("reserved"), NewConnections, "TLS from clients."),
         Key::later("versions", Shape::Free("reserved"), NewConnections, "Versions of HTTP that are spoken."),
     ],
@@ -274,6 +281,7 @@ pub(super) fn read(
             proxy_protocol: proxy_protocol(table),
             cluster: table.get("cluster").and_then(|item| clusters.resolve(&item)).map(ClusterId),
             access_log: false,
+            error_pages: Default::default(),
         });
     }
     listeners
@@ -281,7 +289,7 @@ pub(super) fn read(
 
 /// What a tcp listener must have, and may not.
 fn check_tcp(table: &Table<'_>, timeouts: &Table<'_>) {
-    let of_table = ["limits", "forwarded"].iter().filter_map(|key| table.get(key));
+    let of_table = ["limits", "forwarded", "error_page"].iter().filter_map(|key| table.get(key));
     let of_timeouts = ["request_body", "min_rate", "idle"];
     for item in of_table.chain(of_timeouts.iter().filter_map(|key| timeouts.get(key))) {
         item.error("is about requests, and this listener is tcp");

@@ -4,12 +4,14 @@
 //! `route`, `cluster`), and every problem goes into one report (`report`). The manual is written from the same keys
 //! (`reference`).
 
+mod access_log;
 mod address;
 mod admin;
 mod available;
 mod balance;
 mod cluster;
 mod endpoint;
+mod error_page;
 mod failures;
 mod health;
 mod host;
@@ -33,7 +35,7 @@ pub use address::admin_address;
 pub(crate) use address::connectable;
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
-pub use process::{AccessLog, Backend, LogFormat, LogLevel, LogTarget, ProcessSettings, Shards};
+pub use process::{AccessLog, Backend, LogFormat, LogLevel, ProcessSettings, Shards};
 pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};
 pub(crate) use sticky::value as sticky_value;
@@ -44,7 +46,7 @@ use crate::discovery::Sources;
 use crate::health::{self as checks, Check};
 use dataplane::io::PortRange;
 use dataplane::limits;
-use dataplane::spec::Snapshot;
+use dataplane::spec::{Route, Snapshot};
 use names::Names;
 use report::Problems;
 use std::io::Read;
@@ -195,10 +197,20 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
         listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment, check_descriptors);
     let (routes, maintenance_files) =
         route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
+    let mut pages = 0;
+    for (table, listener) in listener_tables.iter().zip(&mut listeners) {
+        listener.error_pages = error_page::read(table, &mut pages);
+    }
+    let of_route = |(table, route): (&Table<'_>, Arc<Route>)| match error_page::read(table, &mut pages) {
+        none if none.is_empty() => route,
+        error_pages => Arc::new(Route { error_pages, ..Route::clone(&route) }),
+    };
+    let routes: Vec<_> = route_tables.iter().zip(routes).map(of_route).collect();
     route::check_protocols(&route_tables, &routes, &listeners);
     cluster::check_protocols(&cluster_tables, &clusters, &routes, &listeners);
     listener::check_openings(&listener_tables, &listeners, &routes);
-    process.access_logs = process::access_logs(root, &mut listener_ids);
+    let log_tables = bounded(root, "access_log", limits::ACCESS_LOGS_MAX);
+    process.access_logs = access_log::read(&log_tables, &mut listener_ids);
 
     for listener in &mut listeners {
         listener.access_log = process.access_logs.iter().any(|log| log.takes(&listener.name));

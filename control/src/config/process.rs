@@ -2,15 +2,14 @@
 
 use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
-use super::names::Names;
-use super::tree::{Item, Table};
-use super::{Environment, Severity, address, admin, listener};
+use super::tree::Table;
+use super::{Environment, access_log, address, admin, listener};
 use super::{cluster, route};
+use crate::log::{LineFormat, Target};
 use dataplane::io::Address;
 use dataplane::limits::{self, Bound};
 use dataplane::spec::Runtime;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 const VERSION: Bound<u64> = Bound { min: 1, default: 1, max: 1 };
@@ -24,7 +23,8 @@ pub(super) static ROOT: Section = Section {
         Key::new("version", Shape::Count(VERSION, None), Nothing, "The version of this format."),
         Key::new("runtime", Shape::Table(&RUNTIME), NeedsUpgrade, "The process."),
         Key::new("log", Shape::Table(&LOG), Nothing, "The process log, on stderr."),
-        Key::new("access_log", Shape::Tables(&ACCESS_LOG), Nothing, "Records of requests.").absent("none"),
+        Key::new("access_log", Shape::Tables(&access_log::SECTION), Nothing, "Records of requests.")
+            .absent("none"),
         Key::new("listener", Shape::Tables(&listener::SECTION), Nothing, "Where clients connect.")
             .absent("required"),
         Key::new("route", Shape::Tables(&route::SECTION), NextExchange, "What is done with which request.")
@@ -86,30 +86,6 @@ pub(super) static LOG: Section = Section {
     ],
 };
 
-pub(super) static ACCESS_LOG: Section = Section {
-    path: "access_log",
-    shared: false,
-    doc: "One record for each request.",
-    keys: &[
-        Key::new(
-            "to",
-            Shape::Free("\"stdout\" or \"file:PATH\""),
-            Nothing,
-            "Where to; SIGUSR1 opens files anew. `syslog:HOST:PORT` is known, not in this version.",
-        )
-        .absent("\"stdout\""),
-        Key::new(
-            "format",
-            Shape::Free("\"json\""),
-            Nothing,
-            "`\"common\"` and format strings are known, not in this version.",
-        )
-        .absent("\"json\""),
-        Key::new("listeners", Shape::Free("names of listeners"), Nothing, "Whose requests.").absent("all"),
-        Key::new("sample", Shape::Fraction, Nothing, "Share of requests that are written."),
-    ],
-};
-
 /// What the process around the shards is asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProcessSettings {
@@ -140,20 +116,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[[access_log]]`; its format is JSON.
+/// `[[access_log]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
-    pub to: LogTarget,
+    pub to: Target,
+    pub format: LineFormat,
     /// Names, which outlast a reload; `None` is all.
     pub listeners: Option<Vec<Arc<str>>>,
     /// 0 to 1.
     pub sample: f64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogTarget {
-    Stdout,
-    File(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,64 +216,5 @@ impl AccessLog {
     /// Whether it takes the records of the listener of that name.
     pub fn takes(&self, listener: &str) -> bool {
         self.listeners.as_ref().is_none_or(|names| names.iter().any(|name| **name == *listener))
-    }
-}
-
-pub(super) fn access_logs(root: &Table<'_>, listeners: &mut Names) -> Vec<AccessLog> {
-    let mut logs = Vec::new();
-    for table in root.tables("access_log") {
-        let wanted = table.get("listeners").map(|item| {
-            let items = item.each();
-            let known = items.iter().filter(|item| listeners.resolve(item).is_some());
-            known.filter_map(|item| item.value.as_str().map(Into::into)).collect()
-        });
-        if let Some(item) = table.get("format") {
-            access_format(&item);
-        }
-        let to = table.get("to").map_or(Some(LogTarget::Stdout), |item| log_target(&item));
-        let sample = table.fraction("sample");
-        if sample == 0.0 {
-            table.lacks(Severity::Warning, "sample", "is 0: this log stays empty");
-        }
-        logs.extend(to.map(|to| AccessLog { to, listeners: wanted, sample }));
-    }
-    logs
-}
-
-fn access_format(item: &Item<'_>) {
-    match item.words() {
-        None | Some("json") => {}
-        Some("common") => item.later("\"common\""),
-        Some(text) if text.contains(['$', '%', '{', ' ']) => item.later("a format string"),
-        Some(text) => {
-            let nearest = super::report::nearest(text, ["json", "common"]);
-            item.error_near(format!("wants \"json\"; this is {text:?}"), nearest);
-        }
-    }
-}
-
-fn log_target(item: &Item<'_>) -> Option<LogTarget> {
-    let text = item.words()?;
-    if text == "stdout" {
-        return Some(LogTarget::Stdout);
-    }
-    if text.starts_with("syslog:") {
-        item.later("syslog");
-        return None;
-    }
-    match text.strip_prefix("file:") {
-        Some(path) if !path.is_empty() && !path.contains('\0') => Some(LogTarget::File(path.into())),
-        Some(_) => {
-            item.error("\"file:\" lacks its path");
-            None
-        }
-        None => {
-            let nearest = match text.starts_with(['/', '.']) {
-                true => Some(format!("file:{text}")),
-                false => super::report::nearest(text, ["stdout"]),
-            };
-            item.error_near(format!("wants \"stdout\" or \"file:PATH\"; this is {text:?}"), nearest);
-            None
-        }
     }
 }

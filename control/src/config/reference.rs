@@ -2,8 +2,8 @@
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
-    admin, available, balance, cluster, endpoint, failures, health, listener, matching, process, reply,
-    retry, route, sticky, template,
+    access_log, admin, available, balance, cluster, endpoint, error_page, failures, health, listener,
+    matching, process, reply, retry, route, sticky, template,
 };
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ pub fn sections() -> &'static [&'static Section] {
         &process::RUNTIME,
         &admin::SECTION,
         &process::LOG,
-        &process::ACCESS_LOG,
+        &access_log::SECTION,
         &listener::SECTION,
         &listener::LIMITS,
         &listener::TIMEOUTS,
@@ -29,6 +29,7 @@ pub fn sections() -> &'static [&'static Section] {
         &template::ELSEWHERE,
         &reply::REDIRECT,
         &route::TIMEOUTS,
+        &error_page::SECTION,
         &cluster::SECTION,
         &endpoint::ENDPOINT,
         &cluster::TIMEOUTS,

@@ -6,7 +6,7 @@ use super::matching::is_token;
 use super::template;
 use super::tree::{Item, Table};
 use dataplane::limits;
-use dataplane::spec::{Redirect, Reply, Template, TemplatePart, Variable};
+use dataplane::spec::{BodyForm, Page, Redirect, Reply, Template, TemplatePart, Variable};
 use std::sync::Arc;
 
 pub(super) static RESPOND: Section = Section {
@@ -14,7 +14,8 @@ pub(super) static RESPOND: Section = Section {
     shared: false,
     doc: "An answer of our own. `body` and the values of `headers` may use variables: `${remote_addr}`, \
           `${remote_port}`, `${server_addr}`, `${server_port}`, `${host}`, `${method}`, `${path}`, `${query}`, \
-          `${path_and_query}`, `${scheme}`, `${request_id}`, `${node}`, `${listener}`, `${route}`. `$$` is one dollar sign; \
+          `${path_and_query}`, `${scheme}`, `${request_id}`, `${node}`, `${listener}`, `${route}`, `${status}`, `${reason}` (of a \
+          refusal; else empty). In a body of HTML or JSON, by its content-type, they are escaped as it needs. `$$` is one dollar sign; \
           a `$` in front of anything else is itself.",
     keys: &[
         Key::new("status", Shape::Count(limits::RESPOND_STATUS, None), NextExchange, "The status."),
@@ -102,7 +103,29 @@ pub(super) fn respond(table: &Table<'_>) -> Reply {
     {
         item.error(format!("an answer of status {status} has no body"));
     }
-    Reply { status, body: text.unwrap_or(Template(Vec::new())), headers: headers(table) }
+    Reply { status, page: page(text.unwrap_or(Template(Vec::new())), headers(table)) }
+}
+
+/// What an answer says besides its status. Without a content-type the body's first character tells what it is: HTML begins
+/// with `<`, JSON with `{`.
+pub(super) fn page(body: Template, headers: Vec<(Arc<str>, Template)>) -> Page {
+    let first = |template: &Template| match template.0.first() {
+        Some(TemplatePart::Text(text)) => text.trim_start().to_ascii_lowercase(),
+        Some(TemplatePart::Variable(_)) | None => String::new(),
+    };
+    let said = headers.iter().find(|(name, _)| &**name == "content-type").map(|(_, value)| first(value));
+    let is = |kinds: &[&str], begin: &str| match &said {
+        Some(said) => kinds.iter().any(|kind| said.starts_with(kind)),
+        None => first(&body).starts_with(begin),
+    };
+    let form = if is(&["text/html", "application/xhtml", "image/svg", "text/xml", "application/xml"], "<") {
+        BodyForm::Html
+    } else if is(&["application/json", "application/problem+json"], "{") {
+        BodyForm::Json
+    } else {
+        BodyForm::Plain
+    };
+    Page { body, form, headers }
 }
 
 /// The answer of a route in maintenance.
@@ -111,15 +134,16 @@ pub(super) fn maintenance(table: &Table<'_>) -> Reply {
     if table.get("body").is_some() || matches!(reply.status, 204 | 205 | 304) {
         return reply;
     }
-    Reply { body: Template(vec![TemplatePart::Text("maintaining\n".into())]), ..reply }
+    let body = Template(vec![TemplatePart::Text("maintaining\n".into())]);
+    Reply { page: Page { body, ..reply.page }, ..reply }
 }
 
-fn template(item: &Item<'_>, most: usize) -> Option<Template> {
+pub(super) fn template(item: &Item<'_>, most: usize) -> Option<Template> {
     let text = template::string(item, most)?;
     template::parse(&text).map_err(|(what, nearest)| item.error_near(what, nearest)).ok()
 }
 
-fn headers(table: &Table<'_>) -> Vec<(Arc<str>, Template)> {
+pub(super) fn headers(table: &Table<'_>) -> Vec<(Arc<str>, Template)> {
     let Some(item) = table.get("headers") else { return Vec::new() };
     let entries = item.entries().unwrap_or_default();
     if entries.len() > limits::RESPOND_FIELDS {

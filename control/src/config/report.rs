@@ -100,6 +100,8 @@ impl fmt::Display for Report {
 #[derive(Debug)]
 struct Found {
     offset: usize,
+    /// How many bytes into the string that begins there.
+    inside: usize,
     severity: Severity,
     key: String,
     what: String,
@@ -128,9 +130,25 @@ impl Problems {
     ) {
         let mut found = self.found.borrow_mut();
         if found.len() < PROBLEMS_MAX {
-            found.push(Found { offset, severity, key: key.to_owned(), what, nearest, line: 1, column: 1 });
+            let (key, line, column) = (key.to_owned(), 1, 1);
+            found.push(Found { offset, inside: 0, severity, key, what, nearest, line, column });
         } else {
             self.not_kept.set(self.not_kept.get() + 1);
+        }
+    }
+
+    /// An error at a byte of the string that begins at `offset`.
+    pub(super) fn add_inside(
+        &self,
+        offset: usize,
+        inside: usize,
+        key: &str,
+        what: String,
+        nearest: Option<String>,
+    ) {
+        self.add(Severity::Error, offset, key, what, nearest);
+        if let Some(last) = self.found.borrow_mut().last_mut().filter(|last| last.offset == offset) {
+            last.inside = inside;
         }
     }
 
@@ -162,6 +180,9 @@ impl Problems {
     /// The report: in the order of the file, without echoes of faulty lines.
     pub(super) fn finish(self, file: &str, text: &str) -> Report {
         let mut found = self.found.into_inner();
+        for one in found.iter_mut().filter(|one| one.inside > 0) {
+            one.offset = place_in_string(text, one.offset, one.inside);
+        }
         found.sort_by_key(|f| f.offset);
         locate(&mut found, text);
         let faulty: BTreeSet<usize> = found.iter().filter(|f| f.key == SYNTAX).map(|f| f.line).collect();
@@ -185,6 +206,52 @@ impl Problems {
             problems.extend(Report::of_file(file, what).problems);
         }
         Report { problems }
+    }
+}
+
+/// Where the byte `inside` of a string's value stands in the text, in which the string begins at `offset` (TOML 1.0,
+/// "String"). Where that cannot be told, its begin.
+fn place_in_string(text: &str, offset: usize, inside: usize) -> usize {
+    let raw = text.get(offset..).unwrap_or_default();
+    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| raw.starts_with(quote));
+    let Some(quote) = quote else { return offset };
+    let mut at = quote.len();
+    if quote.len() == 3 {
+        // A newline right behind the quotes is none of the value.
+        at += ["\r\n", "\n"].into_iter().find(|end| raw[at..].starts_with(end)).map_or(0, str::len);
+    }
+    let mut value = 0;
+    loop {
+        let mut rest = raw[at..].chars();
+        let Some(c) = rest.next() else { return offset };
+        // The end of a line that goes on has no length, and may stand right before the place.
+        let goes_on = c == '\\' && quote == "\"\"\"" && raw[at + 1..].starts_with(char::is_whitespace);
+        if value >= inside && !goes_on {
+            return offset + at;
+        }
+        if c != '\\' || quote.starts_with('\'') {
+            (at, value) = (at + c.len_utf8(), value + c.len_utf8());
+            continue;
+        }
+        let digits = match rest.next() {
+            Some('x') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            Some(c) if c.is_whitespace() => {
+                // Nothing up to the next text is of the value.
+                at += 1 + raw[at + 1..]
+                    .chars()
+                    .take_while(|c| c.is_whitespace())
+                    .map(char::len_utf8)
+                    .sum::<usize>();
+                continue;
+            }
+            Some(_) => 0,
+            None => return offset,
+        };
+        let code = raw.get(at + 2..at + 2 + digits).and_then(|code| u32::from_str_radix(code, 16).ok());
+        value += if digits == 0 { 1 } else { code.and_then(char::from_u32).map_or(1, char::len_utf8) };
+        at += 2 + digits;
     }
 }
 
@@ -228,6 +295,24 @@ pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_in_a_string_is_found_behind_its_escapes() {
+        for (raw, value) in [
+            ("\"ab${x}\"", "ab${x}"),
+            ("'a\\b${x}'", "a\\b${x}"),
+            ("\"\\\"é\\u00e9\\t${x}\"", "\"éé\t${x}"),
+            ("\"\"\"\n a \\\n   ${x}\"\"\"", " a ${x}"),
+            ("'''\n${x}'''", "${x}"),
+        ] {
+            let text = format!("key = {raw}");
+            let inside = value.find("${").unwrap();
+            let want = if inside == 0 { 6 } else { text.find("${").unwrap() };
+            let found = if inside == 0 { 6 } else { place_in_string(&text, 6, inside) };
+            assert_eq!(found, want, "{raw}");
+        }
+        assert_eq!(place_in_string("a = 5", 4, 3), 4);
+    }
 
     #[test]
     fn places_count_characters_and_ascend() {

@@ -4,7 +4,7 @@ use super::keys::ReloadEffect::NextExchange;
 use super::keys::{Key, Section, Shape};
 use super::names::Names;
 use super::tree::Table;
-use super::{Severity, matching, reply};
+use super::{Severity, error_page, matching, reply};
 use dataplane::limits;
 use dataplane::spec::{
     Action, ClusterId, Listener, ListenerId, Maintenance, Match, Protocol, Route, RouteId, SwitchId,
@@ -52,6 +52,13 @@ pub(super) static SECTION: Section = Section {
             "Instead of the cluster's, for requests of this route.",
         )
         .absent("the cluster's"),
+        Key::new(
+            "error_page",
+            Shape::Tables(&error_page::SECTION),
+            NextExchange,
+            "What refusals of its requests are answered with, instead of the listener's pages for their statuses.",
+        )
+        .absent("the listener's"),
     ],
 };
 
@@ -132,6 +139,7 @@ pub(super) fn read(
             matcher,
             action: action(table, clusters),
             maintenance: None,
+            error_pages: Default::default(),
         };
         let maintenance = maintenance(table, &route, &mut files);
         routes.push(Arc::new(Route { maintenance, ..route }));
@@ -224,8 +232,9 @@ pub(super) fn check_protocols(tables: &[Table<'_>], routes: &[Arc<Route>], liste
             }
         }
         let Some(tcp) = route.listeners.iter().find_map(is_tcp) else { continue };
-        let own =
-            ["respond", "redirect", "timeouts", "maintenance_file"].iter().filter_map(|key| table.get(key));
+        let own = ["respond", "redirect", "timeouts", "maintenance_file", "error_page"]
+            .iter()
+            .filter_map(|key| table.get(key));
         for item in own.chain(matcher.iter().flat_map(matching::of_requests)) {
             item.error(format!("is about requests, and the listener {:?} is tcp", tcp.name));
         }

@@ -15,7 +15,7 @@ pub(super) static ELSEWHERE: Section = Section {
     path: "route.respond.body, route.respond.headers, cluster.sticky.key",
     shared: true,
     doc: "A string, or one of these tables: where the string stands; so for \
-          `route.maintenance` and the values of `cluster.health.headers`. It is read when the file is, and again on each \
+          `route.maintenance`, `error_page` and the values of `cluster.health.headers`. It is read when the file is, and again on each \
           reload.",
     keys: &[
         Key::new(

@@ -47,8 +47,8 @@ fn the_demo_is_sound() {
     assert_eq!((cluster.balance, cluster.endpoints.len()), ("round_robin", 3));
     assert_eq!(cluster.source_addresses.at(8, false).unwrap().to_string(), "127.0.0.9");
     let Action::Respond(reply) = &snapshot.routes[0].action else { panic!("no respond") };
-    assert_eq!(reply.body.0[0], TemplatePart::Variable(Variable::RemoteAddr));
-    assert_eq!(reply.body.0.last(), Some(&TemplatePart::Text("\r\n".into())));
+    assert_eq!(reply.page.body.0[0], TemplatePart::Variable(Variable::RemoteAddr));
+    assert_eq!(reply.page.body.0.last(), Some(&TemplatePart::Text("\r\n".into())));
     assert_eq!(snapshot.routes[0].listeners, [listener(1).id]);
 }
 
@@ -113,7 +113,10 @@ fn what_is_written_is_taken() {
     assert_eq!((snapshot.runtime.shards, &*snapshot.runtime.node), (2, "proxy-1"));
     assert_eq!(loaded.process.backend, Backend::IoUring);
     assert_eq!(loaded.process.log_level, LogLevel::Debug);
-    assert_eq!(loaded.process.access_logs[1].to, LogTarget::File("/var/log/ringway/access.log".into()));
+    assert_eq!(
+        loaded.process.access_logs[1].to,
+        crate::log::Target::File("/var/log/ringway/access.log".into())
+    );
     let (edge, inner) = (snapshot.listeners[0].as_ref().unwrap(), snapshot.listeners[1].as_ref().unwrap());
     let logs = &loaded.process.access_logs;
     assert!(logs[0].takes("edge") && !logs[0].takes("inner") && logs[1].takes("inner"));
@@ -133,7 +136,7 @@ fn what_is_written_is_taken() {
     let Action::Redirect(to) = &redirect.action else { panic!("no redirect") };
     assert_eq!((to.status, to.to.0.len()), (308, 2));
     let Action::Respond(reply) = &respond.action else { panic!("no respond") };
-    assert_eq!((reply.status, &*reply.headers[0].0), (403, "content-type"));
+    assert_eq!((reply.status, &*reply.page.headers[0].0), (403, "content-type"));
     assert_eq!(respond.matcher.header.len(), 4);
     assert_eq!(respond.matcher.not.as_ref().unwrap().path, ["/b".into()]);
 
@@ -230,8 +233,8 @@ fn strings_may_stand_elsewhere() {
     );
     let loaded = good(&text);
     let Action::Respond(reply) = &loaded.snapshot.routes[0].action else { panic!("no respond") };
-    assert_eq!(reply.body.0[1], TemplatePart::Variable(Variable::Host));
-    assert_eq!(reply.headers[0].1.0, [TemplatePart::Text(env!("CARGO_PKG_NAME").into())]);
+    assert_eq!(reply.page.body.0[1], TemplatePart::Variable(Variable::Host));
+    assert_eq!(reply.page.headers[0].1.0, [TemplatePart::Text(env!("CARGO_PKG_NAME").into())]);
 }
 
 #[test]
@@ -281,7 +284,7 @@ const KEYS: &[(&str, &str)] = &[
     ("access_log", "to format listeners sample"),
     (
         "listener",
-        "name address protocol max_connections proxy_protocol cluster limits timeouts forwarded tls versions socket_mode steer",
+        "name address protocol max_connections proxy_protocol cluster limits timeouts forwarded tls versions socket_mode steer error_page",
     ),
     ("listener.proxy_protocol", "accept from"),
     (
@@ -293,7 +296,11 @@ const KEYS: &[(&str, &str)] = &[
         "request_header request_body min_rate send idle tunnel_idle max_lifetime dead_peer",
     ),
     ("listener.forwarded", "mode trusted"),
-    ("route", "name listeners match cluster timeouts respond redirect maintenance_file maintenance"),
+    (
+        "route",
+        "name listeners match cluster timeouts respond redirect maintenance_file maintenance error_page",
+    ),
+    ("listener.error_page, route.error_page", "status body headers"),
     (
         "route.match",
         "host host_prefix path path_prefix path_begins path_suffix path_regex ignore_case method header cookie query \

@@ -52,6 +52,11 @@ impl<'t> Item<'t> {
         self.tell(Severity::Error, what.into(), nearest);
     }
 
+    /// As [`Item::error_near`], at a byte of the item's string.
+    pub(super) fn error_inside(&self, at: usize, what: impl Into<String>, nearest: Option<String>) {
+        self.problems.add_inside(self.offset, at, &self.path.name_of(self.key.name), what.into(), nearest);
+    }
+
     pub(super) fn warn(&self, what: impl Into<String>, nearest: Option<String>) {
         self.tell(Severity::Warning, what.into(), nearest);
     }

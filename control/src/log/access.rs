@@ -2,6 +2,8 @@
 //!
 //! docs/operations/reading-the-access-log.md documents every key.
 
+use super::fields::{put_number, version};
+use dataplane::io::SocketAddress;
 use dataplane::spec::{Protocol, Snapshot};
 use dataplane::stats::access_log::Record;
 use dataplane::stats::retries::{Retried, Retries};
@@ -27,9 +29,9 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, snapshot: &Snapshot) {
             line.text("endpoint", endpoint.name.as_bytes());
         }
     }
-    line.text("client", record.peer.to_string().as_bytes());
+    line.shown("client", record.peer);
     if let Some(local) = record.upstream_local {
-        line.text("upstream_local", local.to_string().as_bytes());
+        line.shown("upstream_local", local);
     }
     match record.protocol {
         Protocol::Http => {
@@ -47,7 +49,8 @@ fn write_request(line: &mut Line<'_>, record: &Record<'_>) {
     line.text("path", record.path);
     line.text_if("query", record.query);
     line.text_if("user_agent", record.user_agent);
-    line.text("version", if record.minor_version == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" });
+    line.text_if("referer", record.referer);
+    line.text("version", version(record).as_bytes());
 }
 
 fn write_outcome(line: &mut Line<'_>, record: &Record<'_>) {
@@ -74,7 +77,8 @@ fn write_timings(line: &mut Line<'_>, timings: &Timings) {
         if let Some(us) = timings.get(phase) {
             line.out.extend_from_slice(b",\"");
             line.out.extend_from_slice(phase.name().as_bytes());
-            let _ = write!(line.out, "_us\":{us}");
+            line.out.extend_from_slice(b"_us\":");
+            put_number(line.out, us);
         }
     }
     line.number_if("first_byte_us", timings.first_byte_us());
@@ -127,8 +131,13 @@ impl Line<'_> {
     }
     fn number(&mut self, key: &str, value: u64) {
         self.key(key);
+        put_number(self.out, value);
+    }
+    /// An address: nothing in it needs an escape.
+    fn shown(&mut self, key: &str, value: SocketAddress) {
+        self.key(key);
         // Writing to a Vec cannot fail.
-        let _ = write!(self.out, "{value}");
+        let _ = write!(self.out, "\"{value}\"");
     }
     fn number_if(&mut self, key: &str, value: Option<u64>) {
         if let Some(value) = value {
@@ -151,6 +160,9 @@ impl Line<'_> {
 /// Appends bytes of the wire as the inside of a JSON string: nothing in it ends the line, or moves a terminal's cursor
 /// (threat H09). What is not UTF-8 becomes U+FFFD.
 pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
+        return out.extend_from_slice(bytes);
+    }
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
@@ -185,6 +197,18 @@ pub(crate) fn write_time(out: &mut Vec<u8>, wall_ns: u64) {
         write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day % 1000);
 }
 
+/// `20/Nov/2026:12:00:00 +0000`, as the common log format writes it.
+pub(super) fn write_time_common(out: &mut Vec<u8>, wall_ns: u64) {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = wall_ns / 1_000_000_000;
+    let (days, in_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(days);
+    let month = usize::try_from(month - 1).ok().and_then(|at| MONTHS.get(at)).unwrap_or(&"");
+    let (hour, minute, second) = (in_day / 3600, in_day / 60 % 60, in_day % 60);
+    let _ = write!(out, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
+}
+
 /// Year, month and day of a day counted from 1970-01-01: years are counted from March, so that a leap day is a year's
 /// last, in cycles of 400 years of 146,097 days (Hinnant, "chrono-compatible low-level date algorithms").
 fn date(days: u64) -> (u64, u64, u64) {
@@ -202,7 +226,6 @@ fn date(days: u64) -> (u64, u64, u64) {
 pub(super) mod tests {
     use super::*;
     use dataplane::fault::{At, CloseReason, End, Refusal};
-    use dataplane::io::SocketAddress;
     use dataplane::spec::{ClusterId, EndpointId, ListenerId, RouteId, Runtime};
     use dataplane::stats::request_id::RequestId;
     use std::time::Duration;
@@ -244,6 +267,7 @@ pub(super) mod tests {
             path: b"/",
             query: None,
             user_agent: None,
+            referer: None,
             minor_version: 1,
             status: 400,
             request_body_bytes: 0,
@@ -330,13 +354,14 @@ pub(super) mod tests {
                 path: hostile,
                 query: Some(hostile),
                 user_agent: Some(hostile),
+                referer: Some(hostile),
                 ..record()
             };
             let line = line(&record);
             let shown = line.strip_suffix('\n').unwrap();
             assert!(!shown.chars().any(unprintable), "{shown:?}");
             let value: serde_json::Value = serde_json::from_str(shown).unwrap();
-            for key in ["method", "host", "path", "query", "user_agent"] {
+            for key in ["method", "host", "path", "query", "user_agent", "referer"] {
                 assert_eq!(value[key], *String::from_utf8_lossy(hostile), "{key}");
             }
         }

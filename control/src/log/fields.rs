@@ -162,7 +162,9 @@ impl Value<'_> {
                 Some(ip) => self.shown(Some(ip)),
                 None => self.shown(Some(record.peer)),
             },
-            Field::RemotePort => self.shown(Some(record.peer).filter(|peer| !peer.is_unix()).map(|peer| peer.port())),
+            Field::RemotePort => {
+                self.shown(Some(record.peer).filter(|peer| !peer.is_unix()).map(|peer| peer.port()))
+            }
             Field::UpstreamLocal => self.shown(record.upstream_local),
             Field::Protocol => self.name(Some(if http { "http" } else { "tcp" })),
             Field::Method => self.text(Some(record.method)),
@@ -323,7 +325,9 @@ mod tests {
             let what = match field {
                 // One row for the three units.
                 Field::Duration(Us) | Field::Phase(_, Us) | Field::FirstByte(Us) => "microseconds",
-                Field::Duration(Ms) | Field::Phase(_, Ms) | Field::FirstByte(Ms) => "milliseconds, rounded down",
+                Field::Duration(Ms) | Field::Phase(_, Ms) | Field::FirstByte(Ms) => {
+                    "milliseconds, rounded down"
+                }
                 Field::Duration(S) | Field::Phase(_, S) | Field::FirstByte(S) => "seconds, as `0.042`",
                 _ if what.is_empty() => "as in JSON",
                 _ => what,
@@ -339,7 +343,10 @@ mod tests {
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
         } else {
-            assert!(there == table, "the table is stale: UPDATE_DOCS=1 cargo test -p control every_field writes it");
+            assert!(
+                there == table,
+                "the table is stale: UPDATE_DOCS=1 cargo test -p control every_field writes it"
+            );
         }
     }
 }

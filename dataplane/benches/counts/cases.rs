@@ -143,6 +143,7 @@ pub(crate) fn route_of_1000() {
             queue: None,
         },
         maintenance: None,
+        error_pages: Default::default(),
     };
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();
     let table = RouteTable::build(&routes);

@@ -145,6 +145,10 @@ impl Usable {
         (self.reopens < Mono::MAX && (shut || self.choices.iter().all(|choice| *choice == Choice::No)))
             .then_some(self.reopens)
     }
+    /// Where picks may choose none: when that changes by itself, as the first ejection ends; `None` where it does not.
+    pub fn returns(&self) -> Option<Mono> {
+        (self.count == 0 && self.until < Mono::MAX).then_some(self.until)
+    }
     /// Whether picks may choose an endpoint, as far as its limits allow: it may be used, has weight, and is of the tier in
     /// use; or nothing may be used, and the cluster fails open to it.
     pub fn contains(&self, id: EndpointId) -> bool {

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::proto::http1::{OwnReply, encode_own_reply};
 use crate::proto::{Method, Version};
 use crate::route::template::{Place, Variables, render};
-use crate::spec::{Action, Route, TemplatePart, Variable};
+use crate::spec::{Action, BodyForm, ErrorPage, ErrorPages, Page, Route, TemplatePart, Variable};
 use crate::table::Id;
 
 /// Answers a request, or a head that never became one, with a refusal: counted, logged, named in the answer.
@@ -46,10 +46,38 @@ pub fn refuse(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal)
         x.enter_up(Up::Aborted);
         x.close_after = true;
     }
-    let request_id = core.request_id(core.exchanges.get(xid).map_or(0, |x| x.number)).text();
-    let frame =
-        Frame { status: refusal.status(), refusal: Some(refusal), request_id: &request_id, local: None };
-    write(core, io, id, Some(xid), frame, &Body::Text(refusal));
+    let number = core.exchanges.get(xid).map_or(0, |x| x.number);
+    say(core, io, id, Some(xid), refusal, number);
+}
+
+/// Answers with a refusal: its error page where there is one, of the route before the listener's.
+fn say(
+    core: &mut Core,
+    io: &mut impl Io,
+    id: Id<Conn>,
+    xid: Option<Id<Exchange>>,
+    refusal: Refusal,
+    number: u64,
+) {
+    let request_id = core.request_id(number).text();
+    let status = refusal.status();
+    let frame = Frame { status, refusal: Some(refusal), request_id: &request_id, local: None };
+    let (of_route, of_listener) = pages(core, id, xid);
+    let pages = of_route.iter().chain(&of_listener).flat_map(|pages| pages.iter());
+    match pages.into_iter().find(|page| page.statuses.has(status)) {
+        Some(ErrorPage { page, .. }) => write(core, io, id, xid, frame, &Body::Page(page, refusal)),
+        None => write(core, io, id, xid, frame, &Body::Text(refusal)),
+    }
+}
+
+/// The error pages of an exchange's route and of a conn's listener, where there are some. Held by their count, since the
+/// answer changes what they are found in.
+fn pages(core: &Core, id: Id<Conn>, xid: Option<Id<Exchange>>) -> (Option<ErrorPages>, Option<ErrorPages>) {
+    let route = xid.and_then(|x| core.exchanges.get(x)?.route);
+    let route = route.and_then(|route| core.snapshot.routes.get(route.0 as usize));
+    let listener = core.conns.get(id).and_then(|conn| core.snapshot.listener(conn.listener));
+    let some = |pages: &ErrorPages| (!pages.is_empty()).then(|| pages.clone());
+    (route.and_then(|r| some(&r.error_pages)), listener.and_then(|l| some(&l.error_pages)))
 }
 
 /// The response is out, and what is left of the request's body cannot be had: the conn ends without another word.
@@ -83,10 +111,7 @@ fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal
     conn.requests = conn.requests.saturating_add(1);
     let (listener, peer, requests) = (conn.listener, conn.peer, u64::from(conn.requests));
     record::write_refused(core, listener, peer, number, refusal, requests, began);
-    let request_id = core.request_id(number).text();
-    let frame =
-        Frame { status: refusal.status(), refusal: Some(refusal), request_id: &request_id, local: None };
-    write(core, io, id, None, frame, &Body::Text(refusal));
+    say(core, io, id, None, refusal, number);
     close::linger(core, io, id, None);
 }
 
@@ -112,6 +137,8 @@ pub fn by_route(core: &mut Core, io: &mut impl Io, id: Id<Conn>, route: &Route) 
 
 enum Body<'a> {
     Text(Refusal),
+    /// An error page, which stands for the text.
+    Page(&'a Page, Refusal),
     Route(&'a Route),
 }
 
@@ -131,14 +158,21 @@ fn write(
     if let Some(x) = xid.and_then(|x| core.exchanges.get_mut(x)) {
         x.close_after |= ends;
     }
-    let length = compose(core, id, xid, &frame, body);
-    if length.is_none() && matches!(body, Body::Route(_)) {
+    let mut composed = compose(core, id, xid, &frame, body);
+    if composed.is_none() && matches!(body, Body::Route(_)) {
         // With the request's own text in it, the route's answer is too long.
         return refuse(core, io, id, Refusal::RequestLineTooLong);
     }
-    let queued = length.is_some_and(|length| queue(core, id, length));
+    let mut queued = composed.is_some_and(|answer| queue(core, id, answer.length));
+    if let (false, Body::Page(_, refusal)) = (queued, body) {
+        // With the request's own text in it the page is too long, or no buffer holds it: the shorter text may go.
+        composed = compose(core, id, xid, &frame, &Body::Text(*refusal));
+        queued = composed.is_some_and(|answer| queue(core, id, answer.length));
+    }
+    let body_bytes = composed.map_or(0, |answer| answer.body as u64);
     if let Some(x) = xid.and_then(|x| core.exchanges.get_mut(x)) {
         if queued {
+            x.down_bytes = body_bytes;
             x.answer_own();
         } else {
             x.enter_down(Down::Aborted);
@@ -155,10 +189,12 @@ fn wants_local(body: &Body<'_>) -> bool {
         t.0.iter()
             .any(|part| matches!(part, TemplatePart::Variable(Variable::ServerAddr | Variable::ServerPort)))
     };
+    let page = |page: &Page| names(&page.body) || page.headers.iter().any(|(_, t)| names(t));
     match body {
         Body::Text(_) => false,
+        Body::Page(own, _) => page(own),
         Body::Route(route) => match &route.action {
-            Action::Respond(reply) => names(&reply.body) || reply.headers.iter().any(|(_, t)| names(t)),
+            Action::Respond(reply) => page(&reply.page),
             Action::Redirect(redirect) => names(&redirect.to),
             Action::Forward { .. } => false,
         },
@@ -173,18 +209,25 @@ struct Frame<'a> {
     local: Option<SocketAddress>,
 }
 
-/// Writes head and body of an answer to `scratch.reply`; its length, or `None` where it does not fit.
+/// An answer that stands in `scratch.reply`: its bytes, and those of them that are its body.
+#[derive(Clone, Copy)]
+struct Composed {
+    length: usize,
+    body: usize,
+}
+
+/// Writes head and body of an answer to `scratch.reply`; `None` where it does not fit.
 fn compose(
     core: &mut Core,
     id: Id<Conn>,
     xid: Option<Id<Exchange>>,
     frame: &Frame<'_>,
     body: &Body<'_>,
-) -> Option<usize> {
+) -> Option<Composed> {
     let mut scratch = std::mem::take(&mut core.scratch);
-    let length = compose_in(core, id, xid, frame, body, &mut scratch);
+    let composed = compose_in(core, id, xid, frame, body, &mut scratch);
     core.scratch = scratch;
-    length
+    composed
 }
 
 fn compose_in(
@@ -194,7 +237,7 @@ fn compose_in(
     frame: &Frame<'_>,
     body: &Body<'_>,
     scratch: &mut Scratch,
-) -> Option<usize> {
+) -> Option<Composed> {
     let (conn, x) = (core.conns.get(id)?, xid.and_then(|x| core.exchanges.get(x)));
     let close = x.is_none_or(|x| x.close_after);
     let head = x.map(|x| &x.head);
@@ -210,7 +253,14 @@ fn compose_in(
         request_id: frame.request_id,
         node: &core.snapshot.runtime.node,
         listener: core.snapshot.listener(conn.listener).map_or("", |l| &*l.name),
-        route: if let Body::Route(route) = body { &route.name } else { "" },
+        route: match body {
+            Body::Route(route) => &route.name,
+            Body::Text(_) | Body::Page(..) => {
+                x.and_then(|x| core.snapshot.routes.get(x.route?.0 as usize)).map_or("", |route| &*route.name)
+            }
+        },
+        status: frame.status,
+        reason: frame.refusal.map_or("", Refusal::name),
     };
     let mut extra: [(&str, &[u8]); limits::RESPOND_FIELDS] = [("", &[]); limits::RESPOND_FIELDS];
     let (content, fields, content_type) =
@@ -226,26 +276,38 @@ fn compose_in(
         content_type,
         extra: &extra[..fields],
         body: &scratch.body[..content],
-        retry_after: (frame.status == 503).then(|| retry_after(core, x, frame)),
+        retry_after: (frame.status == 503 && extra[..fields].iter().all(|(name, _)| *name != "retry-after"))
+            .then(|| retry_after(core, x, frame)),
     };
-    encode_own_reply(&reply, &mut scratch.reply)
+    let length = encode_own_reply(&reply, &mut scratch.reply)?;
+    // A page goes out in one piece or not at all.
+    let goes = !matches!(body, Body::Page(..)) || length <= Class::Large.capacity();
+    // RFC 9110 6.4.1: those have none.
+    let bodiless = reply.head_only || matches!(frame.status, 100..=199 | 204 | 304);
+    goes.then_some(Composed { length, body: if bodiless { 0 } else { content } })
 }
 
-/// Seconds after which asking again may help: when an open breaker lets somebody try, else soon.
+/// Seconds after which asking again may help: when an open breaker lets somebody try, when the first endpoint is no longer
+/// ejected where nothing else stands against it, else soon.
 fn retry_after(core: &Core, x: Option<&Exchange>, frame: &Frame<'_>) -> u32 {
-    let cluster = x.filter(|_| frame.refusal == Some(Refusal::CircuitOpen)).and_then(|x| x.cluster);
-    let runtime = cluster.and_then(|id| core.clusters.get(usize::from(id.0))?.as_ref());
-    let left =
-        runtime.and_then(|runtime| runtime.state.usable().reopens()).map_or(0, |at| at.since(core.now()));
+    let runtime = x.and_then(|x| core.clusters.get(usize::from(x.cluster?.0))?.as_ref());
+    let usable = runtime.map(|runtime| runtime.state.usable());
+    let at = match frame.refusal {
+        Some(Refusal::CircuitOpen) => usable.and_then(|usable| usable.reopens()),
+        Some(Refusal::NoEndpoint) => usable.and_then(|usable| usable.returns()),
+        _ => None,
+    };
+    let left = at.map_or(0, |at| at.since(core.now()));
     u32::try_from(left.div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
 
-/// Renders the body into `text` and the fields' values into `values`; lengths of the body and of the fields.
+/// Renders the body into `text` and the fields' values into `values`; lengths of the body and of the fields, and what the
+/// body is.
 fn fill<'a>(
     body: &Body<'a>,
     variables: &Variables<'_>,
     text: &mut [u8],
-    mut values: &'a mut [u8],
+    values: &'a mut [u8],
     extra: &mut [(&'a str, &'a [u8]); limits::RESPOND_FIELDS],
 ) -> Option<(usize, usize, &'a str)> {
     match body {
@@ -255,31 +317,18 @@ fn fill<'a>(
             let room = out.len();
             // The answer to an OPTIONS that ended here has no body; a refusal says its status, its word, its meaning.
             if row.status >= 300 {
+                let id = std::str::from_utf8(variables.request_id).unwrap_or_default();
                 std::io::Write::write_fmt(
                     &mut out,
-                    format_args!("{} {}\n{}\n", row.status, row.name, row.meaning),
+                    format_args!("{} {}\n{}\nrequest {id}\n", row.status, row.name, row.meaning),
                 )
                 .ok()?;
             }
             Some((room - out.len(), 0, "text/plain"))
         }
+        Body::Page(page, _) => fill_page(page, variables, text, values, extra),
         Body::Route(route) => match &route.action {
-            Action::Respond(own) => {
-                let content = render(&own.body, variables, Place::Body, text).ok()?;
-                let (mut fields, mut content_type) = (0, "text/plain");
-                for (name, template) in &own.headers {
-                    let n = render(template, variables, Place::Field, values).ok()?;
-                    let (value, rest) = values.split_at_mut(n);
-                    values = rest;
-                    if &**name == "content-type" {
-                        content_type = std::str::from_utf8(value).ok()?;
-                    } else {
-                        *extra.get_mut(fields)? = (name, value);
-                        fields += 1;
-                    }
-                }
-                Some((content, fields, content_type))
-            }
+            Action::Respond(own) => fill_page(&own.page, variables, text, values, extra),
             Action::Redirect(own) => {
                 let n = render(&own.to, variables, Place::Location, values).ok()?;
                 extra[0] = ("location", &values[..n]);
@@ -288,6 +337,34 @@ fn fill<'a>(
             Action::Forward { .. } => None,
         },
     }
+}
+
+fn fill_page<'a>(
+    page: &'a Page,
+    variables: &Variables<'_>,
+    text: &mut [u8],
+    mut values: &'a mut [u8],
+    extra: &mut [(&'a str, &'a [u8]); limits::RESPOND_FIELDS],
+) -> Option<(usize, usize, &'a str)> {
+    let content = render(&page.body, variables, Place::Body(page.form), text).ok()?;
+    let mut content_type = match page.form {
+        BodyForm::Plain => "text/plain",
+        BodyForm::Html => "text/html; charset=utf-8",
+        BodyForm::Json => "application/json",
+    };
+    let mut fields = 0;
+    for (name, template) in &page.headers {
+        let n = render(template, variables, Place::Field, values).ok()?;
+        let (value, rest) = values.split_at_mut(n);
+        values = rest;
+        if &**name == "content-type" {
+            content_type = std::str::from_utf8(value).ok()?;
+        } else {
+            *extra.get_mut(fields)? = (name, value);
+            fields += 1;
+        }
+    }
+    Some((content, fields, content_type))
 }
 
 /// Copies an answer into leases and queues them; false when buffers ran out.

@@ -42,7 +42,11 @@ fn logged<'a>(core: &'a Core, x: &Exchange) -> Option<&'a Conn> {
 fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, now: Mono) -> Record<'a> {
     let empty: &[u8] = &[];
     let bytes = x.head_bytes.as_ref().map_or(empty, |lease| pool.bytes(lease));
-    let agent = x.head.fields.iter().find(|f| f.kind == FieldName::UserAgent).map(|f| f.value.of(bytes));
+    let names = x.head.names;
+    let field = |kind: FieldName| {
+        let fields = if names.has(kind) { &x.head.fields[..] } else { &[] };
+        fields.iter().find(|f| f.kind == kind).map(|f| f.value.of(bytes))
+    };
     Record {
         protocol: Protocol::Http,
         wall_ns: x.started_wall,
@@ -57,7 +61,8 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
         host: x.head.host.of(bytes),
         path: x.head.path.of(bytes),
         query: x.head.query.map(|q| q.of(bytes)),
-        user_agent: agent,
+        user_agent: field(FieldName::UserAgent),
+        referer: field(FieldName::Referer),
         minor_version: u8::from(x.head.version == Version::Http11),
         status: x.status,
         request_body_bytes: x.up_bytes,
@@ -169,6 +174,7 @@ fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> 
         path: &[],
         query: None,
         user_agent: None,
+        referer: None,
         minor_version: 1,
         status: 0,
         request_body_bytes: 0,

@@ -76,8 +76,12 @@ impl By {
     }
 }
 
+/// How many there are of [`At`].
+const PLACES: u8 = 5;
+
 impl At {
-    pub const ALL: [Self; 5] = [Self::Request, Self::Queue, Self::Connect, Self::Answer, Self::Data];
+    pub const ALL: [Self; PLACES as usize] =
+        [Self::Request, Self::Queue, Self::Connect, Self::Answer, Self::Data];
 
     const fn letter(self) -> u8 {
         match self {
@@ -122,7 +126,7 @@ impl End {
     }
     /// As a number; [`End::from_bits`] makes it an end again.
     pub const fn bits(self) -> u8 {
-        self.by as u8 * At::ALL.len() as u8 + self.at as u8
+        self.by as u8 * PLACES + self.at as u8
     }
     pub fn from_bits(bits: u8) -> Self {
         let (by, at) = (usize::from(bits) / At::ALL.len(), usize::from(bits) % At::ALL.len());

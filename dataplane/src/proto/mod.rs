@@ -61,6 +61,7 @@ pub enum FieldName {
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
+    Referer,
     /// Ours: this copy of a request is not its first (docs/http.md).
     RingwayAttempt,
     Server,

@@ -1,7 +1,7 @@
 //! Writes a template with a request's values into a bounded buffer; computes no length twice (threats T08).
 
 use crate::io::SocketAddress;
-use crate::spec::{Template, TemplatePart, Variable};
+use crate::spec::{BodyForm, Template, TemplatePart, Variable};
 use std::io::Write;
 
 /// A request's values. Texts are as the head holds them; empty stands for absent.
@@ -21,13 +21,17 @@ pub struct Variables<'a> {
     pub node: &'a str,
     pub listener: &'a str,
     pub route: &'a str,
+    pub status: u16,
+    /// Why the answer is a refusal; else empty.
+    pub reason: &'a str,
 }
 
 /// Where the text goes, and so which bytes a variable may bring into it. Fixed text was checked with the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A body: every byte as it is.
-    Body,
+    /// A body. In a plain one every byte is as it is; in HTML and JSON no value ends the text or attribute that it is in, and
+    /// what is not printable ASCII is percent-encoded.
+    Body(BodyForm),
     /// A field's value: control characters are percent-encoded.
     Field,
     /// Location: what a URI may not hold (RFC 3986 section 2) is percent-encoded.
@@ -83,8 +87,23 @@ impl Cursor<'_> {
             }
         }
         for &byte in bytes {
+            let own: &[u8] = match (self.place, byte) {
+                (Place::Body(BodyForm::Html), b'&') => b"&amp;",
+                (Place::Body(BodyForm::Html), b'<') => b"&lt;",
+                (Place::Body(BodyForm::Html), b'>') => b"&gt;",
+                (Place::Body(BodyForm::Html), b'"') => b"&quot;",
+                (Place::Body(BodyForm::Html), b'\'') => b"&#39;",
+                (Place::Body(BodyForm::Json), b'"') => b"\\\"",
+                (Place::Body(BodyForm::Json), b'\\') => b"\\\\",
+                _ => b"",
+            };
+            if !own.is_empty() {
+                self.put(own)?;
+                continue;
+            }
             let encoded = match self.place {
-                Place::Body => false,
+                Place::Body(BodyForm::Plain) => false,
+                Place::Body(BodyForm::Html | BodyForm::Json) => !matches!(byte, b' '..=b'~'),
                 Place::Field => byte.is_ascii_control(),
                 Place::Location => !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte),
             };
@@ -118,6 +137,8 @@ impl Cursor<'_> {
             Variable::Node => self.put(of.node.as_bytes()),
             Variable::Listener => self.put(of.listener.as_bytes()),
             Variable::Route => self.put(of.route.as_bytes()),
+            Variable::Status => self.put_display(of.status),
+            Variable::Reason => self.put(of.reason.as_bytes()),
         }
     }
 
@@ -158,6 +179,8 @@ mod tests {
         node: "n",
         listener: "edge",
         route: "r/1",
+        status: 503,
+        reason: "queue_full",
     };
 
     fn template(parts: &[&str]) -> Template {
@@ -203,27 +226,42 @@ mod tests {
             "n",
             "edge",
             "r/1",
+            "503",
+            "queue_full",
         ];
         assert_eq!(all, want);
         assert_eq!(
-            text(&["<", "$remote_addr", ":", "$remote_port", ">"], &of, Place::Body),
+            text(&["<", "$remote_addr", ":", "$remote_port", ">"], &of, Place::Body(BodyForm::Plain)),
             "<127.0.0.1:4000>"
         );
         let bare = Variables { query: None, ..of };
-        assert_eq!(text(&["$path_and_query", "|", "$query"], &bare, Place::Body), "/a%2Fb|");
+        assert_eq!(text(&["$path_and_query", "|", "$query"], &bare, Place::Body(BodyForm::Plain)), "/a%2Fb|");
         let empty = Variables { query: Some(b""), ..of };
-        assert_eq!(text(&["$path_and_query"], &empty, Place::Body), "/a%2Fb?");
+        assert_eq!(text(&["$path_and_query"], &empty, Place::Body(BodyForm::Plain)), "/a%2Fb?");
     }
 
     #[test]
     fn a_buffer_is_filled_to_its_end_and_not_beyond() {
         let parts = template(&["ab", "$remote_addr", "$host"]);
         let mut out = [b'.'; 21];
-        assert_eq!(render(&parts, &OF, Place::Body, &mut out[..20]), Ok(20));
+        assert_eq!(render(&parts, &OF, Place::Body(BodyForm::Plain), &mut out[..20]), Ok(20));
         assert_eq!(&out, b"ab0.0.0.0example.com.");
         for len in 0..20 {
-            assert_eq!(render(&parts, &OF, Place::Body, &mut out[..len]), Err(TooLong), "{len}");
+            assert_eq!(
+                render(&parts, &OF, Place::Body(BodyForm::Plain), &mut out[..len]),
+                Err(TooLong),
+                "{len}"
+            );
         }
+    }
+
+    #[test]
+    fn nothing_of_a_request_breaks_out_of_a_page() {
+        let of = Variables { path: "/<script>'\"\\&\r\n\u{e9}".as_bytes(), ..OF };
+        let html = text(&["$path"], &of, Place::Body(BodyForm::Html));
+        assert_eq!(html, "/&lt;script&gt;&#39;&quot;\\&amp;%0D%0A%C3%A9");
+        let json = text(&["$path"], &of, Place::Body(BodyForm::Json));
+        assert_eq!(json, "/<script>'\\\"\\\\&%0D%0A%C3%A9");
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn route(id: u32, matcher: Match) -> Arc<Route> {
         matcher,
         action,
         maintenance: None,
+        error_pages: Default::default(),
     })
 }
 

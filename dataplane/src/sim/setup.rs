@@ -151,6 +151,7 @@ fn listener() -> Listener {
         proxy_protocol: None,
         cluster: None,
         access_log: true,
+        error_pages: Default::default(),
     }
 }
 
@@ -213,6 +214,7 @@ fn named_route(rules: FlowRules) -> Option<Route> {
         matcher: Match { sni: ROUTED_NAMES.map(Into::into).into(), ..Match::default() },
         action: forward(ClusterId(2)),
         maintenance: None,
+        error_pages: Default::default(),
     })
 }
 
@@ -340,6 +342,7 @@ fn route() -> Route {
         matcher: Match { path_prefix: vec!["/x".into()], ..Match::default() },
         action: forward(ClusterId(0)),
         maintenance: None,
+        error_pages: Default::default(),
     }
 }
 

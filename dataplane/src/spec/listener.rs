@@ -1,6 +1,6 @@
 //! A listener: bound addresses, limits, timeouts, and whose forwarding fields it believes.
 
-use super::{ClusterId, ListenerId};
+use super::{ClusterId, ErrorPages, ListenerId};
 use crate::io::{SocketAddress, UnixName};
 use std::fmt;
 use std::net::IpAddr;
@@ -25,6 +25,8 @@ pub struct Listener {
     pub cluster: Option<ClusterId>,
     /// Whether any access log wants this listener's records.
     pub access_log: bool,
+    /// What refusals are answered with.
+    pub error_pages: ErrorPages,
 }
 
 /// What is spoken on a listener.

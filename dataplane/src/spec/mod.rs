@@ -24,8 +24,8 @@ pub use listener::{
 pub use pattern::{NoPattern, Pattern};
 pub use retry::{HedgeAfter, Retry, RetryOn};
 pub use route::{
-    Action, Available, FieldMatch, Maintenance, Match, Redirect, Reply, Route, Template, TemplatePart,
-    TextMatch, Variable,
+    Action, Available, BodyForm, ErrorPage, ErrorPages, FieldMatch, Maintenance, Match, Page, Redirect,
+    Reply, Route, Template, TemplatePart, TextMatch, Variable,
 };
 pub use source::SourceAddresses;
 pub use statuses::Statuses;

@@ -1,6 +1,6 @@
 //! A route: a match and what is done with the requests it takes.
 
-use super::{ClusterId, ListenerId, Network, Pattern, RouteId, SwitchId};
+use super::{ClusterId, ListenerId, Network, Pattern, RouteId, Statuses, SwitchId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ pub struct Route {
     pub action: Action,
     /// What is done instead while a switch is on.
     pub maintenance: Option<Maintenance>,
+    /// Instead of the listener's, for requests of this route.
+    pub error_pages: ErrorPages,
 }
 
 /// A route's other face: what it answers in maintenance.
@@ -110,10 +112,36 @@ pub enum TextMatch {
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: u16,
+    pub page: Page,
+}
+
+/// Body and fields of an answer of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
     pub body: Template,
+    pub form: BodyForm,
     /// Lower-case names, checked.
     pub headers: Vec<(Arc<str>, Template)>,
 }
+
+/// What a body is, as its content-type says, and so how the values of variables are written into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyForm {
+    /// Every byte as it is.
+    Plain,
+    Html,
+    Json,
+}
+
+/// What a refusal of one of these statuses is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorPage {
+    pub statuses: Statuses,
+    pub page: Page,
+}
+
+/// The first that has a status is used. Shared, so that an answer holds them while it is made.
+pub type ErrorPages = Arc<[ErrorPage]>;
 
 #[derive(Debug, Clone)]
 pub struct Redirect {
@@ -152,6 +180,9 @@ pub enum Variable {
     Node,
     Listener,
     Route,
+    Status,
+    /// The refusal's word; empty where a route answers.
+    Reason,
 }
 
 impl Variable {
@@ -171,5 +202,7 @@ impl Variable {
         ("node", Self::Node),
         ("listener", Self::Listener),
         ("route", Self::Route),
+        ("status", Self::Status),
+        ("reason", Self::Reason),
     ];
 }

@@ -37,6 +37,7 @@ pub struct Record<'a> {
     /// Without its "?".
     pub query: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
+    pub referer: Option<&'a [u8]>,
     /// The x of HTTP/1.x.
     pub minor_version: u8,
     /// What the client was told; 0 if it was told nothing.
@@ -68,7 +69,7 @@ pub struct Record<'a> {
 
 /// Bytes of everything in a record that is not a string: an upper bound, for the const assertion and the scratch.
 const FIXED_BYTES: usize = 256;
-const STRINGS: usize = 5;
+const STRINGS: usize = 6;
 /// The longest encoded record.
 pub const RECORD_BYTES_MAX: usize = FIXED_BYTES + STRINGS * (LOG_STRING_BYTES + 3);
 const _: () = assert!(RECORD_BYTES_MAX * 16 <= LOG_RING_BYTES, "a few of the longest records fit a ring");
@@ -186,6 +187,7 @@ impl<'a> Record<'a> {
             path: &[],
             query: None,
             user_agent: None,
+            referer: None,
             minor_version: 0,
             status: 0,
             request_body_bytes: 0,
@@ -244,7 +246,9 @@ impl<'a> Record<'a> {
                 self.tunnel_down_bytes,
             ],
         );
-        for text in [Some(self.method), Some(self.host), Some(self.path), self.query, self.user_agent] {
+        for text in
+            [Some(self.method), Some(self.host), Some(self.path), self.query, self.user_agent, self.referer]
+        {
             put_text(out, text);
         }
     }
@@ -293,6 +297,7 @@ impl<'a> Record<'a> {
             path: from.text()??,
             query: from.text()?,
             user_agent: from.text()?,
+            referer: from.text()?,
         };
         from.0.is_empty().then_some(record)
     }

@@ -299,6 +299,7 @@ pub(crate) fn listener() -> Listener {
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
+        error_pages: Default::default(),
     }
 }
 

@@ -7,8 +7,8 @@ use dataplane::cluster::roster::{Roster, Update};
 use dataplane::route::RouteTable;
 use dataplane::shard::swap::{self, Swap};
 use dataplane::spec::{
-    Action, Available, Cluster, ClusterId, Endpoint, EndpointId, ListenerId, Match, Reply, Route, RouteId,
-    Snapshot, Template,
+    Action, Available, BodyForm, Cluster, ClusterId, Endpoint, EndpointId, ListenerId, Match, Page, Reply,
+    Route, RouteId, Snapshot, Template,
 };
 use std::sync::Arc;
 
@@ -235,7 +235,8 @@ fn routes_know_how_many_are_available_and_who_comes_starts_slowly() {
     let (mut control, mut bed) = Control::new(&[ORIGIN], |cluster| cluster.slow_start = seconds(60));
     change(&mut bed, |next| {
         let available = Some(Available { cluster: ClusterId(0), at_least: 0, below: 1 });
-        let reply = Reply { status: 299, body: Template(Vec::new()), headers: Vec::new() };
+        let page = Page { body: Template(Vec::new()), form: BodyForm::Plain, headers: Vec::new() };
+        let reply = Reply { status: 299, page };
         next.routes = vec![Arc::new(Route {
             id: RouteId(0),
             name: "stand-in".into(),
@@ -243,6 +244,7 @@ fn routes_know_how_many_are_available_and_who_comes_starts_slowly() {
             matcher: Match { available, ..Match::default() },
             action: Action::Respond(Arc::new(reply)),
             maintenance: None,
+            error_pages: Default::default(),
         })];
     });
     let client = bed.client([say(GET)]);

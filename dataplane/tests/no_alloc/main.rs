@@ -119,6 +119,7 @@ fn finding_a_route() {
             queue: None,
         },
         maintenance: None,
+        error_pages: Default::default(),
     };
     let routes: Vec<_> = (0..1000).map(|n| Arc::new(route(n))).collect();
     let table = RouteTable::build(&routes);

@@ -192,6 +192,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
+        error_pages: Default::default(),
     };
     let cluster = Cluster {
         dead_peer: 120 * SECOND,

@@ -162,6 +162,7 @@ fn listener() -> Listener {
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
+        error_pages: Default::default(),
     }
 }
 
@@ -218,6 +219,7 @@ impl Bed {
                 queue: None,
             },
             maintenance: None,
+            error_pages: Default::default(),
         });
         Self::with_origins(&[0, 1], routes.collect(), change)
     }

@@ -6,7 +6,7 @@ use crate::limits::CONNECTION_OPTIONS;
 use crate::proto::{Field, FieldName, FieldNames, Span};
 
 /// Every name that is looked at, in lower case. The order of `FieldName` is irrelevant here.
-const NAMES: [(&[u8], FieldName); 27] = [
+const NAMES: [(&[u8], FieldName); 28] = [
     (b"connection", FieldName::Connection),
     (b"content-length", FieldName::ContentLength),
     (b"cookie", FieldName::Cookie),
@@ -21,6 +21,7 @@ const NAMES: [(&[u8], FieldName); 27] = [
     (b"proxy-authenticate", FieldName::ProxyAuthenticate),
     (b"proxy-authorization", FieldName::ProxyAuthorization),
     (b"proxy-connection", FieldName::ProxyConnection),
+    (b"referer", FieldName::Referer),
     (b"ringway-attempt", FieldName::RingwayAttempt),
     (b"server", FieldName::Server),
     (b"set-cookie", FieldName::SetCookie),

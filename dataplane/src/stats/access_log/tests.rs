@@ -21,6 +21,7 @@ fn empty() -> Record<'static> {
         path: b"",
         query: None,
         user_agent: None,
+        referer: None,
         minor_version: 1,
         status: 0,
         request_body_bytes: 0,
@@ -38,8 +39,8 @@ fn empty() -> Record<'static> {
     }
 }
 
-/// Method, host, path, query, user agent.
-type Texts = (Vec<u8>, Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+/// Method, host, path, query, user agent, Referer.
+type Texts = (Vec<u8>, Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// What `Record` borrows, owned.
 #[derive(Debug, Clone)]
@@ -77,6 +78,7 @@ impl Made {
             path: &self.texts.2,
             query: self.texts.3.as_deref(),
             user_agent: self.texts.4.as_deref(),
+            referer: self.texts.5.as_deref(),
             minor_version: self.small[0],
             status: self.peer.2,
             request_body_bytes: n[2],
@@ -104,7 +106,14 @@ fn made() -> impl Strategy<Value = Made> {
         any::<(u32, u16, u16, Option<u32>, Option<u16>, Option<u16>)>(),
         address(),
         proptest::option::of(address()),
-        (text(), text(), text(), proptest::option::of(text()), proptest::option::of(text())),
+        (
+            text(),
+            text(),
+            text(),
+            proptest::option::of(text()),
+            proptest::option::of(text()),
+            proptest::option::of(text()),
+        ),
         proptest::option::of(0..Refusal::COUNT),
         proptest::option::of(0..CloseReason::COUNT),
     )
@@ -175,6 +184,7 @@ fn long_strings_are_cut_and_the_longest_record_fits() {
         path: &long,
         query: Some(&long),
         user_agent: Some(&long),
+        referer: Some(&long),
         ..empty()
     };
     let (mut writer, mut reader) = ring();

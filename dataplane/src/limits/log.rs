@@ -1,0 +1,11 @@
+//! Bounds of the access log.
+
+/// Strings copied to the access log are cut here.
+pub const LOG_STRING_BYTES: usize = 2048;
+/// Lines that wait for an output of the log that does not take them, bytes; further ones are lost and counted.
+pub const LOG_WAITING_BYTES: usize = 1 << 20;
+/// A format string of the access log, bytes; and access logs of one configuration, each with an output of its own.
+pub const LOG_FORMAT_BYTES: usize = 4096;
+pub const ACCESS_LOGS_MAX: usize = 64;
+/// One shard's access-log ring, bytes; full means records are dropped and counted.
+pub const LOG_RING_BYTES: usize = 1 << 20;
