@@ -24,7 +24,8 @@ pub enum Target {
     SyslogUnix(PathBuf),
 }
 
-/// Bytes that a pipe takes whole or not at all (PIPE_BUF, pipe(7)); when poll(2) says that it takes some, it takes these.
+/// Bytes that a pipe takes whole or not at all (PIPE_BUF, pipe(7)); when poll(2) says that it takes some, it takes these. One
+/// that is empty takes as many as it holds.
 const PIPE_BYTES: usize = 4096;
 
 /// How a target is written to.
@@ -32,8 +33,9 @@ const PIPE_BYTES: usize = 4096;
 pub(super) enum Way {
     /// A regular file or a device: it takes what it has room for, and a slow disk is waited for by this thread alone.
     File(File),
-    /// A pipe or terminal.
-    Pipe(File),
+    /// A pipe, and how much it holds.
+    Pipe(File, usize),
+    Terminal(File),
     /// A stream socket, which systemd may have made standard output.
     Socket(OwnedFd),
     /// A datagram for each line, without its newline.
@@ -98,8 +100,11 @@ impl Way {
         let kind = file.metadata()?.file_type();
         Ok(if kind.is_socket() {
             Self::Socket(file.into())
-        } else if kind.is_fifo() || kind.is_char_device() && file.is_terminal() {
-            Self::Pipe(file)
+        } else if kind.is_fifo() {
+            let holds = rustix::pipe::fcntl_getpipe_size(&file).unwrap_or(PIPE_BYTES);
+            Self::Pipe(file, holds)
+        } else if kind.is_char_device() && file.is_terminal() {
+            Self::Terminal(file)
         } else {
             Self::File(file)
         })
@@ -110,13 +115,16 @@ impl Way {
     pub(super) fn write_some(&self, lines: &[u8], lost: &AtomicU64) -> io::Result<usize> {
         match self {
             Self::File(file) => (&*file).write(lines),
-            Self::Pipe(file) => {
-                use rustix::event::{PollFd, PollFlags, Timespec, poll};
-                let mut polled = [PollFd::new(file, PollFlags::OUT)];
-                if poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0 {
-                    return Err(ErrorKind::WouldBlock.into());
+            Self::Pipe(file, holds) => {
+                if rustix::io::ioctl_fionread(file).is_ok_and(|unread| unread == 0) {
+                    return (&*file).write(at_once(lines, *holds));
                 }
-                (&*file).write(at_once(lines))
+                wait_for_none(file)?;
+                (&*file).write(at_once(lines, PIPE_BYTES))
+            }
+            Self::Terminal(file) => {
+                wait_for_none(file)?;
+                (&*file).write(at_once(lines, PIPE_BYTES))
             }
             Self::Socket(fd) => {
                 use rustix::net::{SendFlags, send};
@@ -142,9 +150,19 @@ impl Way {
     }
 }
 
-/// The whole lines at the front of `lines` that a pipe takes at once; of a line that is longer, its begin.
-fn at_once(lines: &[u8]) -> &[u8] {
-    let most = &lines[..lines.len().min(PIPE_BYTES)];
+/// An error unless `file` takes something now.
+fn wait_for_none(file: &File) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::new(file, PollFlags::OUT)];
+    match poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+        0 => Err(ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The whole lines at the front of `lines` within so many bytes; of a line that is longer, its begin.
+fn at_once(lines: &[u8], most: usize) -> &[u8] {
+    let most = &lines[..lines.len().min(most)];
     let end = most.iter().rposition(|byte| *byte == b'\n').map_or(most.len(), |at| at + 1);
     &most[..end]
 }
@@ -169,12 +187,12 @@ mod tests {
     #[test]
     fn pipes_get_whole_lines() {
         let long = [b'x'; 5000];
-        assert_eq!(at_once(&long).len(), PIPE_BYTES);
+        assert_eq!(at_once(&long, PIPE_BYTES).len(), PIPE_BYTES);
         let mut lines = vec![b'x'; 4000];
         lines.extend_from_slice(b"\nyy\n");
         lines.extend_from_slice(&[b'z'; 200]);
-        assert_eq!(at_once(&lines).len(), 4004);
-        assert_eq!(at_once(b"a\nb\n"), b"a\nb\n");
+        assert_eq!(at_once(&lines, PIPE_BYTES).len(), 4004);
+        assert_eq!(at_once(b"a\nb\n", 100), b"a\nb\n");
     }
 
     /// Who is down, or takes no line of that length, costs counted lines and stops nobody.
@@ -202,7 +220,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let target = Target::SyslogUnix(path.clone());
-        assert!(target.open().is_err());
+        target.open().unwrap_err();
         let first = UnixDatagram::bind(&path).unwrap();
         let lost = AtomicU64::new(0);
         let way = target.open().unwrap();

@@ -229,7 +229,7 @@ impl<'a> Record<'a> {
             self.end.bits(),
         ]);
         let [head, queue, lost, connect, response, transfer, total] = self.timings.numbers();
-        put_u64s(
+        put_numbers(
             out,
             [
                 self.request_body_bytes,
@@ -286,12 +286,12 @@ impl<'a> Record<'a> {
             refusal: REFUSALS.get(usize::from(refusal)).map(|row| row.refusal),
             close: CLOSE_REASONS.get(usize::from(close)).map(|row| row.0),
             end: End::from_bits(end),
-            request_body_bytes: from.u64()?,
-            response_body_bytes: from.u64()?,
-            timings: Timings::from_numbers(from.u64s()?),
-            request_number: from.u64()?,
-            tunnel_up_bytes: from.u64()?,
-            tunnel_down_bytes: from.u64()?,
+            request_body_bytes: from.number()?,
+            response_body_bytes: from.number()?,
+            timings: Timings::from_numbers(from.numbers()?),
+            request_number: from.number()?,
+            tunnel_up_bytes: from.number()?,
+            tunnel_down_bytes: from.number()?,
             method: from.text()??,
             host: from.text()??,
             path: from.text()??,
@@ -311,10 +311,24 @@ fn put_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-/// Several numbers at the price of one look for room.
-fn put_u64s<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
-    let bytes = numbers.map(u64::to_le_bytes);
-    out.extend_from_slice(bytes.as_flattened());
+/// The longest of [`put_numbers`]: seven bits in a byte.
+const NUMBER_BYTES: u32 = u64::BITS.div_ceil(7);
+
+/// Numbers that are mostly small or none (`u64::MAX`), lowest seven bits first, the upper bit saying that more follow.
+fn put_numbers<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
+    let mut bytes = [0; NUMBER_BYTES as usize * 16];
+    let mut len = 0;
+    for number in numbers {
+        // So that none is the shortest.
+        let mut left = number.wrapping_add(1);
+        while left > 0x7f {
+            bytes[len] = (left & 0x7f) as u8 | 0x80;
+            (left, len) = (left >> 7, len + 1);
+        }
+        bytes[len] = (left & 0x7f) as u8;
+        len += 1;
+    }
+    out.extend_from_slice(&bytes[..len]);
 }
 
 fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
@@ -362,10 +376,22 @@ impl<'a> Cursor<'a> {
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
-    fn u64s<const N: usize>(&mut self) -> Option<[u64; N]> {
+    /// What [`put_numbers`] wrote of one number.
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for at in 0..NUMBER_BYTES {
+            let [byte] = self.array()?;
+            number |= u64::from(byte & 0x7f) << (7 * at);
+            if byte < 0x80 {
+                return Some(number.wrapping_sub(1));
+            }
+        }
+        None
+    }
+    fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
         let mut numbers = [0; N];
         for number in &mut numbers {
-            *number = self.u64()?;
+            *number = self.number()?;
         }
         Some(numbers)
     }

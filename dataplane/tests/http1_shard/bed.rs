@@ -515,7 +515,7 @@ impl Bed {
     /// How each request ended that was logged since the last look, in letters.
     pub(crate) fn ends(&mut self) -> String {
         let mut all = Vec::new();
-        self.log.drain(usize::MAX, |r| all.push(String::from_utf8(r.end.code().to_vec()).unwrap()));
+        self.log.drain(usize::MAX, |r| all.push(String::from_utf8_lossy(&r.end.code()).into_owned()));
         all.join(" ")
     }
     /// The requests that reached the origins, in order: which of them, and the request.

@@ -41,5 +41,5 @@ fn bytes_of_an_idle_tunnel() {
 #[test]
 fn bytes_of_an_idle_tunnel_behind_an_upgrade() {
     // As above, and 197 for the record that the access log will have.
-    hold(Kind::Upgraded, 662.0);
+    hold(Kind::Upgraded, 610.0);
 }

@@ -9,9 +9,9 @@ use dataplane::io::{
 use dataplane::route::RouteTable;
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::spec::{
-    Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, Forwarded, ForwardedMode, HedgeAfter, Limits,
-    ListenAddress, Listener, ListenerId, Pool as LinkPool, Protocol, Retry, RetryOn, Runtime, Snapshot,
-    Steer, Timeouts,
+    BodyForm, Cluster, ClusterId, ClusterTimeouts, Endpoint, EndpointId, ErrorPage, Forwarded, ForwardedMode,
+    HedgeAfter, Limits, ListenAddress, Listener, ListenerId, Page, Pool as LinkPool, Protocol, Retry,
+    RetryOn, Runtime, Snapshot, Statuses, Steer, Template, TemplatePart, Timeouts, Variable,
 };
 use dataplane::stats::{Stats, access_log};
 use dataplane::sys::{self, Ring, RingOptions, clock, socket};
@@ -192,7 +192,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         proxy_protocol: None,
         cluster: Some(ClusterId(0)),
         access_log: true,
-        error_pages: Default::default(),
+        error_pages: [error_page()].into(),
     };
     let cluster = Cluster {
         dead_peer: 120 * SECOND,
@@ -213,6 +213,17 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
         routes: Vec::new(),
         clusters: vec![Some(Arc::new(cluster))],
     }
+}
+
+/// What a request that comes back to us is answered with.
+fn error_page() -> ErrorPage {
+    let mut statuses = Statuses::default();
+    assert!(statuses.add(508));
+    let text = |text: &str| TemplatePart::Text(text.into());
+    let variable = TemplatePart::Variable;
+    let body = vec![text("<p>"), variable(Variable::Path), text(" "), variable(Variable::RequestId)];
+    let headers = vec![("cache-control".into(), Template(vec![text("no-store")]))];
+    ErrorPage { statuses, page: Page { body: Template(body), form: BodyForm::Html, headers } }
 }
 
 /// Everything that second attempts need is kept: bodies, counts, times.

@@ -35,6 +35,13 @@ fn exchanges_with_sized_responses() {
     });
 }
 
+/// Our node is in Via: a refusal that keeps the connection.
+#[test]
+fn exchanges_with_error_pages() {
+    let request = b"GET /a%20b HTTP/1.1\r\nHost: a\r\nVia: 1.1 node\r\n\r\n".to_vec();
+    assert_allocates_nothing(&Exchange { protocol: Protocol::Http, request, response: OK.to_vec() });
+}
+
 #[test]
 fn exchanges_with_chunked_responses() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
