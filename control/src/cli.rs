@@ -18,7 +18,7 @@ use std::path::PathBuf;
     long_about = "A reverse proxy and load balancer on io_uring.\n\n\
         Without a command it runs the built-in demo: http://127.0.0.1:8080/ balanced over three origins of its own.",
     after_help = "Signals: SIGTERM and SIGQUIT finish what runs, then exit (a second one ends at once); SIGINT ends at \
-        once; SIGUSR1 reopens log files.\n\
+        once; SIGHUP reloads the configuration; SIGUSR1 reopens log files.\n\
         Exit codes: 0 clean, 1 the configuration is wrong (or doctor --strict found something), 2 the command line is wrong, 3 the machine cannot run it, \
         69 the running process cannot be reached, 70 an internal fault.",
     disable_help_subcommand = true
@@ -69,6 +69,24 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running process read its file anew: what changed follows, what did not is left alone, and an invalid file changes
+    /// nothing. Exit 1 if it is wrong
+    Reload {
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a reload to FILE would change in the running process, object by object, and what it would do to which
+    /// connections; changes nothing. Exit 1 if FILE is wrong
+    Plan {
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
     /// Set what an endpoint is to do: ready, drain (keeps sticky clients, gets no others) or maint (gets none)
     Set {
         /// Which endpoint, as app/one
@@ -109,10 +127,6 @@ fn endpoint_name(text: &str) -> Result<Name, String> {
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Later {
     #[command(hide = true)]
-    Plan(Anything),
-    #[command(hide = true)]
-    Reload(Anything),
-    #[command(hide = true)]
     Drain(Anything),
     #[command(hide = true)]
     Top(Anything),
@@ -134,8 +148,6 @@ pub struct Anything {
 impl Later {
     fn name(&self) -> &'static str {
         match self {
-            Self::Plan(_) => "plan",
-            Self::Reload(_) => "reload",
             Self::Drain(_) => "drain",
             Self::Top(_) => "top",
             Self::Explain(_) => "explain",
@@ -158,6 +170,14 @@ pub enum Call {
     },
     Doctor(Question),
     Status {
+        at: Where,
+        json: bool,
+    },
+    Reload {
+        at: Where,
+        json: bool,
+    },
+    Plan {
         at: Where,
         json: bool,
     },
@@ -185,6 +205,14 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
             Call::Doctor(Question { config, profile, json, strict })
         }
         Ok(Line { command: Some(Command::Status { at, json }) }) => Call::Status { at, json },
+        Ok(Line { command: Some(Command::Reload { at, json }) }) => Call::Reload { at, json },
+        Ok(Line { command: Some(Command::Plan { at, json }) }) => match at.config {
+            Some(_) => Call::Plan { at, json },
+            None => {
+                complain("`ringway plan` needs -c FILE");
+                Call::Done(Exit::CommandLine)
+            }
+        },
         Ok(Line { command: Some(Command::Set { name, state, at }) }) => Call::Set { name, state, at },
         Ok(Line { command: Some(Command::Probe { name, at, json }) }) => Call::Probe { name, at, json },
         Ok(Line { command: Some(Command::Later(later)) }) => {
@@ -240,7 +268,12 @@ mod tests {
             Call::Set { name: name.clone(), state: Admin::Drain, at: at(Some("127.0.0.1:1")) }
         );
         let at = Where { config: Some("a.toml".into()), ..Where::default() };
-        assert_eq!(call("probe app/unix:/run/x -c a.toml --json"), Call::Probe { name, at, json: true });
+        assert_eq!(
+            call("probe app/unix:/run/x -c a.toml --json"),
+            Call::Probe { name, at: at.clone(), json: true }
+        );
+        assert_eq!(call("plan -c a.toml --json"), Call::Plan { at: at.clone(), json: true });
+        assert_eq!(call("reload -c a.toml"), Call::Reload { at, json: false });
         assert_eq!(call("doctor --help"), Call::Done(Exit::Clean));
         assert_eq!(call("--version"), Call::Done(Exit::Clean));
         assert_eq!(call("--help"), Call::Done(Exit::Clean));
@@ -264,6 +297,7 @@ mod tests {
             "set app ready",
             "probe",
             "probe app/",
+            "plan",
         ] {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }
@@ -271,15 +305,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = [
-            "plan -c a.toml",
-            "reload --admin 127.0.0.1:9901",
-            "drain",
-            "top",
-            "explain GET http://a/ -H x:y --source 1.2.3.4",
-            "export",
-            "upgrade",
-        ];
+        let later = ["drain", "top", "explain GET http://a/ -H x:y --source 1.2.3.4", "export", "upgrade"];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }

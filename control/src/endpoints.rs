@@ -28,7 +28,9 @@ pub(crate) fn find<'s>(
 /// A cluster by its name; the error says that it is unknown.
 pub(crate) fn find_cluster<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s Arc<Cluster>, String> {
     let mut clusters = snapshot.clusters.iter().flatten();
-    clusters.find(|cluster| *cluster.name == *name).ok_or_else(|| format!("no cluster is called {name:?}"))
+    clusters
+        .find(|cluster| !cluster.gone && *cluster.name == *name)
+        .ok_or_else(|| format!("no cluster is called {name:?}"))
 }
 
 /// The check of an endpoint: its cluster's, or a connect where that has none.

@@ -93,6 +93,10 @@ impl Events {
     pub(crate) fn new(format: Format) -> Self {
         Self { kept: VecDeque::with_capacity(limits::EVENTS_KEPT), count: 0, format }
     }
+    /// The process log has another format from now on.
+    pub(crate) fn set_format(&mut self, format: Format) {
+        self.format = format;
+    }
 
     /// Tells of an event; `message` is its line.
     pub(crate) fn tell(&mut self, weight: Weight, about: About, message: String, details: Details) {

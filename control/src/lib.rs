@@ -18,5 +18,6 @@ mod outage;
 pub mod ports;
 mod pressure;
 mod ready;
+mod reload;
 pub mod run;
 mod watchdog;

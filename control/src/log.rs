@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// One `[[access_log]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
     pub to: Target,
     pub format: LineFormat,
@@ -65,6 +65,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(2);
 /// What control asks of the thread. Rare, so the channel needs no bound of its own.
 enum Command {
     Follow(Vec<LogReader>, Arc<Snapshot>),
+    Outputs(Vec<Output>),
     Reopen,
     Finish,
 }
@@ -89,7 +90,7 @@ impl Log {
     fn start_thread(settings: &Settings) -> Result<(Self, Lines), String> {
         let stderr =
             Sink::open(Target::Stderr).map_err(|e| format!("cannot write to standard error: {e}"))?;
-        let outputs = settings.access.iter().map(Output::open).collect::<Result<Vec<_>, _>>()?;
+        let Opened(outputs) = Self::open(&settings.access)?;
         let (lines, waiting) = process::channel(LINES_WAITING);
         let (commands, inbox) = mpsc::channel();
         let (done_sender, done) = mpsc::channel();
@@ -100,6 +101,7 @@ impl Log {
             inbox,
             stderr,
             outputs,
+            lost_before: 0,
             readers: Vec::new(),
             snapshot: None,
             board: Arc::clone(&board),
@@ -127,6 +129,19 @@ impl Log {
         let _ = self.commands.send(Command::Follow(readers, snapshot));
     }
 
+    /// Opens the access logs of other settings, for [`Log::change`]; the error names the output that could not be opened.
+    pub fn open(access: &[AccessLog]) -> Result<Opened, String> {
+        access.iter().map(Output::open).collect::<Result<_, _>>().map(Opened)
+    }
+
+    /// Writes to these access logs from now on, if there are others.
+    pub fn change(&self, opened: Option<Opened>, level: tracing::Level, format: Format) {
+        process::set(level, format);
+        if let Some(Opened(outputs)) = opened {
+            let _ = self.commands.send(Command::Outputs(outputs));
+        }
+    }
+
     /// Opens log files anew, after a rotation.
     pub fn reopen(&self) {
         let _ = self.commands.send(Command::Reopen);
@@ -142,6 +157,10 @@ impl Drop for Log {
     }
 }
 
+/// Access logs that are open and not written to yet.
+#[derive(Debug)]
+pub struct Opened(Vec<Output>);
+
 #[allow(clippy::disallowed_methods, reason = "the log thread is no shard, and paces itself")]
 fn now() -> Instant {
     Instant::now()
@@ -154,6 +173,8 @@ struct Thread {
     inbox: Receiver<Command>,
     stderr: Sink,
     outputs: Vec<Output>,
+    /// By outputs that are no more.
+    lost_before: u64,
     readers: Vec<LogReader>,
     snapshot: Option<Arc<Snapshot>>,
     board: Arc<Board>,
@@ -194,10 +215,23 @@ impl Thread {
                     self.readers.extend(readers);
                     self.snapshot = Some(snapshot);
                 }
+                Ok(Command::Outputs(outputs)) => self.change(outputs),
                 Ok(Command::Reopen) => self.outputs.iter_mut().for_each(|output| output.reopen(now())),
                 Ok(Command::Finish) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
             }
+        }
+    }
+
+    /// Goes on with other outputs. What the old ones do not take at once is lost, and counted.
+    fn change(&mut self, outputs: Vec<Output>) {
+        let now = now();
+        self.outputs.iter_mut().for_each(|output| output.sink.flush(now));
+        self.lost_before += self.outputs.iter().map(|output| output.sink.lost_if_dropped()).sum::<u64>();
+        self.outputs = outputs;
+        self.board.change(&self.outputs);
+        if let Some(snapshot) = &self.snapshot {
+            self.outputs.iter_mut().for_each(|output| output.resolve(snapshot));
         }
     }
 
@@ -235,7 +269,7 @@ impl Thread {
         let lines = self.lines.lost() + self.stderr.lost();
         self.board.ring_full.store(rings, Relaxed);
         self.board.process_lines.store(lines, Relaxed);
-        let outputs: u64 = self.outputs.iter().map(|output| output.sink.lost()).sum();
+        let outputs = self.outputs.iter().map(|output| output.sink.lost()).sum::<u64>() + self.lost_before;
         let losses = rings + outputs + lines;
         if losses == self.reported_losses {
             return;

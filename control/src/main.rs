@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         Call::Check { config, json } => run::check(&config, json),
         Call::Doctor(question) => run::doctor(&question),
         Call::Status { at, json } => run::status(&at, json),
+        Call::Reload { at, json } => run::reload(&at, json),
+        Call::Plan { at, json } => run::plan(&at, json),
         Call::Set { name, state, at } => run::set(&name, state, &at),
         Call::Probe { name, at, json } => run::probe(&name, &at, json),
         Call::Done(exit) => exit,

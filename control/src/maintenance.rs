@@ -14,13 +14,13 @@ use tokio::sync::oneshot;
 const TICKS: u64 = 5;
 
 /// What a look found, by file.
-type Found = Vec<io::Result<bool>>;
+type Found = Vec<Option<io::Result<bool>>>;
 
 /// All such files of a configuration.
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// By the number of their switch.
-    paths: Arc<[PathBuf]>,
+    /// By the number of their switch; one that no file turns any more is none.
+    paths: Arc<[Option<PathBuf>]>,
     /// Whether each was there at the last look that could tell.
     there: Vec<bool>,
     /// Files of which the last look could not tell; that is told once.
@@ -29,13 +29,28 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// `files` are the paths and whether each was there when the configuration was read, in the order of their switches.
-    pub(crate) fn new(files: &[(PathBuf, bool)]) -> Self {
+    /// `files` are the paths by switch, and whether each was there when the configuration was read.
+    pub(crate) fn new(files: &[Option<(PathBuf, bool)>]) -> Self {
         Self {
-            paths: files.iter().map(|(path, _)| path.clone()).collect(),
-            there: files.iter().map(|(_, there)| *there).collect(),
+            paths: files.iter().map(|file| Some(file.as_ref()?.0.clone())).collect(),
+            there: files.iter().map(|file| file.as_ref().is_some_and(|(_, there)| *there)).collect(),
             unknown: vec![false; files.len()],
             look: None,
+        }
+    }
+
+    /// Other files from now on, and so perhaps other switches, which are turned as their files are. What was known of a file
+    /// stands.
+    pub(crate) fn follow(&mut self, files: &[Option<(PathBuf, bool)>], plane: &Plane) {
+        let before = std::mem::replace(self, Self::new(files));
+        for at in 0..self.paths.len() {
+            let known = before.paths.get(at).is_some_and(|path| path.is_some() && *path == self.paths[at]);
+            if known {
+                self.there[at] = before.there[at];
+                self.unknown[at] = before.unknown[at];
+            } else if let (Some(_), Ok(switch)) = (&self.paths[at], u16::try_from(at)) {
+                plane.set_switch(SwitchId(switch), self.there[at]);
+            }
         }
     }
 
@@ -60,7 +75,8 @@ impl Files {
             let (sender, receiver) = oneshot::channel();
             let paths = Arc::clone(&self.paths);
             tokio::task::spawn_blocking(move || {
-                let found = paths.iter().map(|path| path.try_exists()).collect();
+                let look = |path: &Option<PathBuf>| Some(path.as_ref()?.try_exists());
+                let found = paths.iter().map(look).collect();
                 // Nobody waits when the process ends.
                 let _ = sender.send(found);
             });
@@ -69,11 +85,11 @@ impl Files {
     }
 
     /// Which switches a look turns.
-    fn note(&mut self, found: &[io::Result<bool>]) -> Vec<(SwitchId, bool)> {
+    fn note(&mut self, found: &[Option<io::Result<bool>>]) -> Vec<(SwitchId, bool)> {
         let mut turned = Vec::new();
         for (at, found) in found.iter().enumerate() {
-            let (Some(path), Some(there), Some(unknown)) =
-                (self.paths.get(at), self.there.get_mut(at), self.unknown.get_mut(at))
+            let (Some(found), Some(Some(path)), Some(there), Some(unknown)) =
+                (found, self.paths.get(at), self.there.get_mut(at), self.unknown.get_mut(at))
             else {
                 continue;
             };
@@ -110,12 +126,13 @@ mod tests {
 
     #[test]
     fn a_file_turns_its_switch_once_each_way() {
-        let mut files = Files::new(&[("a".into(), false), ("b".into(), true)]);
+        let mut files = Files::new(&[Some(("a".into(), false)), None, Some(("b".into(), true))]);
         let denied = || Err(io::Error::from_raw_os_error(libc::EACCES));
-        assert_eq!(files.note(&[Ok(false), Ok(true)]), []);
-        assert_eq!(files.note(&[Ok(true), Ok(true)]), [(SwitchId(0), true)]);
-        assert_eq!(files.note(&[denied(), denied()]), [], "what was known stands");
-        assert_eq!(files.note(&[Ok(true), Ok(false)]), [(SwitchId(1), false)]);
-        assert_eq!(files.note(&[Ok(false), Ok(false)]), [(SwitchId(0), false)]);
+        let mut note = |a, b| files.note(&[Some(a), None, Some(b)]);
+        assert_eq!(note(Ok(false), Ok(true)), []);
+        assert_eq!(note(Ok(true), Ok(true)), [(SwitchId(0), true)]);
+        assert_eq!(note(denied(), denied()), [], "what was known stands");
+        assert_eq!(note(Ok(true), Ok(false)), [(SwitchId(2), false)]);
+        assert_eq!(note(Ok(false), Ok(false)), [(SwitchId(0), false)]);
     }
 }

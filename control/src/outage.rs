@@ -60,7 +60,7 @@ impl Outages {
         let now = Instant::now();
         self.known.resize(self.known.len().max(snapshot.clusters.len()), None);
         for (cluster, known) in snapshot.clusters.iter().zip(&mut self.known) {
-            let Some(cluster) = cluster else {
+            let Some(cluster) = cluster.as_ref().filter(|cluster| !cluster.gone) else {
                 *known = None;
                 continue;
             };

@@ -1,8 +1,9 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
 //!
-//! `event` is what control waits for, `told` what it says of its start.
+//! `event` is what control waits for, `told` what it says of its start, `reload` how it goes over to another configuration.
 
 mod event;
+mod reload;
 mod told;
 
 use crate::admin::commands::{self, Where};
@@ -26,7 +27,8 @@ use axum::http::StatusCode;
 use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
-use event::{Event, Signals, next_event};
+use event::{Event, Own, Signals, next_event};
+use reload::Reloads;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::path::Path;
@@ -44,7 +46,7 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 /// `ringway`: the built-in demo.
 pub fn demo() -> Exit {
     match config::parse(config::DEMO, "demo", &environment(true)) {
-        Ok(loaded) => serve(&loaded, true),
+        Ok(loaded) => serve(&loaded, None, environment(true)),
         Err(report) => {
             complain(&format!("the built-in demo is wrong:\n{report}"));
             Exit::Internal
@@ -54,10 +56,11 @@ pub fn demo() -> Exit {
 
 /// `ringway run -c FILE`.
 pub fn run(file: &Path) -> Exit {
-    match config::load(file, &environment(true)) {
+    let environment = environment(true);
+    match config::load(file, &environment) {
         Ok(loaded) => {
             eprint_all(&loaded.warnings.to_string());
-            serve(&loaded, false)
+            serve(&loaded, Some(file), environment)
         }
         Err(report) => {
             eprint_all(&report.to_string());
@@ -88,6 +91,16 @@ pub fn doctor(question: &doctor::Question) -> Exit {
 /// `ringway status`.
 pub fn status(at: &Where, json: bool) -> Exit {
     commands::status(at, json, &environment(false))
+}
+
+/// `ringway reload`.
+pub fn reload(at: &Where, json: bool) -> Exit {
+    commands::reload(at, json, &environment(false))
+}
+
+/// `ringway plan`.
+pub fn plan(at: &Where, json: bool) -> Exit {
+    commands::plan(at, json, &environment(false))
 }
 
 /// `ringway set`.
@@ -125,8 +138,8 @@ fn random_key() -> [u8; 16] {
     ((u128::from(half()) << 64) | u128::from(half())).to_le_bytes()
 }
 
-/// Runs `loaded` to the end of the process.
-fn serve(loaded: &Loaded, demo: bool) -> Exit {
+/// Runs `loaded`, of `file` or the demo, to the end of the process.
+fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment) -> Exit {
     let descriptors = plane::resources().descriptors;
     if descriptors < limits::DESCRIPTORS_MIN {
         let least = limits::DESCRIPTORS_MIN;
@@ -134,13 +147,13 @@ fn serve(loaded: &Loaded, demo: bool) -> Exit {
             "the process may have {descriptors} descriptors and needs {least}: raise `ulimit -n`"
         ));
     }
-    let log = match Log::start(&log_settings(loaded)) {
+    let log = match Log::start(&log_settings_of(&loaded.process)) {
         Ok(log) => log,
         Err(what) => return cannot(&what),
     };
     match runtime() {
         Ok(runtime) => {
-            let exit = runtime.block_on(serve_with(loaded, demo, &log));
+            let exit = runtime.block_on(serve_with(loaded, file, environment, &log));
             // A look at a file that takes for ever holds nobody up.
             runtime.shutdown_background();
             exit
@@ -156,8 +169,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// What the log thread is asked for.
-fn log_settings(loaded: &Loaded) -> log::Settings {
-    let process = &loaded.process;
+fn log_settings_of(process: &config::ProcessSettings) -> log::Settings {
     let access = |asked: &config::AccessLog| log::AccessLog {
         to: asked.to.clone(),
         format: asked.format.clone(),
@@ -172,15 +184,11 @@ fn log_settings(loaded: &Loaded) -> log::Settings {
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Trace => tracing::Level::TRACE,
         },
-        format: log_format(loaded),
+        format: match process.log_format {
+            LogFormat::Text => log::Format::Text,
+            LogFormat::Json => log::Format::Json,
+        },
         access: process.access_logs.iter().map(access).collect(),
-    }
-}
-
-fn log_format(loaded: &Loaded) -> log::Format {
-    match loaded.process.log_format {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
     }
 }
 
@@ -189,18 +197,17 @@ fn cannot(what: &str) -> Exit {
     Exit::Machine
 }
 
-async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
+async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environment, log: &Log) -> Exit {
     // Before the plane, so that no signal that follows the ready line is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => return cannot(&format!("cannot listen for signals: {e}")),
     };
     // Before the plane too: a taken address is told before anybody is served.
-    let mut api =
-        match loaded.process.admin.as_ref().map(|to| Api::start(to).map_err(|e| (to, e))).transpose() {
-            Ok(api) => api,
-            Err((to, error)) => return cannot(&explain_api(to, &error)),
-        };
+    let api = match loaded.process.admin.as_ref().map(|to| Api::start(to).map_err(|e| (to, e))).transpose() {
+        Ok(api) => api,
+        Err((to, error)) => return cannot(&explain_api(to, &error)),
+    };
     let (notify, mut events) = mpsc::unbounded_channel();
     let (discovery, snapshot) = Discovery::start(loaded).await;
     let started = Plane::start(Arc::clone(&snapshot), move |event| {
@@ -211,7 +218,7 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         Ok(plane) => plane,
         Err(error) => return cannot(&explain(&error)),
     };
-    announce(&plane, loaded, api.as_ref(), demo);
+    announce(&plane, loaded, api.as_ref(), file.is_none());
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
     if let Some(shortage) = locked::shortage(&plane.ring_memory()) {
         tracing::warn!("{shortage}; mend: {}", locked::MEND);
@@ -223,8 +230,8 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         loaded: Loaded { snapshot: Arc::clone(&snapshot), ..loaded.clone() },
         log,
         checks: Checks::new(&snapshot, &loaded.checks, loaded.check_descriptors, Instant::now()),
-        files: Files::new(&loaded.maintenance_files),
-        watch: Watch::new(log_format(loaded)),
+        files: Files::new(&loaded.maintenance_files.iter().cloned().map(Some).collect::<Vec<_>>()),
+        watch: Watch::new(log_settings_of(&loaded.process).format),
         watchdog: Watchdog::default(),
         discovery,
         ports: PortWatch::new(&snapshot, ports::of_machine()),
@@ -233,13 +240,16 @@ async fn serve_with(loaded: &Loaded, demo: bool, log: &Log) -> Exit {
         alive: usize::from(loaded.snapshot.runtime.shards),
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
         drain_until: None,
+        reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
+        api,
     };
     let mut ticks = interval(TICK);
     // After a pause of the whole process one tick follows, not all that were missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let exit = loop {
-        let (checks, until) = (&mut running.checks, running.drain_until);
-        let event = next_event(&mut events, &mut signals, &mut ticks, until, checks, &mut api).await;
+        let Running { checks, api, reloads, drain_until, .. } = &mut running;
+        let own = Own { checks, api, reloads, drain_until: *drain_until };
+        let event = next_event(&mut events, &mut signals, &mut ticks, own).await;
         if let Some(exit) = running.obey(event) {
             break exit;
         }
@@ -290,6 +300,8 @@ struct Running<'a> {
     drain_timeout: Duration,
     /// Set once draining began.
     drain_until: Option<Instant>,
+    reloads: Reloads,
+    api: Option<Api>,
 }
 
 impl Running<'_> {
@@ -310,7 +322,8 @@ impl Running<'_> {
                 tracing::warn!("drain_timeout is over; what still runs is cut off");
                 return Some(Exit::Clean);
             }
-            Event::Reload => tracing::warn!("SIGHUP: reload is known, not in this version; nothing changed"),
+            Event::Reload => self.reload(None),
+            Event::Reloads(step) => self.step(step),
             Event::Upgrade => {
                 tracing::warn!("SIGUSR2: upgrade is known, not in this version; nothing changed")
             }
@@ -319,13 +332,17 @@ impl Running<'_> {
                 // Who asked may be gone.
                 let _ = to.send(self.answer(&question));
             }
+            Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
             Event::Asked(Ask::Probe(name, to)) => {
                 let _ = to.send(endpoints::task(&name, &self.loaded));
             }
             Event::Checks(happened) => return self.check(happened),
             Event::Tick => {
                 self.ticks += 1;
-                self.swap();
+                if !self.reloads.is_under_way() {
+                    self.swap();
+                }
+                self.watch_file();
                 self.watch.tick(self.plane, &self.loaded.snapshot, &self.checks);
                 self.files.tick(self.ticks, self.plane);
                 if self.ticks.is_multiple_of(PORTS_TICKS) {
@@ -372,7 +389,8 @@ impl Running<'_> {
 
     fn answer(&mut self, question: &Question) -> Answer {
         let (plane, loaded, checks, ports) = (self.plane, &self.loaded, &self.checks, &self.ports);
-        let sight = Sight { plane, loaded, checks, ports, now: Instant::now() };
+        let waits = &self.reloads.waits;
+        let sight = Sight { plane, loaded, checks, ports, waits, now: Instant::now() };
         match question {
             Question::Ready => {
                 let ready = self.drain_until.is_none();
@@ -392,6 +410,7 @@ impl Running<'_> {
             Question::Logs => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
+            Question::Plan { name, text } => self.plan(name, text),
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))
             }

@@ -73,7 +73,7 @@ fn snapshot(endpoints: u16, origin: SocketAddress) -> Snapshot {
     Snapshot {
         runtime: Runtime { shards: SHARDS, node: "node".into(), drain_timeout: SECOND },
         listeners: vec![Some(Arc::new(listener))],
-        routes: Vec::new(),
+        routes: Vec::new().into(),
         clusters: vec![Some(Arc::new(cluster))],
     }
 }

@@ -33,6 +33,7 @@ use crate::stats::access_log::LogWriter;
 use crate::stats::request_id::RequestId;
 use crate::table::{Id, Slab, TimerWheel};
 use crate::tunnel::Tunnel;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,8 +107,10 @@ impl Shared {
         let cluster = |c: &Arc<Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
         let new_switches = switches(next).into_iter().skip(self.switches.len());
         let shared = Self {
-            listeners: go_on(&self.listeners, &next.listeners, |_| Arc::new(SharedListener::new())),
-            clusters: go_on(&self.clusters, &next.clusters, cluster),
+            listeners: go_on(&self.listeners, &snapshot.listeners, &next.listeners, |_| {
+                Arc::new(SharedListener::new())
+            }),
+            clusters: go_on(&self.clusters, &snapshot.clusters, &next.clusters, cluster),
             loads: Arc::clone(&self.loads),
             events: Arc::clone(&self.events),
             switches: self.switches.iter().cloned().chain(new_switches).collect(),
@@ -120,6 +123,7 @@ impl Shared {
             }
             let health = if cluster.starts_down { Health::Down } else { Health::Up };
             numbers.grow(cluster.endpoints.len());
+            numbers.follow(cluster);
             for endpoint in cluster.endpoints.iter().filter(|endpoint| endpoint.gone) {
                 numbers.on_gone(endpoint.id);
             }
@@ -133,15 +137,22 @@ impl Shared {
     }
 }
 
-/// What there is by id, and what comes to it; what is gone stays, for what may be left of it.
+/// What there is by id, and what comes to it, also where an id is given anew that nobody had `before`; what is gone stays, for
+/// what may be left of it.
 fn go_on<T, S>(
     there: &[Option<Arc<T>>],
+    before: &[Option<S>],
     next: &[Option<S>],
     make: impl Fn(&S) -> Arc<T>,
 ) -> Vec<Option<Arc<T>>> {
     let old = |at: usize| there.get(at).cloned().flatten();
-    let new = |at: usize| next.get(at)?.as_ref().map(&make);
-    (0..there.len().max(next.len())).map(|at| old(at).or_else(|| new(at))).collect()
+    let had = |at: usize| before.get(at).is_some_and(Option::is_some);
+    let of = |at: usize| match next.get(at).and_then(Option::as_ref) {
+        Some(spec) if !had(at) => Some(make(spec)),
+        Some(spec) => old(at).or_else(|| Some(make(spec))),
+        None => old(at),
+    };
+    (0..there.len().max(next.len())).map(of).collect()
 }
 
 /// One cluster as this shard runs it: its balancer, and its idle links by endpoint.
@@ -170,6 +181,11 @@ impl ClusterRuntime {
         Self { state, idle, queue: WaitList::default(), budget, hedge }
     }
 
+    /// Whether it counts by `shared`, and so is of that cluster: an id may be another's.
+    pub fn is_of(&self, shared: Option<&Option<Arc<SharedCluster>>>) -> bool {
+        let shared = shared.and_then(Option::as_ref);
+        shared.is_some_and(|shared| std::ptr::eq(&raw const **shared, self.state.shared()))
+    }
     /// Goes on by another specification, whose endpoints have the ids that they had.
     pub fn change(&mut self, spec: Arc<Cluster>, shards: u16, now: Mono) {
         let endpoints = self.idle.len().max(spec.endpoints.len());
@@ -185,6 +201,26 @@ fn second_attempts(spec: &Cluster, shards: u16) -> (Option<Budget>, Option<Hedge
     let retry = spec.retry.as_ref();
     let budget = retry.map(|r| Budget::new(r.budget_percent, r.budget_minimum, shards));
     (budget, retry.and_then(|r| r.hedge_after).map(HedgeDelay::new))
+}
+
+/// Conns that were told together to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Party(u8);
+
+/// Parties that are told apart at once; whoever comes then leaves with the last.
+const PARTIES: u8 = u8::MAX - 1;
+
+impl Party {
+    /// From 1 to `PARTIES`.
+    pub fn new(number: u8) -> Option<Self> {
+        (1..=PARTIES).contains(&number).then_some(Self(number))
+    }
+    pub fn number(self) -> u8 {
+        self.0
+    }
+    fn next(self) -> Self {
+        Self(self.0 % PARTIES + 1)
+    }
 }
 
 /// The text of the current second for Date fields (RFC 9110 5.6.7), written anew once a second.
@@ -267,6 +303,8 @@ pub struct Core {
     pub scratch: Scratch,
     /// Set once: nothing new is accepted, and every connection ends at its next boundary.
     pub draining: bool,
+    /// Conns that leave with their listener, and by when; the first to be over comes first.
+    pub parties: VecDeque<(Party, Mono)>,
     /// From which numbers on the process's descriptors are short.
     pub descriptors: Descriptors,
     /// A link found no descriptor: room is made when the turn ends.
@@ -296,6 +334,14 @@ impl fmt::Debug for Core {
     }
 }
 
+/// Conns that a shard has slots for.
+fn conns_max(snapshot: &Snapshot) -> u32 {
+    let most: u32 =
+        snapshot.listeners.iter().flatten().map(|l| l.max_connections).fold(0, u32::saturating_add);
+    // Refused connections take a slot while they are answered, so there are a few more slots than connections.
+    most.saturating_add(most / 8).saturating_add(1024).min(1 << 24)
+}
+
 /// What a shard is given to start with.
 #[derive(Debug)]
 pub struct Setup {
@@ -315,10 +361,7 @@ pub struct Setup {
 impl Core {
     pub fn new(setup: Setup, clock: Clock) -> Self {
         let Setup { shard, snapshot, routes, shared, stats, log, pool, seed, process_tag } = setup;
-        let conns_max: u32 =
-            snapshot.listeners.iter().flatten().map(|l| l.max_connections).fold(0, u32::saturating_add);
-        // Refused connections take a slot while they are answered, so there are a few more slots than connections.
-        let conns_max = conns_max.saturating_add(conns_max / 8).saturating_add(1024).min(1 << 24);
+        let conns_max = conns_max(&snapshot);
         let cluster = |(index, spec): (usize, &Option<Arc<Cluster>>)| {
             let (spec, shared) = (spec.as_ref()?, shared.clusters.get(index)?.as_ref()?);
             let at = (shard, snapshot.runtime.shards);
@@ -356,6 +399,7 @@ impl Core {
                 ..Scratch::default()
             },
             draining: false,
+            parties: VecDeque::new(),
             descriptors: Descriptors::default(),
             lacks_descriptors: false,
             room_look: Mono(0),
@@ -367,6 +411,34 @@ impl Core {
             spare_heads: Vec::new(),
             snapshot,
             shared,
+        }
+    }
+
+    /// There is room for the conns that this configuration allows.
+    pub fn make_room(&mut self) {
+        let most = conns_max(&self.snapshot);
+        self.conns.raise(most);
+        self.exchanges.raise(most);
+        self.besides.raise(most);
+        self.links.raise(most.saturating_mul(2));
+        self.tunnels.raise(most);
+        self.waiters.raise(most);
+    }
+    /// Whom a conn that is to leave now leaves with: those of the last tenth of a second go together.
+    pub fn party(&mut self) -> Party {
+        const TOGETHER: Duration = Duration::from_millis(100);
+        let by = self.now().after(self.snapshot.runtime.drain_timeout);
+        match self.parties.back() {
+            Some(&(last, until))
+                if until.after(TOGETHER) >= by || self.parties.len() >= usize::from(PARTIES) =>
+            {
+                last
+            }
+            last => {
+                let party = last.map_or(Party(1), |(last, _)| last.next());
+                self.parties.push_back((party, by));
+                party
+            }
         }
     }
 
@@ -426,7 +498,7 @@ mod tests {
         let snapshot = Snapshot {
             runtime: Runtime { shards: 1, node: "n".into(), drain_timeout: Duration::ZERO },
             listeners: Vec::new(),
-            routes: vec![with(1, true), with(0, false), route(301, None)],
+            routes: vec![with(1, true), with(0, false), route(301, None)].into(),
             clusters: Vec::new(),
         };
         let shared = Shared::new(&snapshot);

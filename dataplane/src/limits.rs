@@ -7,11 +7,12 @@
 
 mod checks;
 mod log;
+mod reload;
 mod replies;
 
 pub use log::*;
+pub use reload::*;
 pub use replies::*;
-
 use std::time::Duration;
 
 /// An inclusive range that a configuration key may take, and its default.

@@ -9,8 +9,9 @@ use crate::buf::PoolSize;
 use crate::cluster::shared::SharedEndpoint;
 use crate::conn::room::Descriptors;
 use crate::core::{Setup, Shared};
-use crate::io::{Address, Errno, Fd, Io, Kind, Token};
+use crate::io::{Address, Errno, Fd, Io, Kind, Mono, Token};
 use crate::limits;
+use crate::listener::Socket;
 use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
 use crate::shard::swap::Swap;
@@ -24,7 +25,7 @@ use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, RingMemory, Unusable};
 use conditions::Watched;
 pub use lent::{link_socket, private_listener};
-use listening::{Listening, Sockets};
+use listening::Listening;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -114,9 +115,8 @@ pub struct Plane {
     present: RefCell<Swap>,
     /// Swaps so far.
     swaps: Cell<u64>,
-    bound: Vec<Bound>,
-    /// Files of unix sockets, until nothing more is accepted. Control is one thread, as with the mailboxes.
-    files: RefCell<Vec<SocketFile>>,
+    /// Where shards listen. Control is one thread, as with the mailboxes.
+    listening: RefCell<Listening>,
     shards: Vec<Running>,
     log_readers: Vec<LogReader>,
     /// Who has not been told yet to look at which cluster, because its mailbox was full.
@@ -129,7 +129,7 @@ pub struct Plane {
 
 impl fmt::Debug for Plane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plane").field("bound", &self.bound).finish_non_exhaustive()
+        f.debug_struct("Plane").field("bound", &self.bound()).finish_non_exhaustive()
     }
 }
 
@@ -151,7 +151,8 @@ impl Plane {
         let features = sys::probe().map_err(|why| StartError::Machine(why.to_string()))?;
         check_kernel(&snapshot)?;
         let count = snapshot.runtime.shards.max(1);
-        let Listening { sockets, bound, files } = listening::open(&snapshot, count)?;
+        let mut listening = Listening::new(count);
+        let sockets = listening.follow(&snapshot, Mono(0))?;
         let routes = Arc::new(RouteTable::of(&snapshot));
         let shared = Arc::new(Shared::new(&snapshot));
         let wall = clock::now().wall;
@@ -161,7 +162,7 @@ impl Plane {
         let sizes = RingOptions::of_shards(count, lockable);
         let (ready, started) = mpsc::channel();
         let (mut shards, mut log_readers, mut go) = (Vec::new(), Vec::new(), Vec::new());
-        for (shard, sockets) in (0u16..).zip(sockets) {
+        for (shard, sockets) in (0u16..).zip(sockets.iter().cloned()) {
             let (log, reader) = access_log::ring();
             let stats = Arc::new(Stats::default());
             let event = socket::event().map_err(|errno| StartError::Machine(format!("eventfd: {errno}")))?;
@@ -214,15 +215,15 @@ impl Plane {
         let clusters = snapshot.clusters.iter().zip(&shared.clusters);
         let watched = clusters.filter_map(|(spec, shared)| Watched::new(spec.as_ref()?, shared.as_ref()?));
         let watched = RefCell::new(watched.collect());
-        let (files, untold, unsent) = (RefCell::new(files), RefCell::default(), RefCell::default());
-        let present = RefCell::new(Swap { snapshot, routes, shared });
-        let swaps = Cell::new(0);
-        Ok(Self { present, swaps, bound, files, shards, log_readers, untold, unsent, watched, ring_memory })
+        let (untold, unsent) = (RefCell::default(), RefCell::default());
+        let present = RefCell::new(Swap { snapshot, routes, shared, sockets: Some(sockets) });
+        let (swaps, listening) = (Cell::new(0), RefCell::new(listening));
+        Ok(Self { present, swaps, listening, shards, log_readers, untold, unsent, watched, ring_memory })
     }
 
     /// One entry for each bound address.
-    pub fn bound(&self) -> &[Bound] {
-        &self.bound
+    pub fn bound(&self) -> Vec<Bound> {
+        self.listening.borrow().bound()
     }
     /// The reading ends of the shards' access-log rings; once.
     pub fn take_log_readers(&mut self) -> Vec<LogReader> {
@@ -251,12 +252,12 @@ impl Plane {
     }
     /// Every shard stops accepting, finishes what runs within `within`, and ends.
     pub fn drain(&self, within: Duration) {
-        self.files.borrow_mut().clear();
+        self.listening.borrow_mut().hide();
         self.tell(|| Command::Drain { within });
     }
     /// Every shard closes what it has and ends.
     pub fn stop(&self) {
-        self.files.borrow_mut().clear();
+        self.listening.borrow_mut().hide();
         self.tell(|| Command::Stop);
     }
     /// Turns a switch of the snapshot's; every request from now on follows. One that does not exist is not turned.
@@ -338,7 +339,7 @@ fn gather(started: &mpsc::Receiver<Ready>, count: u16) -> Result<(Arc<[Fd]>, u64
 /// What a shard's thread takes along.
 struct Start {
     setup: Setup,
-    sockets: Sockets,
+    sockets: Vec<Socket>,
     cpu: usize,
     features: Features,
     sizes: RingOptions,
@@ -361,11 +362,9 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
     // Declared before the ring, so that it is dropped after it: the pool's memory outlives what the kernel may write.
-    let mut shard = Shard::new(setup, &sockets.all, clock::now());
+    let mut shard = Shard::new(setup, &[], clock::now());
+    shard.accept_on(&sockets);
     shard.core.descriptors = Descriptors::of_limit(sys::rlimit::descriptors());
-    for at in sockets.alone {
-        shard.core.listeners[at].alone = true;
-    }
     let mut ring = match Ring::new(features, sizes) {
         Ok(ring) => ring,
         Err(why) => {

@@ -23,6 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+/// The one path whose requests are long: they have a whole configuration in them.
+const PLAN: &str = "/v1/plan";
+
 /// What every request of the API shares.
 #[derive(Debug, Clone)]
 struct Door {
@@ -43,6 +46,8 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
+        .route("/v1/reload", post(reload))
+        .route(PLAN, post(plan))
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
         .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
@@ -66,11 +71,12 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
         return answer.into_response();
     }
     let (head, body) = request.into_parts();
-    let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, limits::ADMIN_BODY_BYTES));
+    let most = if head.uri.path() == PLAN { limits::ADMIN_PLAN_BYTES } else { limits::ADMIN_BODY_BYTES };
+    let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, most));
     let body = match body.await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
-            let why = format!("the body is cut off, or longer than {} bytes", limits::ADMIN_BODY_BYTES);
+            let why = format!("the body is cut off, or longer than {most} bytes");
             return Answer::refused(StatusCode::PAYLOAD_TOO_LARGE, &why).into_response();
         }
         Err(_) => {
@@ -156,6 +162,27 @@ async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
 
 async fn events(State(door): State<Door>) -> Answer {
     door.ask(Question::Events).await
+}
+
+async fn reload(State(door): State<Door>) -> Answer {
+    let (sender, answer) = oneshot::channel();
+    door.put(Ask::Reload(sender), answer).await.unwrap_or_else(ending)
+}
+
+async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        name: String,
+        text: String,
+    }
+    match serde_json::from_slice(&body) {
+        Ok(Asked { name, text }) => door.ask(Question::Plan { name, text }).await,
+        Err(_) => {
+            let why = "wants {\"name\": \"FILE\", \"text\": \"what stands in it\"}";
+            Answer::refused(StatusCode::BAD_REQUEST, why)
+        }
+    }
 }
 
 type Names = Path<(String, String)>;

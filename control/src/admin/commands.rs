@@ -1,4 +1,4 @@
-//! `ringway status`, `set` and `probe`: what they ask the running process, and how they show it.
+//! `ringway status`, `reload`, `plan`, `set` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
 use super::{Name, api};
@@ -8,6 +8,7 @@ use crate::endpoints;
 use crate::exit::Exit;
 use crate::health::probe;
 use crate::ready;
+use crate::reload::lines;
 use dataplane::cluster::eligible::Admin;
 use dataplane::io::Address;
 use serde_json::{Value, json};
@@ -136,6 +137,79 @@ pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
         Ok((reply, _)) => refused(&reply),
         Err(exit) => exit,
     }
+}
+
+/// `ringway reload`. Exit 1 where the file is wrong, or cannot be gone over to.
+pub fn reload(at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    match at.ask(environment, "POST", "/v1/reload", None) {
+        Ok((reply, address)) => changes(&reply, &address, as_json),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway plan`. Exit 1 where the file is wrong.
+pub fn plan(at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    let Some(file) = &at.config else {
+        complain("`ringway plan` needs -c FILE");
+        return Exit::CommandLine;
+    };
+    let loaded = match config::load(file, environment) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            if as_json {
+                ready::print(
+                    &json!({ "error": "the file is wrong", "problems": report.to_json() }).to_string(),
+                );
+            } else {
+                complain(&format!("the file is wrong:\n{}", report.to_string().trim_end()));
+            }
+            return Exit::Configuration;
+        }
+    };
+    let body = json!({ "name": file.display().to_string(), "text": &*loaded.text }).to_string();
+    match at.ask(environment, "POST", "/v1/plan", Some(&body)) {
+        Ok((reply, address)) => changes(&reply, &address, as_json),
+        Err(exit) => exit,
+    }
+}
+
+/// Shows what changes, or why nothing does.
+fn changes(reply: &Reply, address: &Address, as_json: bool) -> Exit {
+    let body = match reply.read::<Value>() {
+        Ok(body) => body,
+        Err(why) => return unreachable(address, &why),
+    };
+    if reply.status != 200 {
+        if as_json {
+            ready::print(&body.to_string());
+        } else {
+            refused(reply);
+            for problem in body["problems"].as_array().into_iter().flatten() {
+                complain(&problem_line(problem));
+            }
+        }
+        // The process was reached, and what it was asked to do is what is wrong.
+        return if reply.status == 503 { Exit::Unreachable } else { Exit::Configuration };
+    }
+    if as_json {
+        ready::print(&body.to_string());
+        return Exit::Clean;
+    }
+    let mut text = lines(&body["changes"]);
+    for key in body["waits"].as_array().into_iter().flatten() {
+        text += &format!("waits for a restart: {}\n", key.as_str().unwrap_or("-"));
+    }
+    if let Some(total) = body["took_ms"]["total"].as_f64() {
+        text += &format!("in force after {total:.1} ms\n");
+    }
+    ready::print(text.trim_end());
+    Exit::Clean
+}
+
+fn problem_line(problem: &Value) -> String {
+    let text = |key: &str| problem[key].as_str().unwrap_or("-").to_owned();
+    let (line, column) = (&problem["line"], &problem["column"]);
+    format!("{}:{line}:{column}: {}: {}: {}", text("file"), text("severity"), text("key"), text("what"))
 }
 
 /// `ringway probe`. Exit 1 where the check failed.

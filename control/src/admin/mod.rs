@@ -47,11 +47,16 @@ pub(crate) enum Question {
     SetState(Name, Admin),
     /// What the logs lost.
     Logs,
+    /// What a reload to this text would change; the name of the file is for its problems.
+    Plan {
+        name: String,
+        text: String,
+    },
     Events,
 }
 
 /// An answer, in JSON.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Vec<u8>,
@@ -83,6 +88,8 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) enum Ask {
     Answer(Question, oneshot::Sender<Answer>),
+    /// Reads the file anew; answered when it is in force, or why it is not.
+    Reload(oneshot::Sender<Answer>),
     /// What a check of this endpoint would be; an error says which name is unknown.
     Probe(Name, oneshot::Sender<Result<Task, String>>),
 }

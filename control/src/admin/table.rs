@@ -11,6 +11,8 @@ use std::fmt::Write as _;
 pub(super) struct Clusters<'a> {
     #[serde(borrow, default)]
     short: Option<Word<'a>>,
+    #[serde(borrow, default)]
+    waits: Vec<Word<'a>>,
     #[serde(borrow)]
     clusters: Vec<ClusterShown<'a>>,
 }
@@ -81,6 +83,10 @@ pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     let mut out = String::new();
     if let Some(short) = &shown.short {
         let _ = writeln!(out, "short: {}\n", short.0);
+    }
+    if !shown.waits.is_empty() {
+        let waits: Vec<&str> = shown.waits.iter().map(|key| &*key.0).collect();
+        let _ = writeln!(out, "wait for a restart: {}\n", waits.join(", "));
     }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.

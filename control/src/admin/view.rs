@@ -22,6 +22,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) loaded: &'a Loaded,
     pub(crate) checks: &'a Checks,
     pub(crate) ports: &'a PortWatch,
+    /// Keys of the file that wait for a restart.
+    pub(crate) waits: &'a [String],
     pub(crate) now: Instant,
 }
 
@@ -98,14 +100,17 @@ impl<'a> Sight<'a> {
             /// What the process runs short of since it started, in words.
             #[serde(skip_serializing_if = "Option::is_none")]
             short: Option<String>,
+            /// Keys of the file that wait for a restart.
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            waits: &'a [String],
             clusters: Vec<ClusterView<'a>>,
         }
-        let clusters = self.loaded.snapshot.clusters.iter().flatten();
+        let clusters = self.loaded.snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
         let bytes = clusters.clone().map(|cluster| bytes_of(cluster)).sum();
         let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
         let short = locked::shortage(&self.plane.ring_memory());
         let short = short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND));
-        Answer::long_json(StatusCode::OK, &All { short, clusters }, bytes)
+        Answer::long_json(StatusCode::OK, &All { short, waits: self.waits, clusters }, bytes)
     }
 
     /// One cluster with its endpoints.

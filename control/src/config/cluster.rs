@@ -250,6 +250,7 @@ pub(super) fn read(tables: &[Table<'_>], names: &[Arc<str>], environment: &Envir
                 slow_start: table.duration("slow_start"),
                 outlier: failures::outlier(table),
                 circuit_breaker: failures::circuit_breaker(table),
+                gone: false,
                 starts_down: check.as_ref().is_some_and(|check| check.initial != Initial::Up),
             };
             Read { cluster, check, sources: found.sources(sticky_key) }

@@ -29,20 +29,21 @@ pub(super) static SECTION: Section = Section {
             "`\"0.0.0.0:8080\"`, `\"[::]:8080\"` (IPv6 only: list both for both), `\"127.0.0.1:0\"` (any free port), \
              `\"unix:/run/x.sock\"` (at most 107 bytes; a file that nobody listens on is replaced, and removed at the \
              end), `\"unix:@x\"` (an abstract name), `\"fd:3\"` (a listening socket that ringway is started with), \
-             `\"fd:NAME\"` (all that systemd's socket units call so).",
+             `\"fd:NAME\"` (all that systemd's socket units call so). An address more drains nobody; with one less, every \
+             connection of the listener leaves.",
         )
         .absent("required"),
         Key::new(
             "socket_mode",
             Shape::Free("octal digits, as \"0660\""),
-            Drains,
+            NewConnections,
             "Permissions of the files of unix sockets: who may write to one may connect.",
         )
         .absent("\"0660\""),
         Key::new(
             "steer",
             Shape::Word(&["hash", "cpu", "source"], &[]),
-            Drains,
+            NewConnections,
             "Which shard gets a connection to an IP address: `\"hash\"` as the kernel spreads them, and then evened out; \
              `\"cpu\"` that of the CPU which handles the packet (its number modulo the shards); `\"source\"` always the \
              same for one source address. The last two even nothing out.",
@@ -73,8 +74,8 @@ pub(super) static SECTION: Section = Section {
             "Takes the requests, or the connections of a tcp listener, that no route takes.",
         )
         .absent("none: 404, or a close"),
-        Key::new("limits", Shape::Table(&LIMITS), NewConnections, "How much one client may send."),
-        Key::new("timeouts", Shape::Table(&TIMEOUTS), NewConnections, "How long one client may take."),
+        Key::new("limits", Shape::Table(&LIMITS), NextExchange, "How much one client may send."),
+        Key::new("timeouts", Shape::Table(&TIMEOUTS), NextExchange, "How long one client may take."),
         Key::new("forwarded", Shape::Table(&FORWARDED), NextExchange, "The fields that tell origins who the client is."),
         Key::new(
             "proxy_protocol",
@@ -182,13 +183,13 @@ pub(super) static TIMEOUTS: Section = Section {
         Key::new(
             "tunnel_idle",
             Shape::Duration(limits::TUNNEL_IDLE_TIMEOUT, None),
-            NewConnections,
+            Nothing,
             "Without a byte in either direction of a tunnel, or of a connection of a tcp listener.",
         ),
         Key::new(
             "max_lifetime",
             Shape::Duration(limits::MAX_LIFETIME, Some(OFF)),
-            NewConnections,
+            Nothing,
             "From accept on, less up to a tenth of it, so that connections which came together do not all end together. A \
              running exchange is finished; a tunnel, or a connection of a tcp listener, is cut.",
         ),

@@ -30,6 +30,7 @@ mod sticky;
 mod template;
 mod tree;
 mod units;
+mod written;
 
 pub use address::admin_address;
 pub(crate) use address::connectable;
@@ -41,6 +42,8 @@ pub use report::{Problem, Report, Severity};
 pub(crate) use sticky::value as sticky_value;
 pub(crate) use tree::is_name;
 pub use units::{parse_duration, parse_size};
+pub use written::Kind;
+pub(crate) use written::{Keys, Written, default_of, objects};
 
 use crate::discovery::Sources;
 use crate::health::{self as checks, Check};
@@ -81,6 +84,8 @@ pub struct Environment {
 /// A checked file.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    /// As it stands there.
+    pub text: Arc<str>,
     /// With the endpoints that are written down.
     pub snapshot: Arc<Snapshot>,
     /// By cluster, where further endpoints come from.
@@ -144,7 +149,17 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded
     }
     let Built { snapshot, process, checks, check_descriptors, maintenance_files, sources } = built;
     let snapshot = Arc::new(snapshot);
-    Ok(Loaded { snapshot, sources, process, checks, check_descriptors, maintenance_files, warnings: report })
+    let text = text.into();
+    Ok(Loaded {
+        text,
+        snapshot,
+        sources,
+        process,
+        checks,
+        check_descriptors,
+        maintenance_files,
+        warnings: report,
+    })
 }
 
 /// A fault of syntax in other words where the parser's would mislead: it takes a bare word for a number or a date.
@@ -224,7 +239,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
     let snapshot = Snapshot {
         runtime,
         listeners: listeners.into_iter().map(|l| Some(Arc::new(l))).collect(),
-        routes,
+        routes: routes.into(),
         clusters: clusters.into_iter().map(|c| Some(Arc::new(c))).collect(),
     };
     Built { snapshot, process, checks, check_descriptors, maintenance_files, sources }

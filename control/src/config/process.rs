@@ -67,7 +67,14 @@ pub(super) static RUNTIME: Section = Section {
              `/etc/resolv.conf`, which are read again when they change; where some stand here, both are left alone.",
         )
         .absent("the machine's"),
-        Key::new("drain_timeout", Shape::Duration(limits::DRAIN_TIMEOUT, None), Nothing, "From SIGTERM until what still runs is closed."),
+        Key::new(
+            "watch",
+            Shape::Flag,
+            Nothing,
+            "Look at this file once a second, and reload when it is another and has stayed so for a second. SIGHUP and \
+             `ringway reload` work all the same.",
+        ),
+        Key::new("drain_timeout", Shape::Duration(limits::DRAIN_TIMEOUT, None), Nothing, "From SIGTERM, or from a reload that takes a listener away, until what still runs is closed."),
     ],
 };
 
@@ -97,6 +104,8 @@ pub struct ProcessSettings {
     pub admin: Option<Address>,
     /// As asked; `Snapshot.runtime.shards` is what that comes to here.
     pub shards: Shards,
+    /// Whether the file is looked at.
+    pub watch: bool,
     /// Who is asked for names; the machine's where there are none.
     pub resolvers: Vec<SocketAddr>,
 }
@@ -165,6 +174,7 @@ pub(super) fn read(root: &Table<'_>, environment: &Environment) -> (Runtime, Pro
         backend,
         admin: admin::read(root),
         shards,
+        watch: table.flag("watch"),
         resolvers: resolvers(&table),
     };
     (runtime, settings)

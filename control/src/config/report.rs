@@ -60,7 +60,7 @@ pub struct Report {
 
 impl Report {
     /// A report of one error that concerns the file as a whole.
-    pub(super) fn of_file(file: &str, what: String) -> Self {
+    pub(crate) fn of_file(file: &str, what: String) -> Self {
         let (severity, key) = (Severity::Error, "file".to_owned());
         let problem =
             Problem { file: file.to_owned(), line: 1, column: 1, severity, key, what, nearest: None };

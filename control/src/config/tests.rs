@@ -276,7 +276,7 @@ fn files_that_cannot_be_read() {
 /// Every key that the design names, by section. What is not built is refused, never unknown.
 const KEYS: &[(&str, &str)] = &[
     ("", "version runtime admin log access_log listener route cluster include certificate filter"),
-    ("runtime", "shards backend node resolver drain_timeout"),
+    ("runtime", "shards backend node resolver drain_timeout watch"),
     ("admin", "address"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),

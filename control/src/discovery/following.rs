@@ -1,11 +1,11 @@
 //! One cluster whose endpoints are found: what its sources say, and the cluster that comes of it.
 
 use super::names::Target;
-use super::{Query, Sources};
+use super::{Entry, Query, Sources};
 use dataplane::cluster::roster::Roster;
 use dataplane::limits;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, EndpointId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub(super) struct Following {
     name: Arc<str>,
     sources: Arc<Sources>,
     roster: Roster,
+    /// By entry, the number by which the roster knows it: an entry keeps its own wherever it stands.
+    numbers: Vec<u16>,
     /// By entry, the last answer; `None` until there is one, and where nothing is asked.
     answers: Vec<Option<Vec<Target>>>,
     /// The last list of its file.
@@ -31,11 +33,13 @@ pub(super) struct Following {
 impl Following {
     pub(super) fn new(cluster: &Cluster, sources: Arc<Sources>) -> Self {
         let answers = vec![None; sources.entries.len()];
+        let numbers = (0..).take(sources.entries.len()).collect();
         let mut following = Self {
             cluster: cluster.id,
             name: Arc::clone(&cluster.name),
             sources,
             roster: Roster::default(),
+            numbers,
             answers,
             list: Vec::new(),
             left_out: 0,
@@ -44,6 +48,32 @@ impl Following {
         // Those that are written down have the ids already that they get here.
         following.roster.update(following.wanted().0, 0, |_, _| false);
         following
+    }
+    /// Other sources from now on. An entry of the same name is the same, and if it asks for the same name has its answer.
+    pub(super) fn follow(&mut self, sources: Arc<Sources>) {
+        let known: BTreeMap<&str, usize> =
+            self.sources.entries.iter().zip(0..).map(|(entry, at)| (&*entry.endpoint.name, at)).collect();
+        let place = |entry: &Entry| known.get(&*entry.endpoint.name).copied();
+        let taken: BTreeSet<u16> =
+            sources.entries.iter().filter_map(|entry| self.numbers.get(place(entry)?).copied()).collect();
+        let mut free = (0..FILE).filter(|number| !taken.contains(number));
+        let (mut numbers, mut answers) = (Vec::new(), Vec::new());
+        for entry in &sources.entries {
+            let before = place(entry);
+            let number = before.and_then(|at| self.numbers.get(at).copied());
+            numbers.push(number.or_else(|| free.next()).unwrap_or(FILE - 1));
+            let same = before.filter(|at| self.sources.entries[*at].query == entry.query);
+            answers.push(same.and_then(|at| self.answers.get(at).cloned().flatten()));
+        }
+        if self.sources.file != sources.file {
+            self.list.clear();
+        }
+        (self.numbers, self.answers, self.sources) = (numbers, answers, sources);
+    }
+    /// The entries whose question is not answered yet.
+    pub(super) fn unanswered(&self) -> Vec<(usize, Query)> {
+        let open = self.queries().filter(|(entry, _)| !self.is_answered(*entry));
+        open.map(|(entry, query)| (entry, query.clone())).collect()
     }
     pub(super) fn cluster(&self) -> ClusterId {
         self.cluster
@@ -86,7 +116,7 @@ impl Following {
     /// out because another has them, by which alone clients, operators and logs would not tell the two apart.
     fn wanted(&self) -> (Vec<(u16, Endpoint)>, BTreeSet<Arc<str>>) {
         let mut wanted = Vec::new();
-        for ((entry, answer), number) in self.sources.entries.iter().zip(&self.answers).zip(0u16..) {
+        for ((entry, answer), &number) in self.sources.entries.iter().zip(&self.answers).zip(&self.numbers) {
             if entry.query.is_none() {
                 wanted.push((number, entry.endpoint.clone()));
             }
@@ -105,9 +135,10 @@ impl Following {
         (wanted, twins)
     }
 
-    /// The cluster with what its sources say now, for swap number `swap`.
+    /// The cluster `spec` with what its sources say now, for swap number `swap`; `before` is what it was.
     pub(super) fn make(
         &mut self,
+        before: &Cluster,
         spec: &Cluster,
         swap: u64,
         is_free: impl Fn(EndpointId, u64) -> bool,
@@ -124,7 +155,12 @@ impl Following {
         let update = self.roster.update(wanted, swap, is_free);
         let mut cluster = self.roster.cluster(spec);
         if let Some(sticky) = &spec.sticky {
-            match sticky.with_endpoints(&cluster.endpoints, |name| self.sources.sticky_value(name)) {
+            let written =
+                |endpoint: &Endpoint| Some((Arc::clone(&endpoint.name), *sticky.value(endpoint.id)?));
+            let known: BTreeMap<Arc<str>, _> = spec.present().filter_map(written).collect();
+            let value =
+                |name: &str| known.get(name).copied().unwrap_or_else(|| self.sources.sticky_value(name));
+            match sticky.with_endpoints(&cluster.endpoints, value) {
                 Ok(sticky) => cluster.sticky = Some(sticky),
                 Err(ids) => tracing::error!(
                     cluster = &*self.name,
@@ -133,7 +169,7 @@ impl Following {
                 ),
             }
         }
-        self.tell(spec, &cluster);
+        self.tell(before, &cluster);
         let before = std::mem::replace(&mut self.left_out, update.left_out);
         if update.left_out > before {
             let left_out = update.left_out;
@@ -143,7 +179,7 @@ impl Following {
                 "more endpoints than a cluster may have; the last are left out"
             );
         }
-        if cluster.present().next().is_none() {
+        if cluster.present().next().is_none() && !self.sources.is_empty() {
             tracing::warn!(cluster = &*self.name, "no endpoint is known: what routes send to it is refused");
         }
         cluster
@@ -197,7 +233,6 @@ fn found(entry: &Endpoint, target: &Target, all: &[Target]) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Entry;
     use super::*;
     use dataplane::io::SocketAddress;
 
@@ -229,23 +264,23 @@ mod tests {
         let spec = Cluster::new(ClusterId(3), "c", vec![endpoint("fixed")]);
         let mut following = Following::new(&spec, sources);
         assert!(!following.is_answered(0));
-        let empty = following.make(&spec, 1, |_, _| true);
+        let empty = following.make(&spec, &spec, 1, |_, _| true);
         assert_eq!(names(&empty), [(0, "fixed".to_owned())], "with the id that it had");
         assert!(
             following.answer(0, &targets(&["10.0.0.1:80"]))
                 && !following.answer(0, &targets(&["10.0.0.1:80"]))
         );
-        let one = following.make(&empty, 2, |_, _| true);
+        let one = following.make(&empty, &empty, 2, |_, _| true);
         assert_eq!(names(&one), [(0, "fixed".to_owned()), (1, "app:80".to_owned())]);
         let of_name = &one.endpoints[1];
         assert_eq!((of_name.weight, of_name.priority, &*of_name.authority), (3, 1, "app:80"));
         assert!(following.answer(0, &targets(&["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"])));
-        let two = following.make(&one, 3, |_, _| true);
+        let two = following.make(&one, &one, 3, |_, _| true);
         let expected = [(0, "fixed"), (1, "app:80/10.0.0.1"), (2, "app:80/10.0.0.2"), (3, "app:80/::1")];
         assert_eq!(names(&two), expected.map(|(id, name)| (id, name.to_owned())));
         assert!(following.answer(0, &targets(&["10.0.0.2:80", "10.0.0.2:81"])));
         assert!(following.list(vec![endpoint("listed")]) && !following.list(vec![endpoint("listed")]));
-        let last = following.make(&two, 4, |_, _| false);
+        let last = following.make(&two, &two, 4, |_, _| false);
         let expected = [(0, "fixed"), (2, "app:80/10.0.0.2:80"), (4, "app:80/10.0.0.2:81"), (5, "listed")];
         assert_eq!(names(&last), expected.map(|(id, name)| (id, name.to_owned())));
         assert_eq!((last.endpoints[1].gone, last.endpoints[1].weight), (true, 0));
@@ -258,7 +293,7 @@ mod tests {
         let spec = Cluster::new(ClusterId(3), "c", vec![endpoint("10.9.9.9:1")]);
         let mut following = Following::new(&spec, sources);
         assert!(following.list(vec![endpoint("10.9.9.9:1"), endpoint("other")]));
-        let made = following.make(&spec, 1, |_, _| true);
+        let made = following.make(&spec, &spec, 1, |_, _| true);
         assert_eq!(names(&made), [(0, "10.9.9.9:1".to_owned()), (1, "other".to_owned())]);
         assert_eq!(following.twins.len(), 1);
     }
@@ -276,12 +311,12 @@ mod tests {
             (0..most).map(|n| Endpoint::new(EndpointId(0), &at(n).to_string(), at(n).into())).collect()
         };
         following.list(listed(1));
-        let first = following.make(&spec, 1, |_, _| false);
+        let first = following.make(&spec, &spec, 1, |_, _| false);
         following.list(listed(2));
-        let second = following.make(&first, 2, |_, _| false);
+        let second = following.make(&first, &first, 2, |_, _| false);
         assert_eq!((second.present().count(), following.left_out), (0, limits::ENDPOINTS_MAX));
         assert!(!following.has_room_now(3, |_, _| false) && following.has_room_now(3, |_, since| since == 2));
-        let third = following.make(&second, 3, |_, since| since == 2);
+        let third = following.make(&second, &second, 3, |_, since| since == 2);
         assert_eq!((third.present().count(), following.left_out), (limits::ENDPOINTS_MAX, 0));
         assert!(!following.has_room_now(4, |_, _| true));
     }

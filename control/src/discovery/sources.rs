@@ -1,6 +1,6 @@
 //! Where the endpoints of a cluster come from, as its configuration says.
 
-use dataplane::spec::{Endpoint, StickyValue};
+use dataplane::spec::{Cluster, Endpoint, StickyValue};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Entry {
 }
 
 /// The sources of a cluster that has others than addresses.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Default)]
 pub struct Sources {
     /// `endpoints`, in the order of the configuration.
     pub entries: Vec<Entry>,
@@ -44,9 +44,18 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Those of a cluster whose endpoints are all written down.
+    pub(crate) fn plain(cluster: &Cluster) -> Self {
+        let entry = |endpoint: &Endpoint| Entry { endpoint: endpoint.clone(), query: None };
+        Self { entries: cluster.present().map(entry).collect(), file: None, sticky_key: None }
+    }
     /// The entries that ask for a name, by their place.
     pub fn queries(&self) -> impl Iterator<Item = (usize, &Query)> {
         self.entries.iter().enumerate().filter_map(|(at, entry)| Some((at, entry.query.as_ref()?)))
+    }
+    /// Nothing leads to an endpoint, and nothing ever will.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.file.is_none()
     }
     /// What the cookie says of an endpoint.
     pub(crate) fn sticky_value(&self, name: &str) -> StickyValue {

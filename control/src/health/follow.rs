@@ -2,7 +2,7 @@
 
 use super::schedule::offset;
 use super::{Check, Checks, Initial, Room, Streak, Target};
-use dataplane::spec::{Cluster, Endpoint, Snapshot};
+use dataplane::spec::{Cluster, ClusterId, Endpoint, EndpointId, Snapshot};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ impl Target {
             last: None,
             wire: None,
             due: Instant::now(),
-            pending: false,
+            running: false,
             gone: false,
             life: 0,
         }
@@ -26,18 +26,40 @@ impl Target {
 
 impl Checks {
     /// Checks the endpoints of `snapshot` from now on: those that stay as before, those that come as at the start, those that
-    /// are gone no more. `checks` is by cluster.
-    pub(crate) fn follow(&mut self, snapshot: &Snapshot, checks: &[Option<Arc<Check>>], now: Instant) {
-        for target in &mut self.targets {
-            let Some(cluster) = snapshot.cluster(target.cluster.id) else { continue };
-            if Arc::ptr_eq(cluster, &target.cluster) {
-                continue;
-            }
-            let (old, new) = (target.cluster.endpoints.get(target.at), cluster.endpoints.get(target.at));
+    /// are gone no more. `checks` is by cluster; one that is another than before is made at once. Returns the endpoints that are
+    /// checked no more and still there: nobody says any longer that they are down.
+    pub(crate) fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        checks: &[Option<Arc<Check>>],
+        now: Instant,
+    ) -> Vec<(ClusterId, EndpointId)> {
+        let mut released = Vec::new();
+        for (number, target) in self.targets.iter_mut().enumerate().filter(|(_, target)| !target.gone) {
+            let cluster = snapshot.cluster(target.cluster.id);
+            let check = checks.get(usize::from(target.cluster.id.0)).and_then(Option::as_ref);
+            let new = cluster.and_then(|cluster| cluster.endpoints.get(target.at));
+            let old = target.cluster.endpoints.get(target.at);
             let stays = old.zip(new).is_some_and(|(old, new)| !new.gone && old.address == new.address);
-            target.cluster = Arc::clone(cluster);
-            target.gone |= !stays;
-            if target.gone && target.wire.take().is_some() {
+            if let Some(cluster) = cluster.filter(|cluster| !Arc::ptr_eq(cluster, &target.cluster)) {
+                target.cluster = Arc::clone(cluster);
+            }
+            match check {
+                Some(check) if stays => {
+                    if !Arc::ptr_eq(check, &target.check) {
+                        target.check = Arc::clone(check);
+                        if !target.running {
+                            target.due = now;
+                            self.schedule.add(now, number);
+                        }
+                    }
+                    continue;
+                }
+                None if stays => released.extend(new.map(|endpoint| (target.cluster.id, endpoint.id))),
+                _ => {}
+            }
+            target.gone = true;
+            if target.wire.take().is_some() {
                 self.kept -= 1;
             }
         }
@@ -51,6 +73,19 @@ impl Checks {
         }
         let there = self.targets.iter().filter(|target| !target.gone).count();
         self.room = Room::of(there, self.descriptors);
+        self.clusters.clone_from(&snapshot.clusters);
+        released
+    }
+
+    /// Of a configuration that was read anew.
+    pub(crate) fn set_descriptors(&mut self, descriptors: u64) {
+        self.descriptors = descriptors;
+    }
+
+    /// Whether an endpoint served before anything checked it.
+    fn has_served(&self, cluster: &Cluster, endpoint: &Endpoint) -> bool {
+        let before = self.clusters.get(usize::from(cluster.id.0)).and_then(Option::as_ref);
+        before.is_some_and(|before| before.has(endpoint.id) && !before.starts_down)
     }
 
     /// Begins to check an endpoint, unless it is checked already.
@@ -63,17 +98,20 @@ impl Checks {
             Initial::Probing => Duration::ZERO,
             Initial::Up | Initial::Down => offset(&cluster.name, &endpoint.name, check.interval),
         };
-        let new = Target::new(cluster, endpoint, check);
+        let mut new = Target::new(cluster, endpoint, check);
+        if check.initial == Initial::Down && self.has_served(cluster, endpoint) {
+            new.streak = Streak::new(Initial::Up);
+        }
         match self.targets.get_mut(number) {
-            // What is pending of the former finds out that it is another's.
+            // What runs of the former finds out that it is another's, and what was scheduled for it is due no more.
             Some(target) => {
-                *target = Target { life: target.life.wrapping_add(1), pending: target.pending, ..new }
+                *target = Target { life: target.life.wrapping_add(1), running: target.running, ..new }
             }
             None => self.targets.push(new),
         }
         let Some(target) = self.targets.get_mut(number) else { return };
         target.due = now + wait;
-        if !std::mem::replace(&mut target.pending, true) {
+        if !target.running {
             self.schedule.add(target.due, number);
         }
     }
@@ -84,7 +122,6 @@ mod tests {
     use super::super::tests::{block_on, changes, check, snapshot};
     use super::super::{Kind, Verdict};
     use super::*;
-    use dataplane::spec::EndpointId;
     use tokio::net::TcpListener;
 
     /// The same cluster, with other endpoints under other ids.

@@ -71,8 +71,8 @@ struct Target {
     wire: Option<Wire>,
     /// When the check that is awaited was due.
     due: Instant,
-    /// A check is scheduled, waits or runs.
-    pending: bool,
+    /// A check of it is being made.
+    running: bool,
     /// It is no endpoint of its cluster any more.
     gone: bool,
     /// How many endpoints had this place before.
@@ -126,6 +126,8 @@ pub(crate) struct Checks {
     waiting: VecDeque<usize>,
     running: JoinSet<Done>,
     room: Room,
+    /// As they were followed last.
+    clusters: Vec<Option<Arc<Cluster>>>,
     /// What the checks may hold.
     descriptors: u64,
     /// Connections between two checks.
@@ -150,6 +152,7 @@ impl Checks {
             waiting: VecDeque::new(),
             running: JoinSet::new(),
             room: Room::of(0, descriptors),
+            clusters: Vec::new(),
             descriptors,
             kept: 0,
             turn: 0,
@@ -186,8 +189,11 @@ impl Checks {
     /// Takes note of checks that ended, then starts those that are due. Returns who changed.
     pub(crate) fn take(&mut self, done: Vec<Done>, now: Instant) -> Vec<Change> {
         let changes = done.into_iter().filter_map(|done| self.note(done, now)).collect();
-        while let Some(target) = self.schedule.take(now) {
-            self.waiting.push_back(target);
+        while let Some((at, target)) = self.schedule.take(now) {
+            // It is due at another time since its check was changed.
+            if self.targets.get(target).is_some_and(|target| target.due == at) {
+                self.waiting.push_back(target);
+            }
         }
         while self.running.len() < self.room.at_once {
             let Some(target) = self.waiting.pop_front() else { break };
@@ -201,8 +207,8 @@ impl Checks {
 
     fn start(&mut self, number: usize, now: Instant) {
         let Some(target) = self.targets.get_mut(number) else { return };
-        if target.gone {
-            target.pending = false;
+        // Due twice, since its check was changed meanwhile.
+        if target.gone || std::mem::replace(&mut target.running, true) {
             return;
         }
         if !self.late && now.duration_since(target.due) > target.check.interval.max(Duration::from_secs(1)) {
@@ -233,8 +239,8 @@ impl Checks {
     fn note(&mut self, done: Done, now: Instant) -> Option<Change> {
         let Done { target: number, life, made } = done;
         let target = self.targets.get_mut(number)?;
+        target.running = false;
         if target.gone {
-            target.pending = false;
             return None;
         }
         if target.life != life {
@@ -290,7 +296,7 @@ impl Checks {
     pub(crate) fn status(&self, cluster: ClusterId, at: usize) -> Option<(&'static str, Option<&Last>)> {
         let at = EndpointId(u16::try_from(at).ok()?);
         let target = self.targets.get(*self.places.get(&(cluster, at))?)?;
-        Some((target.streak.word(), target.last.as_ref()))
+        (!target.gone).then(|| (target.streak.word(), target.last.as_ref()))
     }
 }
 

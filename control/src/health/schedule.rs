@@ -22,10 +22,10 @@ impl Schedule {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one that is due.
-    pub(super) fn take(&mut self, now: Instant) -> Option<usize> {
+    /// Takes one that is due, and since when it is.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(Instant, usize)> {
         let due = self.next().is_some_and(|at| at <= now);
-        if due { self.heap.pop().map(|Reverse((_, target))| target) } else { None }
+        if due { self.heap.pop().map(|Reverse(next)| next) } else { None }
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(schedule.take(at(9)), None);
         assert_eq!(
             (schedule.take(at(20)), schedule.take(at(20)), schedule.take(at(20))),
-            (Some(1), Some(2), None)
+            (Some((at(10), 1)), Some((at(20), 2)), None)
         );
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The checks of one cluster's endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Check {
     pub kind: Kind,
     /// From the start of one check to the start of the next.
@@ -23,7 +23,7 @@ pub struct Check {
     pub initial: Initial,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// A connect, and the end.
     Tcp,
@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// What is asked, and which answers are good.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Http {
     pub method: Arc<str>,
     /// In origin form.
@@ -47,7 +47,7 @@ pub struct Http {
 }
 
 /// What an answer's body must have in its first [`limits::CHECK_BODY_BYTES`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum BodyMatch {
     Contains(Box<[u8]>),
     Regex(Pattern),

@@ -20,7 +20,7 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, snapshot: &Snapshot) {
     if let Some(listener) = snapshot.listener(record.listener) {
         line.text("listener", listener.name.as_bytes());
     }
-    if let Some(route) = record.route.and_then(|id| snapshot.routes.get(id.0 as usize)) {
+    if let Some(route) = record.route.and_then(|id| snapshot.routes.named(id)) {
         line.text("route", route.name.as_bytes());
     }
     if let Some(cluster) = record.cluster.and_then(|id| snapshot.cluster(id)) {
@@ -248,7 +248,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn snapshot() -> Snapshot {
         let runtime = Runtime { shards: 1, node: "n".into(), drain_timeout: Duration::ZERO };
-        Snapshot { runtime, listeners: vec![], routes: vec![], clusters: vec![] }
+        Snapshot { runtime, listeners: vec![], routes: Vec::new().into(), clusters: vec![] }
     }
 
     pub(in super::super) fn record() -> Record<'static> {

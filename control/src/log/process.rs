@@ -2,9 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 /// `format` of `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +72,36 @@ fn one_line(event: &[u8]) -> Vec<u8> {
     line.into_bytes()
 }
 
+/// The least that is written, as a number that grows with detail, and whether in JSON. They change while the process runs.
+static LEVEL: AtomicUsize = AtomicUsize::new(0);
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Writes from now on what is of this level or above it, so.
+pub(super) fn set(level: tracing::Level, format: Format) {
+    LEVEL.store(detail(level), Relaxed);
+    IS_JSON.store(format == Format::Json, Relaxed);
+}
+
+fn detail(level: tracing::Level) -> usize {
+    use tracing::Level;
+    [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG]
+        .iter()
+        .take_while(|coarser| level > **coarser)
+        .count()
+}
+
 /// Makes `lines` the process's log, for events and panics. The first call of a process decides.
 pub(super) fn install(lines: Lines, level: tracing::Level, format: Format) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(lines);
-    let _ = match format {
-        Format::Text => tracing::subscriber::set_global_default(builder.finish()),
-        Format::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
+    set(level, format);
+    let layer = || fmt::layer().with_target(false).with_ansi(false).with_writer(lines.clone());
+    let wants = |json: bool| {
+        dynamic_filter_fn(move |event, _| {
+            IS_JSON.load(Relaxed) == json && detail(*event.level()) <= LEVEL.load(Relaxed)
+        })
     };
+    let text = layer().with_filter(wants(false)).boxed();
+    let json = layer().json().flatten_event(true).with_filter(wants(true)).boxed();
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(vec![text, json]));
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let place = info.location().map(ToString::to_string).unwrap_or_default();

@@ -84,6 +84,11 @@ impl Sink {
         self.numbers.lost.load(Relaxed)
     }
 
+    /// The same with the lines that wait.
+    pub(super) fn lost_if_dropped(&self) -> u64 {
+        self.lost() + self.waiting().iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+
     fn waiting(&self) -> &[u8] {
         &self.lines[self.done..]
     }

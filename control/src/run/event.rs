@@ -1,5 +1,6 @@
 //! What a process that serves waits for.
 
+use super::reload::{Reloads, Step};
 use crate::admin::{Api, Ask};
 use crate::health::{Checks, Happened};
 use dataplane::plane::{PlaneEvent, ShardEnd};
@@ -15,7 +16,10 @@ pub(super) enum Event {
     Drain,
     /// SIGINT.
     Stop,
+    /// SIGHUP.
     Reload,
+    /// A reload goes on.
+    Reloads(Step),
     ReopenLogs,
     Upgrade,
     Tick,
@@ -48,14 +52,21 @@ impl Signals {
     }
 }
 
+/// What of the process itself can make an event.
+pub(super) struct Own<'a> {
+    pub(super) checks: &'a mut Checks,
+    pub(super) api: &'a mut Option<Api>,
+    pub(super) reloads: &'a mut Reloads,
+    pub(super) drain_until: Option<Instant>,
+}
+
 pub(super) async fn next_event(
     shards: &mut mpsc::UnboundedReceiver<PlaneEvent>,
     signals: &mut Signals,
     ticks: &mut Interval,
-    drain_until: Option<Instant>,
-    checks: &mut Checks,
-    api: &mut Option<Api>,
+    own: Own<'_>,
 ) -> Event {
+    let Own { checks, api, reloads, drain_until } = own;
     let drain_timed_out = async {
         match drain_until {
             Some(at) => sleep_until(at).await,
@@ -79,6 +90,7 @@ pub(super) async fn next_event(
         _ = signals.usr2.recv() => Event::Upgrade,
         () = drain_timed_out => Event::DrainTimedOut,
         _ = ticks.tick() => Event::Tick,
+        step = reloads.next() => Event::Reloads(step),
         // Before questions: checks come at their own pace, and whoever asks without a pause must not hold them up.
         happened = checks.next() => Event::Checks(happened),
         Some(ask) = asked => Event::Asked(ask),

@@ -52,7 +52,8 @@ pub(super) fn explain_api(to: &Address, error: &std::io::Error) -> String {
 pub(super) fn announce(plane: &Plane, loaded: &Loaded, api: Option<&Api>, demo: bool) {
     let snapshot = &loaded.snapshot;
     let name = |id| snapshot.listener(id).map_or("", |listener| &listener.name);
-    let bound: Vec<_> = plane.bound().iter().map(|bound| (name(bound.listener), &bound.address)).collect();
+    let bound = plane.bound();
+    let bound: Vec<_> = bound.iter().map(|bound| (name(bound.listener), &bound.address)).collect();
     let shards = usize::from(snapshot.runtime.shards);
     let admin = api.map(|api| api.address().to_string());
     if demo {

@@ -42,6 +42,7 @@ mod queue;
 mod real_origins;
 mod recipes;
 mod refusals;
+mod reload;
 mod retry;
 mod shards;
 mod smuggling;

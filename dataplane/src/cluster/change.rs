@@ -214,7 +214,7 @@ impl SharedCluster {
 
     /// Counts a request that ended on `shard`, whose thread alone may call this.
     pub(super) fn tally(&self, shard: u16, id: EndpointId, failed: bool) {
-        let Some(tallies) = self.tallies.get(usize::from(shard)) else { return };
+        let Some(tallies) = self.tallies.get().and_then(|all| all.get(usize::from(shard))) else { return };
         if let Some([ended, failures]) = tallies.0.get(usize::from(id.0)) {
             ended.store(ended.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             let failures_now = failures.load(Ordering::Relaxed).wrapping_add(u64::from(failed));
@@ -223,7 +223,8 @@ impl SharedCluster {
     }
     /// What all shards together counted of an endpoint.
     pub fn tallied(&self, id: EndpointId) -> Tally {
-        let of_endpoint = self.tallies.iter().filter_map(|tallies| tallies.0.get(usize::from(id.0)));
+        let of_endpoint =
+            self.tallies.get().into_iter().flatten().filter_map(|tallies| tallies.0.get(usize::from(id.0)));
         of_endpoint.fold(Tally::default(), |all, [ended, failed]| Tally {
             ended: all.ended.wrapping_add(ended.load(Ordering::Relaxed)),
             failed: all.failed.wrapping_add(failed.load(Ordering::Relaxed)),

@@ -13,7 +13,7 @@ use super::events::Events;
 use super::grown::Grown;
 use crate::spec::{Cluster, ClusterId, EndpointId};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How many of something are out, over all shards.
 #[derive(Debug)]
@@ -37,6 +37,10 @@ impl Count {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more given back than taken");
         before.wrapping_sub(1)
+    }
+    /// Gives one back unless none is out.
+    fn give_back_if_any(&self) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 }
 
@@ -181,8 +185,8 @@ pub struct SharedCluster {
     pub(super) breaker: Padded<SharedBreaker>,
     /// Endpoints that are ejected, those included whose readmission nobody wrote down yet.
     pub(super) ejected: Padded<Count>,
-    /// By shard, which alone writes its own. Empty unless the cluster watches rates.
-    pub(super) tallies: Box<[Padded<Tallies>]>,
+    /// By shard, which alone writes its own. None until the cluster watches rates.
+    pub(super) tallies: OnceLock<Box<[Padded<Tallies>]>>,
     pick_ticket: Padded<AtomicU64>,
     source_ticket: Padded<AtomicU64>,
     /// Counted only where the policy asks for it.
@@ -225,13 +229,15 @@ pub struct SharedEndpoint {
 impl SharedCluster {
     /// Of `spec`, which tells `events` what happens.
     pub fn of(spec: &Cluster, shards: u16, events: Arc<Events>) -> Self {
-        let watches = spec.outlier.is_some_and(|rules| rules.failure_rate.is_some());
-        let of_shard = |_| Padded(Grown::new(spec.endpoints.len(), tally));
-        Self {
-            id: spec.id,
-            events,
-            tallies: (0..if watches { shards } else { 0 }).map(of_shard).collect(),
-            ..Self::new(spec.endpoints.len(), shards)
+        let shared = Self { id: spec.id, events, ..Self::new(spec.endpoints.len(), shards) };
+        shared.follow(spec);
+        shared
+    }
+    /// Counts what `spec` asks for. By control alone, before a shard is told of it.
+    pub fn follow(&self, spec: &Cluster) {
+        if spec.outlier.is_some_and(|rules| rules.failure_rate.is_some()) {
+            let of_shard = |_| Padded(Grown::new(spec.endpoints.len(), tally));
+            self.tallies.get_or_init(|| (0..self.shards).map(of_shard).collect());
         }
     }
     /// Of a cluster of so many endpoints that no rules hold for, and of which nobody is told anything.
@@ -242,7 +248,7 @@ impl SharedCluster {
             version: Padded(AtomicU64::new(0)),
             breaker: Padded(SharedBreaker::new()),
             ejected: Padded(Count::new()),
-            tallies: Box::default(),
+            tallies: OnceLock::new(),
             pick_ticket: Padded(AtomicU64::new(0)),
             source_ticket: Padded(AtomicU64::new(0)),
             running: Padded(Count::new()),
@@ -265,7 +271,7 @@ impl SharedCluster {
     /// before a shard is told of them.
     pub fn grow(&self, endpoints: usize) {
         self.endpoints.grow(endpoints, |_| Padded(SharedEndpoint::new(self.shards)));
-        self.tallies.iter().for_each(|tallies| tallies.0.grow(endpoints, tally));
+        self.tallies.get().into_iter().flatten().for_each(|tallies| tallies.0.grow(endpoints, tally));
     }
     /// Whether nothing is open at an endpoint, and nothing runs there.
     pub fn is_unused(&self, id: EndpointId) -> bool {
@@ -287,9 +293,9 @@ impl SharedCluster {
     pub fn start(&self) {
         self.running.0.try_take(u32::MAX);
     }
-    /// Counts a request out.
+    /// Counts a request out, if it was counted in: another policy may have been the cluster's then.
     pub fn end(&self) {
-        self.running.0.give_back();
+        self.running.0.give_back_if_any();
     }
     /// Requests that run at the cluster, where they are counted.
     pub fn running(&self) -> u32 {

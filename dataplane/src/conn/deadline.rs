@@ -13,9 +13,9 @@
 //! | Connecting (tcp) | the link's connect | – |
 //! | Tunnel | the tunnel's idle_by | send, of either side: close |
 //!
-//! `max_lifetime` runs beside all of them, and a conn that has been idle for `limits::PARK_AFTER` is parked.
+//! `max_lifetime` runs beside all of them, but of a conn whose listener is gone, which has the time of its party; and a conn that has been idle for `limits::PARK_AFTER` is parked.
 
-use super::{Conn, Phase, close, http1, preface, reply};
+use super::{Conn, Ends, Phase, close, http1, preface, reply};
 use crate::core::Core;
 use crate::exchange::{Down, Up};
 use crate::fault::{CloseReason, Refusal};
@@ -39,7 +39,7 @@ pub fn settle(core: &mut Core, id: Id<Conn>) {
     if conn.phase() == Phase::Closing {
         return;
     }
-    let lifetime = if conn.expired {
+    let lifetime = if conn.ends != Ends::NOT_YET {
         Mono::MAX
     } else {
         snapshot
@@ -99,8 +99,8 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let listener = core.snapshot.listener(conn.listener);
     let lifetime =
         listener.map_or(Mono::MAX, |l| lifetime_by(core.shard, id, conn.opened, l.timeouts.max_lifetime));
-    if !conn.expired && lifetime <= now {
-        conn.expired = true;
+    if conn.ends == Ends::NOT_YET && lifetime <= now {
+        conn.ends = Ends::EXPIRED;
         if on_expired(core, io, id) {
             return;
         }
@@ -157,9 +157,10 @@ fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         // That of a head is told by it how long it took.
         conn.deadlines.read_by = Mono::MAX;
     }
+    let goes = core.draining || conn.ends.leaves();
     match conn.phase() {
         Phase::Lingering => close::begin(core, io, id, CloseReason::LingerEnded),
-        Phase::Open | Phase::Preface if core.draining => close::begin(core, io, id, CloseReason::Drained),
+        Phase::Open | Phase::Preface if goes => close::begin(core, io, id, CloseReason::Drained),
         Phase::Preface => preface::on_deadline(core, io, id),
         Phase::Open if !begun => close::begin(core, io, id, CloseReason::SilentTimeout),
         Phase::Open | Phase::Serving => match conn.exchange.and_then(|x| core.exchanges.get(x)) {

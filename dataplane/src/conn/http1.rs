@@ -1,6 +1,6 @@
 //! HTTP/1 on a conn: heads in, exchanges one after another, bodies to the exchange, what is sent ahead held back.
 
-use super::{Conn, Phase, bulk::up, close, deadline, relay, reply, serve};
+use super::{Conn, Ends, Phase, bulk::up, close, deadline, relay, reply, serve};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{self, QUEUE_HIGH};
@@ -102,15 +102,14 @@ pub fn advance(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 /// Nothing is held: the conn waits for its next request, or ends.
 fn wait_idle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
-    let draining = core.draining;
     let Some(conn) = core.conns.get_mut(id) else { return };
     if conn.stream.is_eof() {
         return close::begin(core, io, id, CloseReason::ClientClosed);
     }
-    if draining {
+    if core.draining || conn.ends.leaves() {
         return close::begin(core, io, id, CloseReason::Drained);
     }
-    if conn.expired {
+    if conn.ends == Ends::EXPIRED {
         return close::begin(core, io, id, CloseReason::Lifetime);
     }
     if let Some(spec) = core.snapshot.listener(conn.listener) {

@@ -23,6 +23,7 @@ pub mod upstream;
 
 use crate::buf::{Class, Lease};
 use crate::core::Core;
+use crate::core::Party;
 use crate::deadlines::Deadlines;
 use crate::exchange::Exchange;
 use crate::fault::CloseReason;
@@ -80,6 +81,28 @@ impl Phase {
     }
 }
 
+/// Whether a conn ends at its next boundary, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends(u8);
+
+impl Ends {
+    /// Not as far as it is known.
+    pub const NOT_YET: Self = Self(0);
+    /// It is older than `max_lifetime`.
+    pub const EXPIRED: Self = Self(u8::MAX);
+
+    /// Its listener is gone, or listens elsewhere: at the latest it ends when the time of its party is over.
+    pub fn with(party: Party) -> Self {
+        Self(party.number())
+    }
+    pub fn leaves(self) -> bool {
+        self.party().is_some()
+    }
+    pub fn party(self) -> Option<Party> {
+        Party::new(self.0)
+    }
+}
+
 /// One downstream connection.
 #[derive(Debug)]
 pub struct Conn {
@@ -89,8 +112,8 @@ pub struct Conn {
     pub protocol: Protocol,
     /// It holds one of its listener's `max_connections`.
     pub counted: bool,
-    /// Older than `max_lifetime`: ends at the next boundary.
-    pub expired: bool,
+    /// Whether it ends at the next boundary.
+    pub ends: Ends,
     /// Descriptors or places are short: it lingers no longer than a moment.
     pub hurried: bool,
     /// Why it ends; set once.

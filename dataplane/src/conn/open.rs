@@ -1,7 +1,7 @@
 //! The first moments of a conn: a slot, a place among the listener's connections, the first recv.
 
 use super::preface::{self, Entry};
-use super::{Conn, Phase, close, deadline, reply, tcp};
+use super::{Conn, Ends, Phase, close, deadline, reply, tcp};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::fault::{CloseReason, Refusal};
@@ -9,10 +9,11 @@ use crate::io::{Expect, Fd, Io, Kind};
 use crate::spec::{ListenerId, Protocol};
 use crate::stream::Stream;
 
-/// A descriptor was accepted, and counted into this shard's load.
-pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+/// A descriptor was accepted, and counted into this shard's load; `leaves` if its listener is gone, or no longer listens there.
+pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, leaves: bool) {
     let now = core.now();
     let Some(spec) = core.snapshot.listener(listener) else { return discard(core, io, fd) };
+    let leaves = leaves || spec.is_gone();
     let (max_connections, request_header) = (spec.max_connections, spec.timeouts.request_header);
     let protocol = spec.protocol;
     // An error means that the client is gone again (ENOTCONN).
@@ -25,7 +26,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         phase: Phase::Open,
         protocol,
         counted,
-        expired: false,
+        ends: Ends::NOT_YET,
         hurried: !counted,
         reason: (!counted).then_some(CloseReason::ListenerFull),
         listener,
@@ -49,6 +50,10 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
         return discard(core, io, fd);
     };
     core.stats.conns_open.set(u64::from(core.conns.len()));
+    if leaves {
+        let party = core.party();
+        core.conns.get_mut(id).into_iter().for_each(|conn| conn.ends = Ends::with(party));
+    }
     match (protocol, counted, entry) {
         (Protocol::Http, false, _) => return reply::refuse(core, io, id, Refusal::ListenerFull),
         (Protocol::Tcp, false, _) => {
@@ -63,7 +68,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     if let Some(conn) = core.conns.get_mut(id) {
         conn.stream.arm_recv(io, Expect::Now, id.token(Kind::ConnRecv));
     }
-    if core.draining {
+    if core.draining || leaves {
         deadline::on_last_chance(core, id);
     }
     deadline::settle(core, id);

@@ -192,7 +192,8 @@ fn on_own_bytes(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
                 return http1::advance(core, io, id);
             }
             // The first request may be on its way: while draining its moment goes on (threat B07).
-            let listener = core.snapshot.listener(conn.listener).filter(|_| !core.draining);
+            let goes = core.draining || conn.ends.leaves();
+            let listener = core.snapshot.listener(conn.listener).filter(|_| !goes);
             if let Some(listener) = listener {
                 conn.deadlines.read_by = core.clock.mono.after(listener.timeouts.idle);
             }

@@ -1,6 +1,6 @@
 //! The response, piece by piece, onto the conn: encoded as HTTP/1 for this client. An HTTP/2 conn will have its own.
 
-use super::{Conn, Phase, bulk::down, close, flush, http1, upstream};
+use super::{Conn, Ends, Phase, bulk::down, close, flush, http1, upstream};
 use crate::buf::{Class, Lease, Pool};
 use crate::cluster::outcome::Outcome;
 use crate::core::Core;
@@ -119,8 +119,8 @@ pub fn settle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         (x.close_after, x.refusal.is_some(), x.down_framing == Framing::UntilClose);
     let reason = match () {
         () if cut => CloseReason::OriginAborted,
-        () if core.draining => CloseReason::Drained,
-        () if conn.expired => CloseReason::Lifetime,
+        () if core.draining || conn.ends.leaves() => CloseReason::Drained,
+        () if conn.ends == Ends::EXPIRED => CloseReason::Lifetime,
         () if until_close => CloseReason::OriginAnsweredClose,
         () => CloseReason::KeepAliveEnded,
     };
@@ -206,7 +206,7 @@ fn encode(core: &mut Core, id: Id<Conn>, xid: Id<Exchange>, interim: bool) -> Op
     let runtime = x.cluster.and_then(|c| clusters.get(usize::from(c.0))?.as_ref());
     let source = x.link_rx.as_ref()?;
     let conn = conns.get(id)?;
-    if conn.stream.is_eof() && conn.rx.is_none() || *draining || conn.expired {
+    if conn.stream.is_eof() && conn.rx.is_none() || *draining || conn.ends != Ends::NOT_YET {
         x.close_after = true;
     }
     let upgrade = x.response.upgrade_websocket && x.response.status == 101;

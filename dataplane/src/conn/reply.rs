@@ -1,6 +1,6 @@
 //! Our own answers: refusals, and what `respond` and `redirect` routes say.
 
-use super::{Conn, close, deadline, flush, relay, upstream};
+use super::{Conn, Ends, close, deadline, flush, relay, upstream};
 use crate::buf::Class;
 use crate::core::{Core, Scratch};
 use crate::exchange::{Attempt, Down, Exchange, Up, attempt, record};
@@ -154,7 +154,7 @@ fn write(
     if wants_local(body) {
         frame.local = core.conns.get(id).and_then(|c| io.local_address(c.stream.fd).ok());
     }
-    let ends = core.draining || core.conns.get(id).is_some_and(|c| c.expired);
+    let ends = core.draining || core.conns.get(id).is_some_and(|c| c.ends != Ends::NOT_YET);
     if let Some(x) = xid.and_then(|x| core.exchanges.get_mut(x)) {
         x.close_after |= ends;
     }

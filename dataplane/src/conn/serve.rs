@@ -1,6 +1,6 @@
 //! A complete head becomes an exchange: its checks, its route, and what the route says.
 
-use super::{Conn, deadline, http1, reply, upstream};
+use super::{Conn, Ends, deadline, http1, reply, upstream};
 use crate::buf::{Lease, Pool};
 use crate::cluster::balance::Hint;
 use crate::core::Core;
@@ -37,7 +37,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     let mut x = Exchange::new(id);
     x.close_after = !head.keep_alive
         || core.draining
-        || conn.expired
+        || conn.ends != Ends::NOT_YET
         || u64::from(conn.requests) >= limits.requests_per_connection;
     x.up_decoder = BodyDecoder::new(head.framing);
     x.up_framing = head.framing;

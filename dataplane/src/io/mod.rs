@@ -188,6 +188,9 @@ pub enum SocketOption {
     DeadPeer(Duration),
     /// O_NONBLOCK: what [`Io::splice_out`] needs of its socket, and no submitted operation minds.
     NonBlocking,
+    /// Of a listening socket: nobody new gets into its queue, and what is queued, or half of whose handshake is made, may still
+    /// be accepted. For ever: the socket is to be closed.
+    Deaf,
 }
 
 /// The kernel, as a shard sees it.

@@ -44,6 +44,7 @@ pub fn announce(core: &mut Core, io: &mut impl Io, id: Id<Link>, conn: Id<Conn>)
         Some(n) => {
             lease.extend(n);
             link.stream.push(lease);
+            link.private = true;
             Ok(())
         }
         None => {

@@ -73,6 +73,7 @@ fn open(
         windows: if crowded { limits::PORT_WINDOWS } else { 0 },
         requests: 1,
         wrote: false,
+        private: false,
         newer: None,
         older: None,
     };

@@ -98,6 +98,8 @@ pub struct Link {
     pub requests: u32,
     /// The kernel took bytes since the link was last leased.
     pub wrote: bool,
+    /// It began with the PROXY header of one client.
+    pub private: bool,
     /// Neighbours in the idle list of its endpoint.
     newer: Option<Id<Self>>,
     older: Option<Id<Self>>,

@@ -35,9 +35,10 @@ pub fn put(core: &mut Core, io: &mut impl Io, id: Id<Link>) {
     let draining = core.draining;
     let Some(link) = core.links.get(id) else { return };
     let (cluster, endpoint, requests) = (link.cluster, link.endpoint, link.requests);
+    let private = link.private;
     let Some(runtime) = core.cluster_mut(cluster) else { return close(core, io, id) };
-    // It begins with the PROXY header of one client.
-    let private = runtime.state.spec().send_proxy.is_some();
+    // It begins with the PROXY header of one client, or should.
+    let private = private || runtime.state.spec().send_proxy.is_some();
     let yields = !private && queue::yields(core, id);
     let Some(runtime) = core.cluster_mut(cluster) else { return close(core, io, id) };
     let spec = runtime.state.spec().pool;

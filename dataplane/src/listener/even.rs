@@ -35,7 +35,13 @@ pub fn place(core: &mut Core, io: &mut impl Io, (listener, alone): (ListenerId, 
 
 fn keep(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
     core.shared.loads.open(core.shard);
-    conn::open::accept(core, io, listener, fd);
+    conn::open::accept(core, io, listener, fd, false);
+}
+
+/// A descriptor was accepted by a socket that is going away: it stays, and leaves soon.
+pub fn see_off(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+    core.shared.loads.open(core.shard);
+    conn::open::accept(core, io, listener, fd, true);
 }
 
 /// The shard that is to have one connection more in place of this one, counted in there.
@@ -61,7 +67,7 @@ fn taker(core: &mut Core, alone: bool) -> Option<u16> {
 
 /// Another shard accepted it and counted it in here.
 pub fn on_handed(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
-    conn::open::accept(core, io, listener, fd);
+    conn::open::accept(core, io, listener, fd, false);
 }
 
 /// The other shard never saw it: it is served here.

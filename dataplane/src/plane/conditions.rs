@@ -40,19 +40,30 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(spec: &Arc<Cluster>, shared: &Arc<SharedCluster>) -> Option<Self> {
-        let rates = spec.outlier.is_some_and(|rules| rules.failure_rate.is_some());
-        (spec.outlier.is_some() || spec.circuit_breaker.is_some()).then(|| Self {
-            spec: Arc::clone(spec),
-            shared: Arc::clone(shared),
-            told: shared.version(),
-            rates: rates.then(|| RateWatch::new(spec.endpoints.len())),
+        (spec.outlier.is_some() || spec.circuit_breaker.is_some()).then(|| {
+            let (told, shared) = (shared.version(), Arc::clone(shared));
+            let mut watched = Self { spec: Arc::clone(spec), shared, told, rates: None };
+            watched.rates = watches_rates(spec).then(|| watched.new_rates());
+            watched
         })
+    }
+    /// What was counted so far is held against nobody.
+    fn new_rates(&self) -> RateWatch {
+        let mut rates = RateWatch::new(self.spec.endpoints.len());
+        for endpoint in &self.spec.endpoints {
+            rates.forget(endpoint.id, self.shared.tallied(endpoint.id));
+        }
+        rates
     }
     /// The cluster has another specification.
     fn follow(&mut self, spec: &Arc<Cluster>) {
         if !Arc::ptr_eq(&self.spec, spec) {
             let before = std::mem::replace(&mut self.spec, Arc::clone(spec));
-            if let Some(rates) = &mut self.rates {
+            if !watches_rates(spec) {
+                self.rates = None;
+            } else if self.rates.is_none() {
+                self.rates = Some(self.new_rates());
+            } else if let Some(rates) = &mut self.rates {
                 rates.grow(spec.endpoints.len());
                 for id in spec.present().map(|endpoint| endpoint.id).filter(|id| !before.has(*id)) {
                     rates.forget(id, self.shared.tallied(id));
@@ -73,6 +84,10 @@ impl Watched {
         let version = shared.version();
         std::mem::replace(told, version) != version
     }
+}
+
+fn watches_rates(spec: &Cluster) -> bool {
+    spec.outlier.is_some_and(|rules| rules.failure_rate.is_some())
 }
 
 impl Plane {
@@ -164,11 +179,24 @@ impl Plane {
 
     /// Watches the clusters as they are now.
     pub(super) fn follow_watched(&self) {
-        for watched in self.watched.borrow_mut().iter_mut() {
-            if let Some(spec) = self.spec(watched.spec.id) {
-                watched.follow(&spec);
+        let present = self.present.borrow();
+        let clusters = present.snapshot.clusters.iter().zip(&present.shared.clusters);
+        let pairs = clusters.filter_map(|(spec, shared)| Some((spec.as_ref()?, shared.as_ref()?)));
+        let mut before = std::mem::take(&mut *self.watched.borrow_mut()).into_iter().peekable();
+        let mut watched = Vec::new();
+        // Both are in the order of ids.
+        for (spec, shared) in pairs {
+            while before.next_if(|old| old.spec.id < spec.id).is_some() {}
+            let new = Watched::new(spec, shared);
+            match before.next_if(|old| old.spec.id == spec.id && Arc::ptr_eq(&old.shared, shared)) {
+                Some(mut old) if new.is_some() => {
+                    old.follow(spec);
+                    watched.push(old);
+                }
+                _ => watched.extend(new),
             }
         }
+        *self.watched.borrow_mut() = watched;
     }
 
     /// Tells every shard to look at the links and waiters of the clusters that changed; says whether there is one.

@@ -1,11 +1,13 @@
-//! Another configuration for the running shards: each is sent it, one at a time, and sends back what it had, which is freed
+//! Another configuration for the running shards, and with it sockets that come and go: each is sent it, one at a time, and sends back what it had, which is freed
 //! here and tells that the shard has gone over.
 
-use super::Plane;
+use super::{Plane, StartError};
+use crate::cluster::shared::SharedEndpoint;
+use crate::limits::LISTENER_REST;
 use crate::route::RouteTable;
 use crate::shard::mailbox::Command;
 use crate::shard::swap::Swap;
-use crate::spec::{ClusterId, EndpointId, Snapshot};
+use crate::spec::{ClusterId, EndpointId, Listener, ListenerId, Snapshot};
 use crate::sys::clock;
 use rtrb::Consumer;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ impl Plane {
     }
 
     /// Every shard goes over to `snapshot`, whose clusters and endpoints have the ids that they have now; one that is new has
-    /// an id that was never used, or is free ([`Plane::is_free`]). Listeners are those that were bound at the start.
+    /// an id that was never used, or is free ([`Plane::is_free`]). Sockets are those of the last [`Plane::listen`].
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
         let mut present = self.present.borrow_mut();
         let shared = Arc::new(present.shared.next(&present.snapshot, &snapshot, clock::now().mono));
@@ -41,11 +43,26 @@ impl Plane {
             true => Arc::clone(&present.routes),
             false => Arc::new(RouteTable::of(&snapshot)),
         };
-        *present = Swap { snapshot, routes, shared };
+        let sockets = present.sockets.clone();
+        *present = Swap { snapshot, routes, shared, sockets };
         drop(present);
         self.swaps.set(self.swaps.get() + 1);
         self.follow_watched();
         self.switch();
+    }
+
+    /// Binds what the listeners of `snapshot` listen on and what is not bound yet. The next [`Plane::swap`], which is to be of these
+    /// listeners, has the shards accept there, and close what is not among it once its queue is empty. Every shard runs by the
+    /// last swap.
+    ///
+    /// # Errors
+    /// An address cannot be had, or the kernel lacks something: then nothing has changed.
+    pub fn listen(&self, snapshot: &Snapshot) -> Result<(), StartError> {
+        super::check_kernel(snapshot)?;
+        let leave_by = clock::now().mono.after(snapshot.runtime.drain_timeout).after(LISTENER_REST);
+        let sockets = self.listening.borrow_mut().follow(snapshot, leave_by)?;
+        self.present.borrow_mut().sockets = Some(sockets);
+        Ok(())
     }
 
     /// Takes back what shards swapped out, and sends the last swap to those that have not got it yet: control calls it at each
@@ -73,6 +90,23 @@ impl Plane {
         self.shards.iter().all(|shard| shard.switching.borrow().done >= swap)
     }
 
+    /// Conns that a listener has, over all shards; those it had before it was gone included.
+    pub fn open_conns(&self, listener: ListenerId) -> u32 {
+        let present = self.present.borrow();
+        let shared = present.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
+        shared.map_or(0, |shared| shared.open())
+    }
+    /// Whether nothing is open at a cluster, nothing runs there and nobody waits for it.
+    pub fn is_unused(&self, cluster: ClusterId) -> bool {
+        let Some(shared) = self.shared_cluster(cluster) else { return true };
+        let used = |e: &SharedEndpoint| e.open_links() > 0 || e.running_requests() > 0;
+        shared.waiters() == 0 && !shared.endpoints().any(used)
+    }
+    /// What the shards run, or are about to.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.present.borrow().snapshot)
+    }
+
     /// Whether nobody refers any more to an endpoint that is gone since swap number `since`: another may have its id.
     pub fn is_free(&self, cluster: ClusterId, endpoint: EndpointId, since: u64) -> bool {
         let Some(shared) = self.shared_cluster(cluster) else { return false };
@@ -83,13 +117,9 @@ impl Plane {
 /// Whether both lead requests and conns the same way, object by object.
 fn has_same_routes(one: &Snapshot, other: &Snapshot) -> bool {
     let mut listeners = one.listeners.iter().zip(&other.listeners);
-    let same_listener = |pair: (&Option<Arc<_>>, &Option<Arc<_>>)| match pair {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (None, None) => true,
-        _ => false,
-    };
+    let protocol = |listener: &Option<Arc<Listener>>| listener.as_ref().map(|listener| listener.protocol);
     one.routes.len() == other.routes.len()
         && one.listeners.len() == other.listeners.len()
-        && one.routes.iter().zip(&other.routes).all(|(one, other)| Arc::ptr_eq(one, other))
-        && listeners.all(same_listener)
+        && one.routes.iter().zip(other.routes.iter()).all(|(one, other)| Arc::ptr_eq(one, other))
+        && listeners.all(|(one, other)| protocol(one) == protocol(other))
 }

@@ -1,12 +1,15 @@
-//! Going away: accept no more, close what is idle, let the rest finish, then cut what is left at the deadline.
+//! Going away, all of it or the conns of some listeners: accept no more, close what is idle, let the rest finish, then cut what
+//! is left at the deadline.
 
 use super::Shard;
-use crate::conn::{Conn, Phase, close, deadline};
+use crate::conn::{Conn, Ends, Phase, close, deadline};
+use crate::core::Core;
 use crate::fault::CloseReason;
 use crate::io::{Io, Mono};
 use crate::limits;
 use crate::link;
 use crate::listener;
+use crate::spec::ListenerId;
 use crate::table::Id;
 use std::time::Duration;
 
@@ -22,20 +25,54 @@ pub fn begin(shard: &mut Shard, io: &mut impl Io, by: Mono) {
     }
     core.draining = true;
     core.shared.loads.shut(core.shard);
-    listener::stop(core, io);
+    match by <= core.clock.mono {
+        true => listener::stop_all(core, io),
+        false => listener::leave_all(core, io),
+    }
     link::pool::close_all(core, io);
-    let idle = |c: &Conn| {
+    let all: Vec<Id<Conn>> = core.conns.ids().collect();
+    send_away(core, io, all);
+}
+
+/// The conns of these listeners leave, because the listeners do. What still runs when `drain_timeout` is over is cut.
+pub(super) fn leave(core: &mut Core, io: &mut impl Io, of: &[ListenerId]) {
+    let is_leaving = |c: &Conn| !c.ends.leaves() && of.contains(&c.listener);
+    let leaving: Vec<Id<Conn>> = core.conns.iter().filter(|(_, c)| is_leaving(c)).map(|(id, _)| id).collect();
+    if leaving.is_empty() {
+        return;
+    }
+    let party = core.party();
+    for id in &leaving {
+        core.conns.get_mut(*id).into_iter().for_each(|conn| conn.ends = Ends::with(party));
+    }
+    send_away(core, io, leaving);
+}
+
+/// Closes those of the conns that are idle.
+fn send_away(core: &mut Core, io: &mut impl Io, conns: Vec<Id<Conn>>) {
+    let is_idle = |c: &Conn| {
         matches!(c.phase(), Phase::Open | Phase::Preface | Phase::Serving)
             && c.exchange.is_none()
             && c.rx.is_none()
     };
-    let ids: Vec<(Id<Conn>, Phase)> =
-        core.conns.iter().filter(|(_, c)| idle(c)).map(|(id, c)| (id, c.phase())).collect();
-    for (id, phase) in ids {
-        if phase != Phase::Serving {
+    for id in conns {
+        match core.conns.get(id).filter(|conn| is_idle(conn)).map(Conn::phase) {
+            None => {}
+            Some(Phase::Serving) => close::begin(core, io, id, CloseReason::Drained),
             // Its first request may be in the socket already: accepted, so not to be lost (threat B07).
-            deadline::on_last_chance(core, id);
-        } else {
+            Some(_) => deadline::on_last_chance(core, id),
+        }
+    }
+}
+
+/// After each turn: cuts what was to leave, and still is here when its time is over.
+pub(super) fn cut_leaving(core: &mut Core, io: &mut impl Io) {
+    let now = core.clock.mono;
+    while let Some((party, _)) = core.parties.front().copied().filter(|(_, by)| *by <= now) {
+        core.parties.pop_front();
+        let theirs = core.conns.iter().filter(|(_, conn)| conn.ends.party() == Some(party));
+        let over: Vec<Id<Conn>> = theirs.map(|(id, _)| id).collect();
+        for id in over {
             close::begin(core, io, id, CloseReason::Drained);
         }
     }
@@ -56,6 +93,7 @@ pub(super) fn advance(shard: &mut Shard, io: &mut impl Io) -> bool {
             close::begin(core, io, id, CloseReason::Drained);
         }
         link::pool::close_all(core, io);
+        listener::stop_all(core, io);
     }
     core.conns.is_empty()
         && core.links.is_empty()

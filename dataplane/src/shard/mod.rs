@@ -11,7 +11,7 @@ use crate::core::{Core, Setup};
 use crate::io::{Clock, Completion, Errno, Fd, Interest, Io, Mono, SocketAddress};
 use crate::io::{Kind, Token};
 use crate::limits;
-use crate::listener::{self, ListenerState};
+use crate::listener::{self, ListenerState, Socket};
 use crate::spec::ListenerId;
 use mailbox::{Command, Failure, Receiver};
 use rtrb::Producer;
@@ -68,6 +68,12 @@ impl Shard {
         }
     }
 
+    /// Accepts on `sockets`, of which the highest number is the last. What was there before is forgotten: to be called before
+    /// [`Shard::start`].
+    pub fn accept_on(&mut self, sockets: &[Socket]) {
+        self.core.listeners = sockets.iter().map(ListenerState::of).collect();
+    }
+
     /// Obeys `commands`, woken by `event`.
     pub fn listen_to(&mut self, io: &mut impl Io, commands: Receiver<Command>, event: Fd) {
         io.poll(event, Interest::Readable, Token::new(Kind::Mailbox, 0, 0));
@@ -93,6 +99,7 @@ impl Shard {
     pub fn turn(&mut self, io: &mut impl Io) -> Result<Turn, Errno> {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
+        let until = self.core.parties.front().map_or(until, |(_, by)| until.min(*by));
         let until = if self.core.stirred.is_empty() { until } else { Mono(0) };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
@@ -106,6 +113,7 @@ impl Shard {
         self.obey(io);
         conn::queue::look(&mut self.core, io);
         conn::room::look(&mut self.core, io);
+        drain::cut_leaving(&mut self.core, io);
         if drain::advance(self, io) { Ok(Turn::Ended) } else { Ok(Turn::Goes) }
     }
 

@@ -84,7 +84,7 @@ impl Churn {
         }
         let shared = Arc::new(self.present.shared.next(&self.present.snapshot, &next, now));
         let routes = self.present.routes.clone();
-        self.present = Swap { snapshot: Arc::new(next), routes, shared };
+        self.present = Swap { snapshot: Arc::new(next), routes, shared, sockets: None };
         for (_, at) in &mut self.shards {
             *at = now.after(Duration::from_nanos(self.random.below(LATE_NS)));
         }

@@ -335,8 +335,14 @@ impl<W: World> Io for SimIo<W> {
         self.did("socket", fd, Ok(fd))
     }
     fn set_option(&mut self, fd: Fd, option: SocketOption) -> Result<(), Errno> {
+        if let (SocketOption::Deaf, Thing::Listener(id)) = (option, &self.descriptor_mut(fd)?.thing) {
+            let id = *id;
+            self.net.deafen(id);
+            return Ok(());
+        }
         let id = self.socket_at(fd)?;
         match option {
+            SocketOption::Deaf => return Err(Errno(libc::EINVAL)),
             SocketOption::ReusePort => self.descriptor_mut(fd)?.reuse_port = true,
             SocketOption::BindAddressNoPort => self.net.set_late_port(id),
             SocketOption::LocalPorts(ports) => self.net.set_ports(id, ports),

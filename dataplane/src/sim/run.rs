@@ -156,7 +156,7 @@ impl Run {
             }
         };
         let members = (0..snapshot.runtime.shards).map(member).collect();
-        let first = Swap { snapshot: snapshot.clone(), routes, shared: shared.clone() };
+        let first = Swap { snapshot: snapshot.clone(), routes, shared: shared.clone(), sockets: None };
         let churn = drawn.churn.map(|may_empty| Churn::new(seed, first, may_empty));
         Self {
             io,

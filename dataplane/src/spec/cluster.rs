@@ -41,6 +41,8 @@ pub struct Cluster {
     /// Ejecting endpoints at which live requests fail.
     pub outlier: Option<Outlier>,
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// No longer one of the configuration's: it is kept for what still runs at its endpoints, which are gone too.
+    pub gone: bool,
     /// Endpoints are down when the shards start, until control says otherwise.
     pub starts_down: bool,
 }
@@ -79,6 +81,7 @@ impl Cluster {
             slow_start: Duration::ZERO,
             outlier: None,
             circuit_breaker: None,
+            gone: false,
             starts_down: false,
         }
     }

@@ -29,6 +29,19 @@ pub struct Listener {
     pub error_pages: ErrorPages,
 }
 
+impl Listener {
+    /// No longer one of the configuration's: it has no addresses, and is kept for the connections that it still has.
+    pub fn is_gone(&self) -> bool {
+        self.addresses.is_empty()
+    }
+    /// Whether connections that this listener accepted leave when `next` is in its place: it is gone, speaks something else, or
+    /// no longer listens where they came in.
+    pub fn drains_for(&self, next: &Self) -> bool {
+        let is_left = |address: &ListenAddress| !next.addresses.iter().any(|other| other.is_at(address));
+        self.protocol != next.protocol || self.addresses.iter().any(is_left)
+    }
+}
+
 /// What is spoken on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -50,6 +63,13 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// Whether both are the same place, whatever the permissions of a socket's file.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix { name, .. }, Self::Unix { name: other, .. }) => name == other,
+            _ => self == other,
+        }
+    }
     /// The IP address and port that are bound.
     pub fn as_ip(&self) -> Option<SocketAddress> {
         if let Self::Ip(address) = self { Some(*address) } else { None }

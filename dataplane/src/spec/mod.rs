@@ -25,7 +25,7 @@ pub use pattern::{NoPattern, Pattern};
 pub use retry::{HedgeAfter, Retry, RetryOn};
 pub use route::{
     Action, Available, BodyForm, ErrorPage, ErrorPages, FieldMatch, Maintenance, Match, Page, Redirect,
-    Reply, Route, Template, TemplatePart, TextMatch, Variable,
+    Reply, Route, Routes, Template, TemplatePart, TextMatch, Variable,
 };
 pub use source::SourceAddresses;
 pub use statuses::Statuses;
@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub runtime: Runtime,
     pub listeners: Vec<Option<Arc<Listener>>>,
     /// In file order: the first whose match holds takes the request.
-    pub routes: Vec<Arc<Route>>,
+    pub routes: Routes,
     pub clusters: Vec<Option<Arc<Cluster>>>,
 }
 

@@ -23,6 +23,13 @@ pub struct Pattern {
     table: Arc<dense::DFA<Vec<u32>>>,
 }
 
+/// Of two texts that are the same the tables are.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 /// Why an expression is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoPattern {

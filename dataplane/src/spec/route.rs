@@ -1,10 +1,60 @@
 //! A route: a match and what is done with the requests it takes.
 
 use super::{ClusterId, ListenerId, Network, Pattern, RouteId, Statuses, SwitchId};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[derive(Debug, Clone)]
+/// The routes of a snapshot, in file order, each to be found by its id too, and for a while those that are gone.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    order: Vec<Arc<Route>>,
+    by_id: Vec<Option<Arc<Route>>>,
+}
+
+impl Routes {
+    /// `order` is the routes as requests try them; `gone` are others, which take nothing any more and are named in the log.
+    pub fn new(order: Vec<Arc<Route>>, gone: impl IntoIterator<Item = Arc<Route>>) -> Self {
+        let mut by_id: Vec<Option<Arc<Route>>> = vec![None; order.len()];
+        for route in gone.into_iter().chain(order.iter().cloned()) {
+            let at = route.id.0 as usize;
+            by_id.resize(by_id.len().max(at + 1), None);
+            by_id[at] = Some(route);
+        }
+        Self { order, by_id }
+    }
+    /// The route of that id, also one that is gone.
+    pub fn named(&self, id: RouteId) -> Option<&Arc<Route>> {
+        self.by_id.get(id.0 as usize)?.as_ref()
+    }
+    /// Every id, with what has it.
+    pub fn by_id(&self) -> &[Option<Arc<Route>>] {
+        &self.by_id
+    }
+}
+
+/// Of which none is gone.
+impl From<Vec<Arc<Route>>> for Routes {
+    fn from(order: Vec<Arc<Route>>) -> Self {
+        Self::new(order, [])
+    }
+}
+
+impl FromIterator<Arc<Route>> for Routes {
+    fn from_iter<I: IntoIterator<Item = Arc<Route>>>(routes: I) -> Self {
+        routes.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+/// In file order.
+impl Deref for Routes {
+    type Target = [Arc<Route>];
+    fn deref(&self) -> &[Arc<Route>] {
+        &self.order
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub id: RouteId,
     pub name: Arc<str>,
@@ -28,7 +78,14 @@ pub struct Maintenance {
     pub instead: Arc<Route>,
 }
 
-#[derive(Debug, Clone)]
+/// Whatever the switch was when the shards started.
+impl PartialEq for Maintenance {
+    fn eq(&self, other: &Self) -> bool {
+        self.switch == other.switch && self.instead == other.instead
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Forward; what is set overrides the cluster's timeouts.
     Forward {
@@ -44,7 +101,7 @@ pub enum Action {
 }
 
 /// All present parts must hold; each list means any of. Empty lists and `None` do not constrain.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Match {
     /// Lower case, without port and trailing dot: `app.example.com`, or `*.example.com` (one or more labels).
     pub host: Vec<Arc<str>>,
@@ -93,13 +150,13 @@ impl Available {
 }
 
 /// A named field, cookie or query key. Field names are lower case; cookie and query names are compared as they are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FieldMatch {
     pub name: Arc<str>,
     pub text: TextMatch,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TextMatch {
     Present,
     Absent,
@@ -109,7 +166,7 @@ pub enum TextMatch {
 }
 
 /// Our own answer, with variables.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     pub status: u16,
     pub page: Page,
@@ -143,7 +200,7 @@ pub struct ErrorPage {
 /// The first that has a status is used. Shared, so that an answer holds them while it is made.
 pub type ErrorPages = Arc<[ErrorPage]>;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: u16,

@@ -20,6 +20,8 @@ pub struct Inherited {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InheritedError {
     NotOpen,
+    /// The process serves already.
+    TooLate,
     NotASocket,
     NotAStream,
     NotListening,
@@ -34,6 +36,7 @@ impl fmt::Display for InheritedError {
             Self::NotOpen => f.write_str(
                 "is not open: start ringway with a listening socket there, or by a systemd socket unit",
             ),
+            Self::TooLate => f.write_str("can only be taken when ringway starts: restart it"),
             Self::NotASocket => f.write_str("is no socket"),
             Self::NotAStream => f.write_str("is no stream socket (systemd: ListenStream=)"),
             Self::NotListening => f.write_str("does not listen (systemd: Accept=no)"),

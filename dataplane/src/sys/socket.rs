@@ -161,6 +161,7 @@ pub fn set_option(fd: Fd, option: SocketOption) -> Result<(), Errno> {
             // SAFETY: no memory is passed. A socket of ours has no other file status flag to keep.
             done(unsafe { libc::fcntl(fd.0, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK) })
         }
+        SocketOption::Deaf => super::deaf::make(fd),
         SocketOption::ResetOnClose => {
             set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
         }
@@ -200,6 +201,13 @@ fn find_dead_peer(fd: Fd, probes: Probes) -> Result<(), Errno> {
     set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &probes.interval)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &probes.count)?;
     set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &milliseconds)
+}
+
+/// Leaves it to the system again whether a peer that vanished is found.
+pub fn forget_dead_peers(fd: Fd) -> Result<(), Errno> {
+    let off: libc::c_int = 0;
+    set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &off)?;
+    set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &off)
 }
 
 /// IP_LOCAL_PORT_RANGE (ip(7), from Linux 6.3): the first port in the low half of an u32, the last in the high one. libc has

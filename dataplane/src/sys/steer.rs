@@ -55,10 +55,33 @@ fn program(by: Steer, v6: bool, sockets: u32) -> Vec<libc::sock_filter> {
     steps
 }
 
-/// Steers the group of `fd`, in which `sockets` listen.
+/// Leaves it to the kernel which socket of the group gets a connection; no error where it was.
+fn detach(fd: Fd) -> Result<(), Errno> {
+    let nothing: libc::c_int = 0;
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the option has no value; the int that is passed outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.0,
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const nothing).cast(),
+            len,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => match last_errno() {
+            Errno(libc::ENOENT) => Ok(()),
+            errno => Err(errno),
+        },
+    }
+}
+
+/// Steers the group of `fd`, in which `sockets` listen; whatever steered it before does so no more.
 pub fn attach(fd: Fd, by: Steer, v6: bool, sockets: u32) -> Result<(), Errno> {
     if by == Steer::Hash {
-        return Ok(());
+        return detach(fd);
     }
     let mut steps = program(by, v6, sockets);
     let program = libc::sock_fprog {

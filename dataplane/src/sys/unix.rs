@@ -19,6 +19,16 @@ pub struct SocketFile {
     inode: u64,
 }
 
+impl SocketFile {
+    /// Gives the file other permissions, if it is still ours.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode)) {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode)) {

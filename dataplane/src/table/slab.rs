@@ -109,6 +109,11 @@ impl<T> Slab<T> {
         Self { chunks: Vec::new(), free: END, len: 0, max }
     }
 
+    /// Holds `max` values from now on, if that is more than before.
+    pub fn raise(&mut self, max: u32) {
+        self.max = self.max.max(max.min(SLOTS_MAX));
+    }
+
     /// Live values.
     pub fn len(&self) -> u32 {
         self.len

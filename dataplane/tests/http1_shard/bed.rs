@@ -334,7 +334,7 @@ impl Bed {
         let snapshot = Arc::new(Snapshot {
             runtime: Runtime { shards: 1, node: "node".into(), drain_timeout: seconds(5) },
             listeners: vec![Some(Arc::new(listener))],
-            routes: Vec::new(),
+            routes: Vec::new().into(),
             clusters: vec![Some(Arc::new(cluster))],
         });
         let mut io = SimIo::with_world(FaultPlan::calm(1), Far::new());

@@ -37,7 +37,7 @@ impl Machine {
         let snapshot = Arc::new(Snapshot {
             runtime: Runtime { shards: count, node: "node".into(), drain_timeout: Duration::from_secs(5) },
             listeners: vec![Some(Arc::new(listener))],
-            routes: Vec::new(),
+            routes: Vec::new().into(),
             clusters: vec![Some(Arc::new(cluster()))],
         });
         let shared = Arc::new(Shared::new(&snapshot));

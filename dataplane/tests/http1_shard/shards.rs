@@ -38,7 +38,7 @@ impl Crowd {
         let snapshot = Arc::new(Snapshot {
             runtime: Runtime { shards: count, node: "node".into(), drain_timeout: seconds(5) },
             listeners: vec![Some(Arc::new(bed::listener()))],
-            routes: Vec::new(),
+            routes: Vec::new().into(),
             clusters: vec![Some(Arc::new(cluster))],
         });
         let mut io = SimIo::with_world(faults, Far::new()).with_shards(count);

@@ -4,11 +4,13 @@ use crate::bed::{Answer, Bed, OK, millis, origin_address, say, seconds, wait};
 use dataplane::cluster::Tried;
 use dataplane::cluster::balance::Hint;
 use dataplane::cluster::roster::{Roster, Update};
+use dataplane::listener;
 use dataplane::route::RouteTable;
 use dataplane::shard::swap::{self, Swap};
+use dataplane::sim::Owner;
 use dataplane::spec::{
-    Action, Available, BodyForm, Cluster, ClusterId, Endpoint, EndpointId, ListenerId, Match, Page, Reply,
-    Route, RouteId, Snapshot, Template,
+    Action, Available, BodyForm, Cluster, ClusterId, Endpoint, EndpointId, ListenAddress, Listener, ListenerId,
+    Match, Page, Reply, Route, RouteId, Snapshot, Template,
 };
 use std::sync::Arc;
 
@@ -56,7 +58,7 @@ fn change(bed: &mut Bed, change: impl FnOnce(&mut Snapshot)) {
     change(&mut next);
     let shared = Arc::new(bed.shared.next(&before, &next, bed.now()));
     let routes = Arc::new(RouteTable::of(&next));
-    let mut swap = Swap { snapshot: Arc::new(next), routes, shared: shared.clone() };
+    let mut swap = Swap { snapshot: Arc::new(next), routes, shared: shared.clone(), sockets: None };
     swap::begin(&mut bed.shard.core, &mut bed.io, &mut swap);
     assert!(Arc::ptr_eq(&swap.snapshot, &before), "what was before is given back");
     bed.shared = shared;
@@ -245,7 +247,8 @@ fn routes_know_how_many_are_available_and_who_comes_starts_slowly() {
             action: Action::Respond(Arc::new(reply)),
             maintenance: None,
             error_pages: Default::default(),
-        })];
+        })]
+        .into();
     });
     let client = bed.client([say(GET)]);
     bed.run_script(client);
@@ -273,4 +276,102 @@ fn routes_know_how_many_are_available_and_who_comes_starts_slowly() {
     assert_eq!(picks(now.after(seconds(60))), 50);
     bed.leave(client);
     bed.check_empty().unwrap();
+}
+
+/// The bed's listener is gone, or listens elsewhere.
+fn move_listener(bed: &mut Bed, change_it: impl FnOnce(&mut Listener)) {
+    change(bed, |next| {
+        let mut listener = (**next.listener(ListenerId(0)).unwrap()).clone();
+        change_it(&mut listener);
+        next.listeners[0] = Some(Arc::new(listener));
+    });
+}
+
+/// Who waits is closed, who has asked is answered and then closed, who is about to ask may, and what does not end is cut when
+/// `drain_timeout` is over.
+#[test]
+fn conns_leave_with_their_listener() {
+    let (_, mut bed) = Control::new(&[ORIGIN], |_| {});
+    let idle = bed.client([say(GET)]);
+    bed.run_script(idle);
+    bed.io.world.answer = Answer::Script(vec![wait(seconds(2)), say(OK)]);
+    let running = bed.client([say(GET)]);
+    bed.run_for(millis(10));
+    bed.io.world.answer = Answer::Script(vec![wait(seconds(60)), say(OK)]);
+    let stuck = bed.client([say(GET)]);
+    let fresh = bed.client([]);
+    bed.run_for(millis(10));
+    assert_eq!(bed.shard.core.conns.len(), 4);
+    move_listener(&mut bed, |listener| listener.addresses.clear());
+    let begun = bed.now();
+    bed.run_for(millis(10));
+    assert_eq!(
+        (bed.shard.core.conns.len(), bed.told(idle).as_str()),
+        (3, "200 (end)"),
+        "the idle one is closed"
+    );
+    bed.io.world.answer = Answer::Ok;
+    bed.tell(fresh, [say(GET)]);
+    bed.run_for(millis(100));
+    assert_eq!(
+        (bed.told(fresh).as_str(), bed.shard.core.conns.len()),
+        ("200 (end)", 2),
+        "answered, and closed"
+    );
+    bed.run_until("the running one is answered", |bed| bed.shard.core.conns.len() == 1);
+    assert_eq!(bed.told(running), "200 (end)");
+    let over = bed.run_until("the stuck one is cut", |bed| bed.shard.core.conns.is_empty());
+    assert_eq!(over.since(begun) / 1_000_000_000, 5, "drain_timeout");
+    assert!(!bed.told(stuck).contains("200"), "{}", bed.told(stuck));
+    // Who is accepted by the socket as long as it is there leaves as well.
+    let late = bed.client([say(GET)]);
+    bed.run_until("the last one is served", |bed| bed.told(late).starts_with("200"));
+    bed.run_for(millis(100));
+    assert!(bed.shard.core.conns.is_empty());
+    for client in [idle, running, stuck, fresh, late] {
+        bed.leave(client);
+    }
+    bed.check_empty().unwrap();
+}
+
+/// What else changes about a listener sends nobody away, and neither does an address more.
+#[test]
+fn conns_stay_with_a_listener_that_stays() {
+    let (_, mut bed) = Control::new(&[ORIGIN], |_| {});
+    let client = bed.client([say(GET)]);
+    bed.run_script(client);
+    move_listener(&mut bed, |listener| {
+        listener.addresses.push(ListenAddress::Ip(origin_address()));
+        listener.timeouts.idle = seconds(30);
+        listener.max_connections = 7;
+    });
+    bed.tell(client, [say(GET)]);
+    bed.run_script(client);
+    assert_eq!((bed.told(client).as_str(), bed.shard.core.conns.len()), ("200 200", 1));
+    move_listener(&mut bed, |listener| _ = listener.addresses.remove(0));
+    bed.run_for(millis(10));
+    assert!(bed.shard.core.conns.is_empty(), "it listens elsewhere now");
+    bed.leave(client);
+    bed.check_empty().unwrap();
+}
+
+/// Who came before is served, who comes now is not let in, and after a while the socket is closed.
+#[test]
+fn a_socket_that_goes_is_closed_when_it_is_quiet() {
+    let (_, mut bed) = Control::new(&[ORIGIN], |_| {});
+    let (before, fd) = (bed.shard.core.listeners.len(), bed.shard.core.listeners[0].fd);
+    let queued: Vec<usize> = (0..5).map(|_| bed.client([say(GET)])).collect();
+    bed.run_until("all have come", |bed| bed.stats.accepted.get() == 5);
+    listener::follow(&mut bed.shard.core, &mut bed.io, &[]);
+    bed.run_until("all are served", |bed| queued.iter().all(|client| bed.told(*client) == "200"));
+    let begun = bed.now();
+    let closed = bed.run_until("it is closed", |bed| bed.shard.core.listeners[0].is_closed());
+    assert!((200..300).contains(&(closed.since(begun) / 1_000_000)));
+    assert!(bed.io.net.open_sockets(|owner| owner == Owner::Shard(fd)) == 0);
+    let refused = bed.client([say(GET)]);
+    bed.run_for(millis(10));
+    assert!(!bed.told(refused).contains("200"));
+    assert_eq!(bed.shard.core.listeners.len(), before);
+    queued.into_iter().chain([refused]).for_each(|client| bed.leave(client));
+    bed.run_for(seconds(1));
 }

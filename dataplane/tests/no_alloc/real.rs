@@ -210,7 +210,7 @@ fn snapshot(protocol: Protocol, listen: SocketAddress, origin: SocketAddress) ->
     Snapshot {
         runtime: Runtime { shards: 1, node: "node".into(), drain_timeout: SECOND },
         listeners: vec![Some(Arc::new(listener))],
-        routes: Vec::new(),
+        routes: Vec::new().into(),
         clusters: vec![Some(Arc::new(cluster))],
     }
 }

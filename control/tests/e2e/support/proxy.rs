@@ -79,7 +79,8 @@ pub struct Proxy {
     addresses: BTreeMap<String, SocketAddr>,
     pub stdout: Lines,
     pub stderr: Lines,
-    /// Holds the configuration file for as long as the process may read it.
+    /// The configuration's file, and its directory.
+    pub file: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -103,7 +104,7 @@ impl Proxy {
         let stdout = Lines::read(child.stdout.take().unwrap());
         let stderr = Lines::read(child.stderr.take().unwrap());
         let mut proxy =
-            Self { child, ready: Value::Null, addresses: BTreeMap::new(), stdout, stderr, _dir: dir };
+            Self { child, ready: Value::Null, addresses: BTreeMap::new(), stdout, stderr, file, _dir: dir };
         let Some(line) = proxy.stdout.wait_for(|line| line.contains("\"ready\"")) else {
             panic!("not ready; it said {:?}; configuration:\n{text}", proxy.stderr.all());
         };

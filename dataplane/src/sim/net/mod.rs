@@ -198,6 +198,11 @@ impl Net {
         self.notice(socket);
         Some(socket)
     }
+    /// Nobody new gets into the queue. Who knocks is refused at once, where a kernel lets them knock again until the socket is
+    /// closed, and then refuses them.
+    pub fn deafen(&mut self, id: ListenerId) {
+        self.listeners[id.0 as usize].open = false;
+    }
     /// Stops listening; what waits in the queue is reset.
     pub fn close_listener(&mut self, id: ListenerId) {
         self.listeners[id.0 as usize].open = false;

@@ -1,0 +1,171 @@
+//! The keys of a file as they are written, by object: what `ringway plan` compares once it knows that an object is another.
+
+use super::keys::{ReloadEffect, Section, Shape};
+use super::{admin, cluster, listener, process, route};
+use std::collections::BTreeMap;
+use toml::de::{DeTable, DeValue};
+
+/// The kinds of objects that a file has, in the order in which a plan names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Runtime,
+    Admin,
+    Log,
+    AccessLog,
+    Listener,
+    Route,
+    Cluster,
+}
+
+/// One key of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// As TOML writes it, on one line.
+    pub(crate) value: String,
+    pub(crate) effect: ReloadEffect,
+    pub(crate) secret: bool,
+}
+
+/// The keys of one object, by their path within it: `timeouts.idle`.
+pub(crate) type Keys = BTreeMap<String, Written>;
+
+/// The objects of `text` that `wants` asks for, by kind and name. What cannot be read has no keys.
+pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMap<(Kind, String), Keys> {
+    let (tree, _) = DeTable::parse_recoverable(text);
+    let root = tree.get_ref();
+    let mut objects = BTreeMap::new();
+    let mut add = |kind, name: &str, section, table: &DeTable<'_>| {
+        if wants(kind, name) {
+            let mut keys = Keys::new();
+            flatten(section, table, "", &mut keys);
+            objects.insert((kind, name.to_owned()), keys);
+        }
+    };
+    let single: [(&str, Kind, &'static Section); 3] = [
+        ("runtime", Kind::Runtime, &process::RUNTIME),
+        ("admin", Kind::Admin, &admin::SECTION),
+        ("log", Kind::Log, &process::LOG),
+    ];
+    for (key, kind, section) in single {
+        if let Some(table) = root.get(key).and_then(|value| value.get_ref().as_table()) {
+            add(kind, key, section, table);
+        }
+    }
+    for (n, table) in tables(root, "access_log").enumerate() {
+        add(Kind::AccessLog, &format!("access_log/{}", n + 1), &process::ACCESS_LOG, table);
+    }
+    let first = tables(root, "listener").next().and_then(name).unwrap_or("?").to_owned();
+    for (key, kind, section) in
+        [("listener", Kind::Listener, &listener::SECTION), ("cluster", Kind::Cluster, &cluster::SECTION)]
+    {
+        for table in tables(root, key) {
+            add(kind, name(table).unwrap_or("?"), section, table);
+        }
+    }
+    for (n, table) in tables(root, "route").enumerate() {
+        let listeners = table.get("listeners").map(|value| value.get_ref());
+        let own = listeners.and_then(|value| match value.as_array() {
+            Some(list) => list.first()?.get_ref().as_str(),
+            None => value.as_str(),
+        });
+        let default = || format!("{}/{}", own.unwrap_or(&first), n + 1);
+        let name = name(table).map_or_else(default, str::to_owned);
+        add(Kind::Route, &name, &route::SECTION, table);
+    }
+    objects
+}
+
+fn tables<'t>(root: &'t DeTable<'_>, key: &str) -> impl Iterator<Item = &'t DeTable<'t>> {
+    let list = root.get(key).and_then(|value| value.get_ref().as_array());
+    list.into_iter().flat_map(|list| list.iter()).filter_map(|value| value.get_ref().as_table())
+}
+
+fn name<'t>(table: &'t DeTable<'_>) -> Option<&'t str> {
+    table.get("name")?.get_ref().as_str()
+}
+
+fn flatten(section: &'static Section, table: &DeTable<'_>, prefix: &str, keys: &mut Keys) {
+    for (key, value) in table {
+        let (name, value) = (key.get_ref(), value.get_ref());
+        let Some(key) = section.key(name) else { continue };
+        let path = format!("{prefix}{name}");
+        match (key.shape, value.as_table()) {
+            (Shape::Table(inner), Some(table)) => flatten(inner, table, &format!("{path}."), keys),
+            _ => {
+                let secret = (section.path, key.name) == ("cluster.sticky", "key");
+                keys.insert(path, Written { value: shown(value), effect: key.effect, secret });
+            }
+        }
+    }
+}
+
+/// A value as TOML, on one line.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(word) => word.to_string(),
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::Array(list) => {
+            let items: Vec<String> = list.iter().map(|value| shown(value.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(table) => {
+            let item = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
+                let key: &std::borrow::Cow<'_, str> = key.get_ref();
+                format!("{key} = {}", shown(value.get_ref()))
+            };
+            let items: Vec<String> = table.iter().map(item).collect();
+            format!("{{ {} }}", items.join(", "))
+        }
+    }
+}
+
+/// What holds for a key of an object that does not write it, by the key's path within the object.
+pub(crate) fn default_of(kind: Kind, path: &str) -> String {
+    let mut section: &'static Section = match kind {
+        Kind::Runtime => &process::RUNTIME,
+        Kind::Admin => &admin::SECTION,
+        Kind::Log => &process::LOG,
+        Kind::AccessLog => &process::ACCESS_LOG,
+        Kind::Listener => &listener::SECTION,
+        Kind::Route => &route::SECTION,
+        Kind::Cluster => &cluster::SECTION,
+    };
+    let mut default = String::new();
+    for part in path.split('.') {
+        let Some(key) = section.key(part) else { break };
+        default = key.default_text();
+        if let Shape::Table(inner) = key.shape {
+            section = inner;
+        }
+    }
+    default
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_where_they_stand() {
+        let text = "[runtime]\nshards = 2\n[[listener]]\nname = \"edge\"\naddress = [\"127.0.0.1:0\", \"unix:@x\"]\n\
+            [listener.timeouts]\nidle = \"5s\"\n[[route]]\ncluster = \"app\"\nmatch = { path = \"/a\", header = { x = \"1\" } }\n\
+            [[cluster]]\nname = \"app\"\nendpoints = [\"127.0.0.1:1\"]\n[cluster.sticky]\ncookie = \"c\"\nkey = \"0123456789abcdef\"\n";
+        let all = objects(text, |_, _| true);
+        let value = |kind, name: &str, key: &str| all[&(kind, name.to_owned())][key].clone();
+        assert_eq!(value(Kind::Runtime, "runtime", "shards").effect, ReloadEffect::NeedsUpgrade);
+        let address = value(Kind::Listener, "edge", "address");
+        assert_eq!(
+            (&*address.value, address.effect),
+            ("[\"127.0.0.1:0\", \"unix:@x\"]", ReloadEffect::Drains)
+        );
+        assert_eq!(value(Kind::Listener, "edge", "timeouts.idle").value, "\"5s\"");
+        assert_eq!(value(Kind::Route, "edge/1", "match.path").value, "\"/a\"");
+        assert!(value(Kind::Cluster, "app", "sticky.key").secret);
+        assert_eq!(objects(text, |kind, _| kind == Kind::Log).len(), 0);
+        assert_eq!(default_of(Kind::Listener, "timeouts.idle"), "\"1m\"");
+        assert!(objects("[[listener", |_, _| true).is_empty());
+    }
+}

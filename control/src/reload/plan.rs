@@ -1,0 +1,309 @@
+//! What going over from one configuration to another changes, object by object: one pure function, by which a reload goes and
+//! which `ringway plan` shows.
+
+use super::configured::{Configured, at};
+use crate::config::{Keys, Kind, ReloadEffect, default_of, objects};
+use dataplane::io::Address;
+use dataplane::spec::{Cluster, Endpoint, ListenAddress, Listener};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What becomes of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    New,
+    Changed,
+    Gone,
+}
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Object {
+    /// One that the file names, or a table of its own.
+    Of(Kind, String),
+    /// Of a cluster.
+    Endpoint(String, String),
+    /// In which the routes stand.
+    RouteOrder,
+}
+
+/// One key that is written otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyChange {
+    pub(crate) key: String,
+    pub(crate) before: String,
+    pub(crate) after: String,
+    pub(crate) effect: ReloadEffect,
+}
+
+/// One object that is another afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) object: Object,
+    pub(crate) what: What,
+    /// What it does to what is established: the most that one of its keys does.
+    pub(crate) effect: ReloadEffect,
+    pub(crate) keys: Vec<KeyChange>,
+}
+
+/// All that changes. What is not in it is the same object afterwards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Plan {
+    /// From `before` to `after`, which was made by [`Configured::next`]: what both have is one and the same. `started` is the text
+    /// that the process was started with, whose keys hold where a change of them needs an upgrade.
+    pub(crate) fn of(before: &Configured, after: &Configured, started: &str) -> Self {
+        let mut found: Vec<(Object, What)> = Vec::new();
+        let mut note = |kind, name: &str, what| found.push((Object::Of(kind, name.to_owned()), what));
+        compare(&before.listeners, &after.listeners, |one, what| note(Kind::Listener, &one.name, what));
+        let routes = |all: &[Arc<_>]| -> BTreeMap<_, Arc<_>> {
+            all.iter().map(|route: &Arc<dataplane::spec::Route>| (route.id, Arc::clone(route))).collect()
+        };
+        let reordered = {
+            let (old, new) = (routes(&before.routes), routes(&after.routes));
+            for (id, route) in &new {
+                match old.get(id) {
+                    None => note(Kind::Route, &route.name, What::New),
+                    Some(old) if !Arc::ptr_eq(old, route) => note(Kind::Route, &route.name, What::Changed),
+                    Some(_) => {}
+                }
+            }
+            old.values().filter(|old| !new.contains_key(&old.id)).for_each(|old| {
+                note(Kind::Route, &old.name, What::Gone);
+            });
+            let order = |all: &[Arc<dataplane::spec::Route>], other: &BTreeMap<_, Arc<_>>| -> Vec<_> {
+                all.iter().map(|route| route.id).filter(|id| other.contains_key(id)).collect()
+            };
+            order(&before.routes, &new) != order(&after.routes, &old)
+        };
+        compare(&before.clusters, &after.clusters, |one, what| note(Kind::Cluster, &one.name, what));
+        // What is told of a cluster beside its specification.
+        for cluster in after.clusters.iter().flatten() {
+            let id = cluster.id.0;
+            let other = !is_same(at(&before.sources, id), at(&after.sources, id))
+                || !is_same(at(&before.checks, id), at(&after.checks, id));
+            let there = at(&before.clusters, id).is_some_and(|old| Arc::ptr_eq(old, cluster));
+            if other && there {
+                note(Kind::Cluster, &cluster.name, What::Changed);
+            }
+        }
+        let mut plan = Self { changes: Vec::new() };
+        plan.write(found, before, after, started);
+        if reordered {
+            let effect = ReloadEffect::NextExchange;
+            plan.changes.push(Change {
+                object: Object::RouteOrder,
+                what: What::Changed,
+                effect,
+                keys: Vec::new(),
+            });
+        }
+        plan.changes.sort_by(|one, other| one.object.cmp(&other.object));
+        plan
+    }
+
+    /// The keys that wait for a restart or an upgrade.
+    pub(crate) fn waits(&self) -> Vec<String> {
+        let waits = |key: &&KeyChange| key.effect == ReloadEffect::NeedsUpgrade;
+        let of = |change: &Change| -> Vec<String> {
+            let section = match &change.object {
+                Object::Of(Kind::Runtime, _) => "runtime",
+                Object::Of(_, name) => name,
+                Object::Endpoint(..) | Object::RouteOrder => "",
+            };
+            change.keys.iter().filter(waits).map(|key| format!("{section}.{}", key.key)).collect()
+        };
+        self.changes.iter().flat_map(of).collect()
+    }
+
+    fn write(&mut self, found: Vec<(Object, What)>, before: &Configured, after: &Configured, started: &str) {
+        let named: BTreeSet<(Kind, &str)> = found
+            .iter()
+            .filter_map(|(object, _)| match object {
+                Object::Of(kind, name) => Some((*kind, name.as_str())),
+                _ => None,
+            })
+            .collect();
+        let single = |kind| matches!(kind, Kind::Runtime | Kind::Admin | Kind::Log | Kind::AccessLog);
+        let wants = |kind, name: &str| single(kind) || named.contains(&(kind, name));
+        let (old, new) = (objects(&before.text, wants), objects(&after.text, wants));
+        let started = objects(started, |kind, _| kind == Kind::Runtime);
+        let none = Keys::new();
+        for (object, what) in found {
+            let Object::Of(kind, name) = &object else { continue };
+            let key = (*kind, name.clone());
+            let keys = differing(*kind, old.get(&key).unwrap_or(&none), new.get(&key).unwrap_or(&none), what);
+            let change = match kind {
+                Kind::Listener => of_listener(object, what, keys, before, after),
+                _ => Change { effect: effect_of(what, *kind, &keys), object, what, keys },
+            };
+            if let Object::Of(Kind::Cluster, name) = &change.object {
+                self.endpoints(name, before, after);
+            }
+            self.changes.push(change);
+        }
+        let all: BTreeSet<_> = old.keys().chain(new.keys()).filter(|(kind, _)| single(*kind)).collect();
+        for key in all {
+            // What cannot change while the process runs is compared with what it runs by.
+            let was = if key.0 == Kind::Runtime { started.get(key) } else { old.get(key) };
+            let last = old.get(key).unwrap_or(&none);
+            let what = match (old.get(key), new.get(key)) {
+                (None, Some(_)) => What::New,
+                (Some(_), None) => What::Gone,
+                _ => What::Changed,
+            };
+            let now = new.get(key).unwrap_or(&none);
+            let mut keys = differing(key.0, last, now, What::Changed);
+            keys.retain(|key| key.effect != ReloadEffect::NeedsUpgrade);
+            let waits = differing(key.0, was.unwrap_or(&none), now, What::Changed);
+            keys.extend(waits.into_iter().filter(|key| key.effect == ReloadEffect::NeedsUpgrade));
+            if !keys.is_empty() {
+                let (object, effect) = (Object::Of(key.0, key.1.clone()), strongest(&keys));
+                self.changes.push(Change { object, what, effect, keys });
+            }
+        }
+    }
+
+    /// The endpoints of a cluster that change: those that are written down, and the names that are resolved.
+    fn endpoints(&mut self, cluster: &str, before: &Configured, after: &Configured) {
+        let (old, new) = (endpoints(before, cluster), endpoints(after, cluster));
+        for (name, endpoint) in &new {
+            let keys = old.get(name).map(|old| of_endpoint(old, endpoint)).unwrap_or_default();
+            let what = if old.contains_key(name) { What::Changed } else { What::New };
+            if what == What::New || !keys.is_empty() {
+                let (object, effect) = (Object::Endpoint(cluster.to_owned(), name.clone()), strongest(&keys));
+                self.changes.push(Change { object, what, effect, keys });
+            }
+        }
+        for name in old.keys().filter(|name| !new.contains_key(*name)) {
+            let object = Object::Endpoint(cluster.to_owned(), name.clone());
+            let effect = ReloadEffect::Drains;
+            self.changes.push(Change { object, what: What::Gone, effect, keys: Vec::new() });
+        }
+    }
+}
+
+fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn compare<T>(before: &[Option<Arc<T>>], after: &[Option<Arc<T>>], mut each: impl FnMut(&T, What)) {
+    for at in 0..before.len().max(after.len()) {
+        let one = |table: &[Option<Arc<T>>]| table.get(at).cloned().flatten();
+        match (one(before), one(after)) {
+            (None, Some(new)) => each(&new, What::New),
+            (Some(old), None) => each(&old, What::Gone),
+            (Some(old), Some(new)) if !Arc::ptr_eq(&old, &new) => each(&new, What::Changed),
+            _ => {}
+        }
+    }
+}
+
+/// Keys with another value; those of an object that comes or goes as a whole are not listed.
+fn differing(kind: Kind, old: &Keys, new: &Keys, what: What) -> Vec<KeyChange> {
+    if what != What::Changed {
+        return Vec::new();
+    }
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut changes = Vec::new();
+    for path in paths {
+        let (before, after) = (old.get(path), new.get(path));
+        let value = |written: Option<&crate::config::Written>| {
+            written.map_or_else(|| default_of(kind, path), |written| written.value.clone())
+        };
+        let (old, new) = (value(before), value(after));
+        let Some(written) = after.or(before) else { continue };
+        if old == new {
+            continue;
+        }
+        let show = |value: String| if written.secret { "(secret)".to_owned() } else { short(value) };
+        let (before, after, effect) = (show(old), show(new), written.effect);
+        changes.push(KeyChange { key: path.clone(), before, after, effect });
+    }
+    changes
+}
+
+/// No longer than a line that one likes to read.
+fn short(value: String) -> String {
+    const MOST: usize = 200;
+    match value.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &value[..at]),
+        None => value,
+    }
+}
+
+fn strongest(keys: &[KeyChange]) -> ReloadEffect {
+    let rank = |effect: ReloadEffect| ReloadEffect::ALL.iter().position(|other| *other == effect);
+    keys.iter().map(|key| key.effect).max_by_key(|effect| rank(*effect)).unwrap_or(ReloadEffect::Nothing)
+}
+
+fn effect_of(what: What, kind: Kind, keys: &[KeyChange]) -> ReloadEffect {
+    match (what, kind) {
+        (What::Changed, _) => strongest(keys),
+        (_, Kind::Route) => ReloadEffect::NextExchange,
+        (What::New, _) => ReloadEffect::Nothing,
+        (What::Gone, _) => ReloadEffect::Drains,
+    }
+}
+
+/// An address more drains nobody; one less, or another protocol, drains all that came in.
+fn of_listener(
+    object: Object,
+    what: What,
+    mut keys: Vec<KeyChange>,
+    before: &Configured,
+    after: &Configured,
+) -> Change {
+    let named = |all: &Configured| -> Option<Arc<Listener>> {
+        let Object::Of(_, name) = &object else { return None };
+        all.listeners.iter().flatten().find(|listener| *listener.name == **name).cloned()
+    };
+    let (old, new) = (named(before), named(after));
+    let drains = old.zip(new).is_some_and(|(old, new)| old.drains_for(&new));
+    for key in keys.iter_mut().filter(|key| key.effect == ReloadEffect::Drains && !drains) {
+        key.effect = ReloadEffect::Nothing;
+    }
+    Change { effect: effect_of(what, Kind::Listener, &keys), object, what, keys }
+}
+
+/// What is written of a cluster's endpoints, by name.
+fn endpoints(all: &Configured, cluster: &str) -> BTreeMap<String, Endpoint> {
+    let Some(cluster) = all.clusters.iter().flatten().find(|one| *one.name == *cluster) else {
+        return BTreeMap::new();
+    };
+    let named = |endpoint: &Endpoint| (endpoint.name.to_string(), endpoint.clone());
+    match at(&all.sources, cluster.id.0) {
+        Some(sources) => sources.entries.iter().map(|entry| named(&entry.endpoint)).collect(),
+        None => Cluster::present(cluster).map(named).collect(),
+    }
+}
+
+fn of_endpoint(old: &Endpoint, new: &Endpoint) -> Vec<KeyChange> {
+    use ReloadEffect::{Drains, NextExchange};
+    let limit = |limit: u32| if limit == u32::MAX { "none".to_owned() } else { limit.to_string() };
+    let at = |address: &Address| format!("{:?}", address.to_string());
+    let rows = [
+        ("address", at(&old.address), at(&new.address), Drains),
+        ("weight", old.weight.to_string(), new.weight.to_string(), NextExchange),
+        ("max_connections", limit(old.max_connections), limit(new.max_connections), NextExchange),
+        ("max_requests", limit(old.max_requests), limit(new.max_requests), NextExchange),
+        ("priority", old.priority.to_string(), new.priority.to_string(), NextExchange),
+    ];
+    let differ = rows.into_iter().filter(|(_, before, after, _)| before != after);
+    differ
+        .map(|(key, before, after, effect)| KeyChange { key: key.to_owned(), before, after, effect })
+        .collect()
+}
+
+/// Where a listener listens, for the log.
+pub(crate) fn addresses(listener: &Listener) -> String {
+    let addresses: Vec<String> = listener.addresses.iter().map(ListenAddress::to_string).collect();
+    addresses.join(", ")
+}

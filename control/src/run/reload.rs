@@ -1,0 +1,405 @@
+//! A reload of the running process, in steps between which it serves: the file is read beside the control thread, what follows from
+//! it is made ready, the shards go over, and once all of them have, whoever asked is told. Until the shards are told, anything that
+//! fails leaves all as it was.
+
+use super::told::{explain, explain_api};
+use super::{Running, log_settings_of};
+use crate::admin::{Answer, Api};
+use crate::config::{self, Environment, Kind, Loaded, Report};
+use crate::log::{Log, Opened};
+use crate::reload::{Next, Object, Plan, Present, Watch, What, addresses};
+use axum::http::StatusCode;
+use dataplane::cluster::eligible::Health;
+use dataplane::spec::Snapshot;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// Who asked for a reload, and waits for its answer.
+type Asker = Option<oneshot::Sender<Answer>>;
+
+/// Between two looks whether the shards have gone over, and for the log to take note of what comes.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Lines about single objects that a reload writes to the log at most.
+const LINES: usize = 100;
+
+/// Everything about reloads.
+#[derive(Debug)]
+pub(super) struct Reloads {
+    path: Option<PathBuf>,
+    environment: Environment,
+    pub(super) present: Present,
+    watch: Option<Watch>,
+    stage: Stage,
+    /// Who asked while one was under way, and wants what is in the file then.
+    waiting: Vec<Asker>,
+    /// Keys of the file that wait for a restart or an upgrade.
+    pub(super) waits: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Rests,
+    Reads {
+        task: JoinHandle<Result<Loaded, Report>>,
+        begun: Instant,
+        askers: Vec<Asker>,
+    },
+    /// Read, and waits until every shard has gone over to what came before.
+    HasRead {
+        file: Box<Loaded>,
+        read: Duration,
+        begun: Instant,
+        askers: Vec<Asker>,
+    },
+    /// Ready: the log is told, and the shards are next.
+    Ready(Box<Ready>),
+    Switches {
+        told: Box<Told>,
+        swap: u64,
+        since: Instant,
+    },
+}
+
+#[derive(Debug)]
+struct Ready {
+    next: Next,
+    snapshot: Arc<Snapshot>,
+    /// Another one is in its place; none has none.
+    api: Option<Option<Api>>,
+    told: Told,
+}
+
+/// What is told when all is done.
+#[derive(Debug)]
+struct Told {
+    askers: Vec<Asker>,
+    plan: Plan,
+    warnings: Value,
+    begun: Instant,
+    read: Duration,
+    prepared: Duration,
+}
+
+/// What a reload waits for.
+#[derive(Debug)]
+pub(super) enum Step {
+    Read(Result<Box<Loaded>, Report>),
+    Next,
+}
+
+impl Reloads {
+    pub(super) fn new(path: Option<PathBuf>, environment: Environment, loaded: &Loaded) -> Self {
+        let mut all = Self {
+            path,
+            environment,
+            present: Present::first(loaded),
+            watch: None,
+            stage: Stage::Rests,
+            waiting: Vec::new(),
+            waits: Vec::new(),
+        };
+        all.watch_if(loaded.process.watch);
+        all
+    }
+
+    fn watch_if(&mut self, wanted: bool) {
+        match (wanted, &self.path) {
+            (true, Some(path)) if self.watch.is_none() => self.watch = Some(Watch::new(path.clone())),
+            (true, Some(_)) => {}
+            _ => self.watch = None,
+        }
+    }
+
+    /// Whether one is under way: nothing else may have the shards go over then.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Rests | Stage::Reads { .. })
+    }
+
+    /// Waits for the next step; pending for ever while none is due. May be dropped and asked again.
+    pub(super) async fn next(&mut self) -> Step {
+        match &mut self.stage {
+            Stage::Rests => std::future::pending().await,
+            Stage::Reads { task, .. } => {
+                let died = |died| Report::of_file("the configuration", format!("could not be read: {died}"));
+                Step::Read(task.await.map_err(died).and_then(|read| read.map(Box::new)))
+            }
+            Stage::HasRead { .. } | Stage::Ready(_) | Stage::Switches { .. } => {
+                sleep(PAUSE).await;
+                Step::Next
+            }
+        }
+    }
+}
+
+impl Running<'_> {
+    /// Somebody wants the file to be read anew.
+    pub(super) fn reload(&mut self, asker: Asker) {
+        let refused = if self.drain_until.is_some() {
+            Some("the process drains: it reloads no more")
+        } else if self.reloads.path.is_none() {
+            Some("this is the built-in demo: there is no file to reload")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            tracing::warn!("reload: {why}; nothing changed");
+            return answer(asker, &Answer::refused(StatusCode::CONFLICT, why));
+        }
+        self.reloads.waiting.push(asker);
+        self.begin_reload();
+    }
+
+    /// Reads the file, if somebody waits for that and nothing is under way.
+    fn begin_reload(&mut self) {
+        let reloads = &mut self.reloads;
+        let (Stage::Rests, false, Some(path)) = (&reloads.stage, reloads.waiting.is_empty(), &reloads.path)
+        else {
+            return;
+        };
+        let (path, environment) = (path.clone(), reloads.environment.clone());
+        let task = tokio::task::spawn_blocking(move || config::load(&path, &environment));
+        let askers = std::mem::take(&mut reloads.waiting);
+        reloads.stage = Stage::Reads { task, begun: Instant::now(), askers };
+    }
+
+    /// One tick: looks at the file, where that is asked for.
+    pub(super) fn watch_file(&mut self) {
+        let watch = self.reloads.watch.as_mut();
+        if self.drain_until.is_none() && watch.is_some_and(|watch| watch.tick(Instant::now())) {
+            tracing::info!("the configuration's file is another: reloading");
+            self.reload(None);
+        }
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        match (step, std::mem::replace(&mut self.reloads.stage, Stage::Rests)) {
+            (Step::Read(read), Stage::Reads { begun, askers, .. }) => self.on_read(read, begun, askers),
+            (Step::Next, Stage::HasRead { file, read, begun, askers }) => {
+                self.make_ready(file, read, begun, askers);
+            }
+            (Step::Next, Stage::Ready(ready)) => self.go_over(*ready),
+            (Step::Next, Stage::Switches { told, swap, since }) => {
+                self.plane.switch();
+                if self.plane.has_switched(swap) {
+                    self.tell_reload(*told, since.elapsed());
+                } else {
+                    self.reloads.stage = Stage::Switches { told, swap, since };
+                }
+            }
+            (_, stage) => self.reloads.stage = stage,
+        }
+        self.begin_reload();
+    }
+
+    fn on_read(&mut self, read: Result<Box<Loaded>, Report>, begun: Instant, askers: Vec<Asker>) {
+        match read {
+            Ok(file) => self.make_ready(file, begun.elapsed(), begun, askers),
+            Err(report) => {
+                for problem in &report.problems {
+                    tracing::error!("reload: {problem}");
+                }
+                tracing::error!("reload: the file is wrong; nothing changed");
+                let body =
+                    json!({ "error": "the file is wrong; nothing changed", "problems": report.to_json() });
+                answer_all(askers, &Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &body));
+            }
+        }
+    }
+
+    /// The file is right: makes all ready, once no other swap is under way.
+    fn make_ready(&mut self, file: Box<Loaded>, read: Duration, begun: Instant, askers: Vec<Asker>) {
+        self.plane.switch();
+        if !self.plane.has_switched(self.plane.swaps()) {
+            self.reloads.stage = Stage::HasRead { file, read, begun, askers };
+            return;
+        }
+        if self.drain_until.is_some() {
+            let why = "the process drains: it reloads no more";
+            return answer_all(askers, &Answer::refused(StatusCode::CONFLICT, why));
+        }
+        match self.prepare(&file) {
+            Ok((next, snapshot, api)) => {
+                let told = Told {
+                    askers,
+                    plan: next.plan.clone(),
+                    warnings: file.warnings.to_json(),
+                    begun,
+                    read,
+                    prepared: begun.elapsed().saturating_sub(read),
+                };
+                for warning in &file.warnings.problems {
+                    tracing::warn!("reload: {warning}");
+                }
+                self.reloads.stage = Stage::Ready(Box::new(Ready { next, snapshot, api, told }));
+            }
+            Err(why) => {
+                tracing::error!("reload: {why}; nothing changed");
+                answer_all(
+                    askers,
+                    &Answer::refused(StatusCode::CONFLICT, &format!("{why}; nothing changed")),
+                );
+            }
+        }
+    }
+
+    /// Makes all ready that can fail, then what follows from it, and tells the log of what comes.
+    #[allow(clippy::type_complexity, reason = "one use, as it is kept")]
+    fn prepare(&mut self, file: &Loaded) -> Result<(Next, Arc<Snapshot>, Option<Option<Api>>), String> {
+        let swap = self.plane.swaps() + 1;
+        let live = Arc::clone(self.discovery.snapshot());
+        let rested = self.discovery.rested();
+        let next = self.reloads.present.next(file, &live, (swap, rested), self.plane)?;
+        let before = &self.reloads.present.configured.process;
+        let outputs = self.open_logs(file)?;
+        let api = match &file.process.admin {
+            same if *same == before.admin => None,
+            None => Some(None),
+            Some(to) => Some(Some(Api::start(to).map_err(|error| explain_api(to, &error))?)),
+        };
+        self.plane.listen(&next.snapshot).map_err(|error| explain(&error))?;
+        let lists = (next.changed.as_slice(), next.gone.as_slice());
+        let sources = &next.present.configured.sources;
+        let snapshot = self.discovery.follow(next.snapshot.clone(), sources, lists, swap, self.plane);
+        let log = log_settings_of(&file.process);
+        self.log.change(outputs, log.level, log.format);
+        self.log.follow(Vec::new(), Arc::clone(&snapshot));
+        // A line wakes the log: it knows the names when the first record comes.
+        tracing::info!("reload: {}", next.plan.summary());
+        Ok((next, snapshot, api))
+    }
+
+    /// Other access logs, if they are others.
+    fn open_logs(&self, file: &Loaded) -> Result<Option<Opened>, String> {
+        let before = log_settings_of(&self.reloads.present.configured.process);
+        let after = log_settings_of(&file.process);
+        if before.access == after.access { Ok(None) } else { Log::open(&after.access).map(Some) }
+    }
+
+    /// Has the shards go over, and everybody else.
+    fn go_over(&mut self, ready: Ready) {
+        let Ready { next, snapshot, api, told } = ready;
+        let since = Instant::now();
+        self.plane.swap(Arc::clone(&snapshot));
+        self.discovery.on_swapped(self.plane);
+        let Next { present, plan, .. } = next;
+        let before = std::mem::replace(&mut self.loaded.snapshot, Arc::clone(&snapshot));
+        let configured = &present.configured;
+        self.loaded.checks.clone_from(&configured.checks);
+        self.loaded.sources.clone_from(&configured.sources);
+        self.loaded.process = configured.process.clone();
+        self.checks.set_descriptors(configured.check_descriptors);
+        let released = self.checks.follow(&snapshot, &configured.checks, Instant::now());
+        self.plane.set_healths(released.into_iter().map(|(cluster, id)| (cluster, id, Health::Up)));
+        self.ports.follow(&snapshot);
+        self.watch.follow(self.plane, &before, &snapshot);
+        self.watch.events.set_format(log_settings_of(&configured.process).format);
+        self.files.follow(&configured.files, self.plane);
+        self.drain_timeout = configured.runtime.drain_timeout;
+        if let Some(api) = api {
+            // Whoever asked by the former gets their answer: connections outlive it.
+            self.api = api;
+        }
+        self.reloads.waits = plan.waits();
+        self.reloads.watch_if(configured.process.watch);
+        self.reloads.present = present;
+        let swap = self.plane.swaps();
+        self.reloads.stage = Stage::Switches { told: Box::new(told), swap, since };
+    }
+
+    fn tell_reload(&self, told: Told, switched: Duration) {
+        let Told { askers, plan, warnings, begun, read, prepared } = told;
+        for change in plan.changes.iter().take(LINES) {
+            tracing::info!("reload: {}", change.line());
+        }
+        if plan.changes.len() > LINES {
+            tracing::info!("reload: and {} more", plan.changes.len() - LINES);
+        }
+        for change in plan.changes.iter().filter(|change| change.what != What::Gone) {
+            let Object::Of(Kind::Listener, name) = &change.object else { continue };
+            let listeners = self.loaded.snapshot.listeners.iter().flatten();
+            for listener in listeners.filter(|one| !one.is_gone() && *one.name == **name) {
+                let listens = self.bound_of(&listener.name);
+                tracing::info!(
+                    listener = &*listener.name,
+                    asked = addresses(listener),
+                    "listens on {listens}"
+                );
+            }
+        }
+        let waits = &self.reloads.waits;
+        if !waits.is_empty() {
+            tracing::warn!("reload: these wait for a restart: {}", waits.join(", "));
+        }
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        let total = begun.elapsed();
+        tracing::info!(
+            read_ms = ms(read),
+            prepare_ms = ms(prepared),
+            switch_ms = ms(switched),
+            total_ms = ms(total),
+            "reloaded"
+        );
+        let took =
+            json!({ "read": ms(read), "prepare": ms(prepared), "switch": ms(switched), "total": ms(total) });
+        let body = json!({
+            "changes": plan.to_json(),
+            "waits": waits,
+            "listeners": self.bound(),
+            "warnings": warnings,
+            "took_ms": took,
+        });
+        answer_all(askers, &Answer::json(StatusCode::OK, &body));
+    }
+
+    /// What a reload to this text would change.
+    pub(super) fn plan(&self, name: &str, text: &str) -> Answer {
+        let reloads = &self.reloads;
+        let loaded = match config::parse(text, name, &reloads.environment) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                let body = json!({ "error": "the file is wrong", "problems": report.to_json() });
+                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &body);
+            }
+        };
+        match reloads.present.plan(&loaded, self.plane.swaps() + 1) {
+            Ok(plan) => {
+                let body = json!({ "changes": plan.to_json(), "waits": plan.waits() });
+                Answer::json(StatusCode::OK, &body)
+            }
+            Err(why) => Answer::refused(StatusCode::CONFLICT, &why),
+        }
+    }
+
+    /// Every bound address.
+    fn bound(&self) -> Value {
+        let entry = |bound: dataplane::plane::Bound| {
+            let name = self.loaded.snapshot.listener(bound.listener).map_or("", |listener| &listener.name);
+            json!({ "name": name, "address": bound.address.to_string() })
+        };
+        self.plane.bound().into_iter().map(entry).collect()
+    }
+
+    fn bound_of(&self, name: &str) -> String {
+        let all = self.plane.bound();
+        let is_its = |bound: &&dataplane::plane::Bound| {
+            self.loaded.snapshot.listener(bound.listener).is_some_and(|listener| *listener.name == *name)
+        };
+        all.iter().filter(is_its).map(|bound| bound.address.to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn answer_all(askers: Vec<Asker>, with: &Answer) {
+    askers.into_iter().for_each(|asker| answer(asker, with));
+}
+
+fn answer(asker: Asker, with: &Answer) {
+    if let Some(asker) = asker {
+        // Who asked may be gone.
+        let _ = asker.send(with.clone());
+    }
+}
