@@ -9,7 +9,8 @@ use dataplane::limits;
 use dataplane::spec::{
     Action, ClusterId, Listener, ListenerId, Maintenance, Match, Protocol, Route, RouteId, SwitchId,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -243,19 +244,23 @@ pub(super) fn check_protocols(tables: &[Table<'_>], routes: &[Arc<Route>], liste
 
 /// Warns of routes that an earlier one leaves nothing: it has the same match or none, and holds wherever they do.
 pub(super) fn warn_hidden(tables: &[Table<'_>], routes: &[Arc<Route>]) {
-    let mut seen: BTreeSet<(String, Vec<ListenerId>)> = BTreeSet::new();
-    let everything = format!("{:?}", Match::default());
+    // Of matches that are equal the marks are; where the listeners of such a route are sorted.
+    let mut seen: BTreeMap<u64, Vec<(&Match, Vec<ListenerId>)>> = BTreeMap::new();
+    let everything = Match::default();
     for (table, route) in tables.iter().zip(routes) {
-        let own = format!("{:?}", route.matcher);
         let mut listeners = route.listeners.clone();
         listeners.sort_unstable();
-        let hides = |matcher: &str| {
-            let at = |listeners: &[ListenerId]| seen.contains(&(matcher.to_owned(), listeners.to_vec()));
+        let hides = |matcher: &Match, mark: u64| {
+            let at = |at: &[ListenerId]| {
+                let alike = seen.get(&mark).into_iter().flatten();
+                alike.into_iter().any(|(other, listeners)| listeners == at && *other == matcher)
+            };
             at(&[]) || at(&listeners) || (!listeners.is_empty() && listeners.iter().all(|&id| at(&[id])))
         };
-        let why = if hides(&everything) {
+        let own = mark(&route.matcher);
+        let why = if hides(&everything, mark(&everything)) {
             Some("an earlier route takes every request")
-        } else if hides(&own) {
+        } else if hides(&route.matcher, own) {
             Some("an earlier route has the same match")
         } else {
             None
@@ -267,6 +272,24 @@ pub(super) fn warn_hidden(tables: &[Table<'_>], routes: &[Arc<Route>]) {
                 format!("the route {:?} takes nothing: {why}", route.name),
             );
         }
-        seen.insert((own, listeners));
+        let alike = seen.entry(own).or_default();
+        if why.is_none() {
+            alike.push((&route.matcher, listeners));
+        }
     }
+}
+
+/// A number that is the same for equal matches, and mostly another for others.
+fn mark(matcher: &Match) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let Match { host, host_prefix, path, path_prefix, path_begins, path_suffix, method, .. } = matcher;
+    (host, host_prefix, path, path_prefix, path_begins, path_suffix, method).hash(&mut hasher);
+    let Match { path_regex, header, cookie, query, source, sni, alpn, available, not, .. } = matcher;
+    (sni, alpn).hash(&mut hasher);
+    let plain = path_regex.is_empty() && header.is_empty() && cookie.is_empty() && query.is_empty();
+    if !(plain && source.is_empty() && available.is_none() && not.is_none()) {
+        format!("{path_regex:?}{header:?}{cookie:?}{query:?}{source:?}{available:?}{not:?}")
+            .hash(&mut hasher);
+    }
+    hasher.finish()
 }

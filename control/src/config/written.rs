@@ -31,7 +31,8 @@ pub(crate) type Keys = BTreeMap<String, Written>;
 
 /// The objects of `text` that `wants` asks for, by kind and name. What cannot be read has no keys.
 pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMap<(Kind, String), Keys> {
-    let (tree, _) = DeTable::parse_recoverable(text);
+    let needed = needed(text, &wants);
+    let (tree, _) = DeTable::parse_recoverable(needed.as_deref().unwrap_or(text));
     let root = tree.get_ref();
     let mut objects = BTreeMap::new();
     let mut add = |kind, name: &str, section, table: &DeTable<'_>| {
@@ -73,6 +74,78 @@ pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMa
         add(Kind::Route, &name, &route::SECTION, table);
     }
     objects
+}
+
+/// The part of `text` in which the tables that are wanted stand: parsing all of it takes longer than all else that a plan does.
+/// None where it cannot be told by looking at lines alone; a table too many does no harm.
+fn needed(text: &str, wants: &impl Fn(Kind, &str) -> bool) -> Option<String> {
+    // In a string of several lines anything may stand.
+    if text.contains("\"\"\"") || text.contains("'''") {
+        return None;
+    }
+    let mut out = String::new();
+    // The tables of an object follow its header; until the first header, what belongs to the whole file.
+    let mut object = String::new();
+    let mut kind = None;
+    let mut keep = |kind: Option<Kind>, object: &str| -> Option<()> {
+        let Some(kind) = kind else {
+            out.push_str(object);
+            return Some(());
+        };
+        // What has no name is known by its place, which would be another.
+        if wants(kind, named(object)?) {
+            out.push_str(object);
+        }
+        Some(())
+    };
+    for line in text.split_inclusive('\n') {
+        let header = line.trim_start();
+        let begins = |name: &str| header.strip_prefix(name).is_some_and(|rest| rest.starts_with("]]"));
+        let next = match header.strip_prefix("[[") {
+            None if header.starts_with('[') && !is_within(header, kind) => Some(None),
+            None => None,
+            Some(_) if begins("[[listener") => Some(Some(Kind::Listener)),
+            Some(_) if begins("[[route") => Some(Some(Kind::Route)),
+            Some(_) if begins("[[cluster") => Some(Some(Kind::Cluster)),
+            Some(_) => Some(None),
+        };
+        if let Some(next) = next {
+            keep(kind, &object)?;
+            (kind, object) = (next, String::new());
+        }
+        object.push_str(line);
+    }
+    keep(kind, &object)?;
+    Some(out)
+}
+
+/// Whether a header is of a table of the object before it, as `[cluster.pool]` is.
+fn is_within(header: &str, kind: Option<Kind>) -> bool {
+    let of = match kind {
+        Some(Kind::Listener) => "[listener.",
+        Some(Kind::Route) => "[route.",
+        Some(Kind::Cluster) => "[cluster.",
+        _ => return false,
+    };
+    header.starts_with(of)
+}
+
+/// The name of an object, if it stands on a line of its own and is plain.
+fn named(object: &str) -> Option<&str> {
+    let value = |line: &'_ str| -> Option<(usize, usize)> {
+        let rest = line.trim_start().strip_prefix("name")?.trim_start().strip_prefix('=')?.trim_start();
+        let rest = rest.strip_prefix('"')?;
+        let end = rest.find(['"', '\\'])?;
+        rest[end..].starts_with('"').then_some((line.len() - rest.len(), end))
+    };
+    let mut at = 0;
+    for line in object.split_inclusive('\n') {
+        if let Some((from, len)) = value(line) {
+            return object.get(at + from..at + from + len);
+        }
+        at += line.len();
+    }
+    None
 }
 
 fn tables<'t>(root: &'t DeTable<'_>, key: &str) -> impl Iterator<Item = &'t DeTable<'t>> {
@@ -149,6 +222,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_is_wanted_is_parsed() {
+        let text = "version = 1\n[log]\nlevel = \"warn\"\n[[listener]]\n name = \"a\"\n[listener.timeouts]\nidle = \"5s\"\n\
+            [[listener]]\nname=\"b\"\n[listener.limits]\npipelined = 3\n[[cluster]]\nname = \"c\"\n[admin]\naddress = \"x\"\n";
+        let part = needed(text, &|kind, name| (kind, name) == (Kind::Listener, "b")).unwrap();
+        assert_eq!(
+            part,
+            "version = 1\n[log]\nlevel = \"warn\"\n[[listener]]\nname=\"b\"\n[listener.limits]\npipelined = 3\n[admin]\naddress = \"x\"\n"
+        );
+        for unsure in [
+            "[[route]]\ncluster = \"c\"\n",
+            "[[listener]]\nname = \"a\\u0062\"\n",
+            "x = \"\"\"\n[[route]]\n\"\"\"\n",
+        ] {
+            assert_eq!(needed(unsure, &|_, _| false), None, "{unsure}");
+        }
+    }
+
+    #[test]
     fn keys_are_found_where_they_stand() {
         let text = "[runtime]\nshards = 2\n[[listener]]\nname = \"edge\"\naddress = [\"127.0.0.1:0\", \"unix:@x\"]\n\
             [listener.timeouts]\nidle = \"5s\"\n[[route]]\ncluster = \"app\"\nmatch = { path = \"/a\", header = { x = \"1\" } }\n\
@@ -166,6 +257,6 @@ mod tests {
         assert!(value(Kind::Cluster, "app", "sticky.key").secret);
         assert_eq!(objects(text, |kind, _| kind == Kind::Log).len(), 0);
         assert_eq!(default_of(Kind::Listener, "timeouts.idle"), "\"1m\"");
-        assert!(objects("[[listener", |_, _| true).is_empty());
+        assert!(objects("", |_, _| true).is_empty());
     }
 }
