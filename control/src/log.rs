@@ -24,6 +24,7 @@ use dataplane::stats::access_log::LogReader;
 use output::{Board, Output};
 use process::Lines;
 use sink::Sink;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -65,7 +66,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(2);
 /// What control asks of the thread. Rare, so the channel needs no bound of its own.
 enum Command {
     Follow(Vec<LogReader>, Arc<Snapshot>),
-    Outputs(Vec<Output>),
+    Outputs(Vec<Output>, Arc<Board>),
     Reopen,
     Finish,
 }
@@ -75,7 +76,8 @@ enum Command {
 pub struct Log {
     commands: Sender<Command>,
     done: Receiver<()>,
-    board: Arc<Board>,
+    /// Of the outputs of this moment.
+    board: RefCell<Arc<Board>>,
 }
 
 impl Log {
@@ -116,12 +118,12 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        Ok((Self { commands, done, board }, lines))
+        Ok((Self { commands, done, board: RefCell::new(board) }, lines))
     }
 
     /// What was lost so far, and which access logs cannot be written now.
     pub fn numbers(&self) -> Numbers {
-        self.board.numbers()
+        self.board.borrow().numbers()
     }
 
     /// Reads these shards' records from now on, with the names of `snapshot`.
@@ -138,7 +140,9 @@ impl Log {
     pub fn change(&self, opened: Option<Opened>, level: tracing::Level, format: Format) {
         process::set(level, format);
         if let Some(Opened(outputs)) = opened {
-            let _ = self.commands.send(Command::Outputs(outputs));
+            let board = Arc::new(Board::of(&outputs));
+            self.board.replace(Arc::clone(&board));
+            let _ = self.commands.send(Command::Outputs(outputs, board));
         }
     }
 
@@ -215,7 +219,7 @@ impl Thread {
                     self.readers.extend(readers);
                     self.snapshot = Some(snapshot);
                 }
-                Ok(Command::Outputs(outputs)) => self.change(outputs),
+                Ok(Command::Outputs(outputs, board)) => self.change(outputs, board),
                 Ok(Command::Reopen) => self.outputs.iter_mut().for_each(|output| output.reopen(now())),
                 Ok(Command::Finish) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
@@ -224,12 +228,12 @@ impl Thread {
     }
 
     /// Goes on with other outputs. What the old ones do not take at once is lost, and counted.
-    fn change(&mut self, outputs: Vec<Output>) {
+    fn change(&mut self, outputs: Vec<Output>, board: Arc<Board>) {
         let now = now();
         self.outputs.iter_mut().for_each(|output| output.sink.flush(now));
         self.lost_before += self.outputs.iter().map(|output| output.sink.lost_if_dropped()).sum::<u64>();
         self.outputs = outputs;
-        self.board.change(&self.outputs);
+        self.board = board;
         if let Some(snapshot) = &self.snapshot {
             self.outputs.iter_mut().for_each(|output| output.resolve(snapshot));
         }

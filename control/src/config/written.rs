@@ -1,7 +1,7 @@
 //! The keys of a file as they are written, by object: what `ringway plan` compares once it knows that an object is another.
 
 use super::keys::{ReloadEffect, Section, Shape};
-use super::{admin, cluster, listener, process, route};
+use super::{access_log, admin, cluster, listener, process, route};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
@@ -53,7 +53,7 @@ pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMa
         }
     }
     for (n, table) in tables(root, "access_log").enumerate() {
-        add(Kind::AccessLog, &format!("access_log/{}", n + 1), &process::ACCESS_LOG, table);
+        add(Kind::AccessLog, &format!("access_log/{}", n + 1), &access_log::SECTION, table);
     }
     let first = tables(root, "listener").next().and_then(name).unwrap_or("?").to_owned();
     for (key, kind, section) in
@@ -107,6 +107,7 @@ fn needed(text: &str, wants: &impl Fn(Kind, &str) -> bool) -> Option<String> {
             Some(_) if begins("[[listener") => Some(Some(Kind::Listener)),
             Some(_) if begins("[[route") => Some(Some(Kind::Route)),
             Some(_) if begins("[[cluster") => Some(Some(Kind::Cluster)),
+            Some(rest) if is_within(&format!("[{rest}"), kind) => None,
             Some(_) => Some(None),
         };
         if let Some(next) = next {
@@ -201,7 +202,7 @@ pub(crate) fn default_of(kind: Kind, path: &str) -> String {
         Kind::Runtime => &process::RUNTIME,
         Kind::Admin => &admin::SECTION,
         Kind::Log => &process::LOG,
-        Kind::AccessLog => &process::ACCESS_LOG,
+        Kind::AccessLog => &access_log::SECTION,
         Kind::Listener => &listener::SECTION,
         Kind::Route => &route::SECTION,
         Kind::Cluster => &cluster::SECTION,
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn only_what_is_wanted_is_parsed() {
         let text = "version = 1\n[log]\nlevel = \"warn\"\n[[listener]]\n name = \"a\"\n[listener.timeouts]\nidle = \"5s\"\n\
-            [[listener]]\nname=\"b\"\n[listener.limits]\npipelined = 3\n[[cluster]]\nname = \"c\"\n[admin]\naddress = \"x\"\n";
+            [[listener.error_page]]\nstatus = 503\n[[listener]]\nname=\"b\"\n[listener.limits]\npipelined = 3\n[[cluster]]\nname = \"c\"\n[admin]\naddress = \"x\"\n";
         let part = needed(text, &|kind, name| (kind, name) == (Kind::Listener, "b")).unwrap();
         assert_eq!(
             part,

@@ -7,7 +7,7 @@ use dataplane::spec::{ListenerId, Snapshot};
 use dataplane::stats::access_log::Record;
 use dataplane::stats::request_id::RequestId;
 use serde::Serialize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -93,24 +93,17 @@ fn lot(id: RequestId) -> f64 {
 pub(super) struct Board {
     pub(super) ring_full: AtomicU64,
     pub(super) process_lines: AtomicU64,
-    outputs: Mutex<Vec<(String, Arc<sink::Numbers>)>>,
+    outputs: Vec<(String, Arc<sink::Numbers>)>,
 }
 
 impl Board {
     pub(super) fn of(outputs: &[Output]) -> Self {
-        let board = Self {
+        let output = |output: &Output| (output.sink.name(), Arc::clone(output.sink.numbers()));
+        Self {
             ring_full: AtomicU64::new(0),
             process_lines: AtomicU64::new(0),
-            outputs: Mutex::default(),
-        };
-        board.change(outputs);
-        board
-    }
-
-    /// Shows the numbers of these from now on.
-    pub(super) fn change(&self, outputs: &[Output]) {
-        let output = |output: &Output| (output.sink.name(), Arc::clone(output.sink.numbers()));
-        *self.outputs.lock().unwrap_or_else(PoisonError::into_inner) = outputs.iter().map(output).collect();
+            outputs: outputs.iter().map(output).collect(),
+        }
     }
 
     pub(super) fn numbers(&self) -> Numbers {
@@ -122,7 +115,7 @@ impl Board {
         Numbers {
             ring_full: self.ring_full.load(Relaxed),
             process_lines: self.process_lines.load(Relaxed),
-            outputs: self.outputs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(output).collect(),
+            outputs: self.outputs.iter().map(output).collect(),
         }
     }
 }

@@ -9,8 +9,8 @@ use dataplane::route::RouteTable;
 use dataplane::shard::swap::{self, Swap};
 use dataplane::sim::Owner;
 use dataplane::spec::{
-    Action, Available, BodyForm, Cluster, ClusterId, Endpoint, EndpointId, ListenAddress, Listener, ListenerId,
-    Match, Page, Reply, Route, RouteId, Snapshot, Template,
+    Action, Available, BodyForm, Cluster, ClusterId, Endpoint, EndpointId, ListenAddress, Listener,
+    ListenerId, Match, Page, Reply, Route, RouteId, Snapshot, Template,
 };
 use std::sync::Arc;
 
