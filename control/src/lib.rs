@@ -14,6 +14,7 @@ mod inherited;
 mod locked;
 pub mod log;
 mod maintenance;
+mod metrics;
 mod outage;
 pub mod ports;
 mod pressure;

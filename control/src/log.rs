@@ -26,7 +26,7 @@ use process::Lines;
 use sink::Sink;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,7 @@ pub struct Log {
     done: Receiver<()>,
     /// Of the outputs of this moment.
     board: RefCell<Arc<Board>>,
+    losses: Arc<[AtomicU64; 3]>,
 }
 
 impl Log {
@@ -97,6 +98,7 @@ impl Log {
         let (commands, inbox) = mpsc::channel();
         let (done_sender, done) = mpsc::channel();
         let board = Arc::new(Board::of(&outputs));
+        let losses = Arc::new([const { AtomicU64::new(0) }; 3]);
         let thread = Thread {
             waiting,
             lines: lines.clone(),
@@ -109,6 +111,7 @@ impl Log {
             board: Arc::clone(&board),
             reported: None,
             reported_losses: 0,
+            losses: Arc::clone(&losses),
         };
         let run = move || {
             thread.run();
@@ -118,7 +121,7 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        Ok((Self { commands, done, board: RefCell::new(board) }, lines))
+        Ok((Self { commands, done, board: RefCell::new(board), losses }, lines))
     }
 
     /// What was lost so far, and which access logs cannot be written now.
@@ -144,6 +147,12 @@ impl Log {
             self.board.replace(Arc::clone(&board));
             let _ = self.commands.send(Command::Outputs(outputs, board));
         }
+    }
+
+    /// Entries that were lost, as of the thread's last look: the ring of a shard was full, an output took nothing, and lines
+    /// of the process log waited too long.
+    pub fn losses(&self) -> [u64; 3] {
+        self.losses.each_ref().map(|lost| lost.load(Relaxed))
     }
 
     /// Opens log files anew, after a rotation.
@@ -184,6 +193,8 @@ struct Thread {
     board: Arc<Board>,
     reported: Option<Instant>,
     reported_losses: u64,
+    /// For [`Log::losses`].
+    losses: Arc<[AtomicU64; 3]>,
 }
 
 impl Thread {
@@ -275,6 +286,9 @@ impl Thread {
         self.board.process_lines.store(lines, Relaxed);
         let outputs = self.outputs.iter().map(|output| output.sink.lost()).sum::<u64>() + self.lost_before;
         let losses = rings + outputs + lines;
+        for (told, lost) in self.losses.iter().zip([rings, outputs, lines]) {
+            told.store(lost, Relaxed);
+        }
         if losses == self.reported_losses {
             return;
         }

@@ -22,6 +22,7 @@ use crate::maintenance::Files;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
+use crate::metrics;
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Admin;
@@ -413,6 +414,11 @@ impl Running<'_> {
             Question::Plan { name, text } => self.plan(name, text),
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))
+            }
+            Question::Metrics(format) => {
+                let draining = self.drain_until.is_some();
+                let own = metrics::Own { log_losses: self.log.losses(), draining };
+                metrics::answer(&sight, &own, *format)
             }
         }
     }

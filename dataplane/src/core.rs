@@ -11,7 +11,7 @@ use crate::cluster::delay::HedgeDelay;
 use crate::cluster::eligible::Health;
 use crate::cluster::events::Events;
 use crate::cluster::exhausted::Exhausted;
-use crate::cluster::shared::{SharedCluster, SharedListener, SharedLoads};
+use crate::cluster::shared::{Counts, SharedCluster, SharedListener, SharedLoads};
 use crate::cluster::switch::Switch;
 use crate::conn::Conn;
 use crate::conn::brief::Brief;
@@ -27,13 +27,14 @@ use crate::listener::ListenerState;
 use crate::post::Post;
 use crate::proto::{RequestHead, ResponseHead};
 use crate::route::RouteTable;
-use crate::spec::{Cluster, ClusterId, ListenerId, Route, Snapshot};
+use crate::spec::{Cluster, ClusterId, ListenerId, Route, RouteId, Snapshot};
 use crate::stats::Stats;
 use crate::stats::access_log::LogWriter;
+use crate::stats::objects::{OfListener, OfRoute};
 use crate::stats::request_id::RequestId;
 use crate::table::{Id, Slab, TimerWheel};
 use crate::tunnel::Tunnel;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,13 +49,16 @@ pub struct Shared {
     pub events: Arc<Events>,
     /// Of routes in maintenance, by `SwitchId`.
     pub switches: Vec<Arc<Switch>>,
+    /// What shards count of routes, by id.
+    pub routes: Arc<SharedRoutes>,
 }
 
 impl Shared {
     /// Fresh counters for every object of a snapshot.
     pub fn new(snapshot: &Snapshot) -> Self {
         let events = Arc::new(Events::new());
-        let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new()));
+        let shards = snapshot.runtime.shards;
+        let listener = |l: &Option<_>| l.as_ref().map(|_| Arc::new(SharedListener::new(shards)));
         let cluster = |c: &Option<Arc<Cluster>>| {
             c.as_ref().map(|c| shared_cluster(c, snapshot.runtime.shards, &events))
         };
@@ -63,8 +67,36 @@ impl Shared {
             listeners: snapshot.listeners.iter().map(listener).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             loads: Arc::new(SharedLoads::new(snapshot.runtime.shards)),
+            routes: Arc::new(SharedRoutes::default().next(snapshot)),
             events,
         }
+    }
+}
+
+/// What each shard counts of each route, by id. A route goes on counting as long as there is one of its name.
+#[derive(Debug, Default)]
+pub struct SharedRoutes(Vec<Option<CountedRoute>>);
+
+/// A route's name, and what each shard counts of it.
+type CountedRoute = (Arc<str>, Arc<[OfRoute]>);
+
+impl SharedRoutes {
+    /// Of the routes of `snapshot`, which comes next.
+    fn next(&self, snapshot: &Snapshot) -> Self {
+        let before: BTreeMap<_, _> = self.0.iter().flatten().map(|(name, counts)| (name, counts)).collect();
+        let mut next = Vec::new();
+        for route in snapshot.routes.iter() {
+            let at = route.id.0 as usize;
+            let fresh = || (0..snapshot.runtime.shards).map(|_| OfRoute::default()).collect();
+            let counts = before.get(&route.name).map_or_else(fresh, |counts| Arc::clone(counts));
+            next.resize_with(next.len().max(at + 1), || None);
+            next[at] = Some((Arc::clone(&route.name), counts));
+        }
+        Self(next)
+    }
+    /// What each shard counts of a route.
+    pub fn counts(&self, id: RouteId) -> Option<&[OfRoute]> {
+        self.0.get(id.0 as usize)?.as_ref().map(|(_, counts)| &**counts)
     }
 }
 
@@ -105,14 +137,23 @@ impl Shared {
     #[must_use]
     pub fn next(&self, snapshot: &Snapshot, next: &Snapshot, now: Mono) -> Self {
         let cluster = |c: &Arc<Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
+        let shards = next.runtime.shards;
+        let same = |(one, other): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(one, other);
+        let same_routes =
+            snapshot.routes.len() == next.routes.len() && snapshot.routes.iter().zip(next.routes.iter()).all(same);
+        let routes = match same_routes {
+            true => Arc::clone(&self.routes),
+            false => Arc::new(self.routes.next(next)),
+        };
         let new_switches = switches(next).into_iter().skip(self.switches.len());
         let shared = Self {
             listeners: go_on(&self.listeners, &snapshot.listeners, &next.listeners, |_| {
-                Arc::new(SharedListener::new())
+                Arc::new(SharedListener::new(shards))
             }),
             clusters: go_on(&self.clusters, &snapshot.clusters, &next.clusters, cluster),
             loads: Arc::clone(&self.loads),
             events: Arc::clone(&self.events),
+            routes,
             switches: self.switches.iter().cloned().chain(new_switches).collect(),
         };
         for cluster in next.clusters.iter().flatten() {
@@ -447,6 +488,19 @@ impl Core {
     }
     pub fn listener_spec(&self, id: ListenerId) -> Option<&Arc<crate::spec::Listener>> {
         self.snapshot.listener(id)
+    }
+    /// What this shard counts of a listener.
+    pub fn of_listener(&self, id: ListenerId) -> Option<&OfListener> {
+        let shared = self.shared.listeners.get(usize::from(id.0))?.as_ref()?;
+        shared.counts().get(usize::from(self.shard))
+    }
+    /// What this shard counts of a route.
+    pub fn of_route(&self, id: RouteId) -> Option<&OfRoute> {
+        self.shared.routes.counts(id)?.get(usize::from(self.shard))
+    }
+    /// What this shard counts of a cluster and its endpoints.
+    pub fn of_cluster(&self, id: ClusterId) -> Option<&Counts> {
+        self.clusters.get(usize::from(id.0))?.as_ref()?.state.counts()
     }
     /// The conn that an exchange belongs to.
     pub fn conn_of(&self, exchange: Id<Exchange>) -> Option<Id<Conn>> {

@@ -4,6 +4,7 @@ pub mod conditions;
 mod lent;
 mod listening;
 pub mod swap;
+pub mod numbers;
 
 use crate::buf::PoolSize;
 use crate::cluster::shared::SharedEndpoint;
@@ -96,6 +97,11 @@ pub fn is_source(ip: std::net::IpAddr) -> bool {
 }
 
 /// Raises the descriptor limit as far as it may be, and says what there is.
+/// Descriptors that this process may have open now.
+pub fn descriptor_limit() -> u64 {
+    sys::rlimit::descriptors()
+}
+
 pub fn resources() -> Resources {
     Resources {
         shards: affinity::shard_count_auto(),

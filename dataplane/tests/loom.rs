@@ -76,7 +76,7 @@ fn a_full_mailbox_loses_nothing() {
 #[test]
 fn a_limit_is_never_exceeded_and_is_reached() {
     loom::model(|| {
-        let listener = Arc::new(SharedListener::new());
+        let listener = Arc::new(SharedListener::new(1));
         assert!(listener.try_open(2));
         let opened = on_two_shards(&listener, |listener| {
             let opened = listener.try_open(2);

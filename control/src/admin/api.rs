@@ -7,10 +7,11 @@
 
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
+use crate::metrics::Format;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -41,6 +42,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
     Router::new()
         .route("/live", get(live))
         .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
         .route("/v1/clusters", get(clusters))
         .route("/v1/clusters/{cluster}", get(cluster))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
@@ -60,8 +62,8 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let json = HeaderValue::from_static("application/json");
-        (self.status, [(CONTENT_TYPE, json)], self.body).into_response()
+        let kind = HeaderValue::from_static(self.kind);
+        (self.status, [(CONTENT_TYPE, kind)], self.body).into_response()
     }
 }
 
@@ -186,6 +188,11 @@ async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
 }
 
 type Names = Path<(String, String)>;
+async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    door.ask(Question::Metrics(Format::accepted(accept))).await
+}
+
 
 fn name(Path((cluster, endpoint)): Names) -> Name {
     Name { cluster, endpoint }

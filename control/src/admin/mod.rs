@@ -17,6 +17,7 @@ pub(crate) use view::Sight;
 use crate::health::Task;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Admin;
+use crate::metrics::Format;
 use tokio::sync::oneshot;
 
 /// An endpoint by its names.
@@ -53,14 +54,19 @@ pub(crate) enum Question {
         text: String,
     },
     Events,
+    Metrics(Format),
 }
 
-/// An answer, in JSON.
+/// An answer, in JSON unless its kind says otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// Its Content-Type.
+    pub(crate) kind: &'static str,
     pub(crate) body: Vec<u8>,
 }
+
+const JSON: &str = "application/json";
 
 impl Answer {
     pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> Self {
@@ -72,15 +78,22 @@ impl Answer {
     pub(crate) fn long_json(status: StatusCode, body: &impl serde::Serialize, bytes: usize) -> Self {
         let mut written = Vec::with_capacity(bytes);
         match serde_json::to_writer(&mut written, body) {
-            Ok(()) => Self { status, body: written },
+            Ok(()) => Self { status, kind: JSON, body: written },
             // What is sent is made of numbers, words and maps with string keys, which always can be written.
-            Err(error) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, body: error.to_string().into() },
+            Err(error) => {
+                Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind: JSON, body: error.to_string().into() }
+            }
         }
     }
 
     /// Why a question has no other answer.
     pub(crate) fn refused(status: StatusCode, why: &str) -> Self {
         Self::json(status, &serde_json::json!({ "error": why }))
+    }
+
+    /// Text of a kind.
+    pub(crate) fn text(kind: &'static str, text: String) -> Self {
+        Self { status: StatusCode::OK, kind, body: text.into_bytes() }
     }
 }
 

@@ -148,7 +148,7 @@ impl Value<'_> {
             Field::RequestId => self.out.extend_from_slice(&record.request_id.text()),
             Field::Listener => self.name(snapshot.listener(record.listener).map(|l| &*l.name)),
             Field::Route => {
-                let route = record.route.and_then(|id| snapshot.routes.get(id.0 as usize));
+                let route = record.route.and_then(|id| snapshot.routes.named(id));
                 self.name(route.map(|route| &*route.name));
             }
             Field::Cluster => self.name(cluster().map(|cluster| &*cluster.name)),

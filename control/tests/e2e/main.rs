@@ -36,6 +36,7 @@ mod log_outputs;
 mod maintenance;
 mod memory;
 mod outage;
+mod metrics;
 mod process;
 mod proxy_protocol;
 mod queue;

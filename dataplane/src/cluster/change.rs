@@ -10,6 +10,7 @@ use super::outlier::{Ejection, Tally, most_ejected};
 use super::shared::SharedCluster;
 use crate::io::Mono;
 use crate::spec::{CircuitBreaker, Cluster, EndpointId, Outlier};
+use crate::stats::objects::OfEndpoint;
 use crate::sync::Ordering;
 
 /// Which breaker a trial is for: an endpoint's, or the cluster's.
@@ -34,6 +35,10 @@ impl SharedCluster {
         if let Some(condition) = self.condition_of(id) {
             condition.renew(&self.ejected.0, health, now);
             self.changed();
+        }
+        // One that comes back before it was all gone counts on.
+        if self.is_unused(id) {
+            self.counts().iter().filter_map(|counts| counts.endpoint(id)).for_each(OfEndpoint::clear);
         }
     }
     /// An endpoint is gone: if it was ejected, another may be.

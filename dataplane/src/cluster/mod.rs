@@ -168,6 +168,10 @@ impl ClusterState {
     pub fn shared(&self) -> &SharedCluster {
         &self.shared
     }
+    /// What this shard counts of the cluster.
+    pub fn counts(&self) -> Option<&shared::Counts> {
+        self.shared.counts_of(self.shard)
+    }
     pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
         self.cluster.endpoints.get(usize::from(id.0))
     }

@@ -2,6 +2,8 @@
 
 use crate::fault::Refusal;
 use crate::spec::Statuses;
+#[cfg(doc)]
+use crate::stats::objects::OfEndpoint;
 
 /// How an attempt went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,19 @@ pub enum Outcome {
 impl Outcome {
     /// Of a tunnel of a tcp listener.
     pub const CONNECTED: Self = Self::Answered(200);
+
+    /// Its place in [`OfEndpoint::RESULTS`].
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::Answered(status) => usize::from(status / 100).clamp(1, 5) - 1,
+            Self::ConnectFailed => 5,
+            Self::Lost => 6,
+            Self::Timeout => 7,
+            Self::Invalid => 8,
+            Self::Overtaken => 9,
+            Self::Unknown => 10,
+        }
+    }
 
     /// Whether it was good; `None` where that is not known. `failures` are answers that count as bad.
     pub fn is_good(self, failures: &Statuses) -> Option<bool> {
@@ -60,6 +75,24 @@ impl From<Refusal> for Outcome {
 mod tests {
     use super::*;
     use crate::fault::REFUSALS;
+
+    #[test]
+    fn each_outcome_has_its_word() {
+        use crate::stats::objects::OfEndpoint;
+        let words = [
+            (Outcome::Answered(101), "1xx"),
+            (Outcome::Answered(599), "5xx"),
+            (Outcome::ConnectFailed, "connect_failed"),
+            (Outcome::Lost, "lost"),
+            (Outcome::Timeout, "timeout"),
+            (Outcome::Invalid, "invalid"),
+            (Outcome::Overtaken, "overtaken"),
+            (Outcome::Unknown, "unknown"),
+        ];
+        for (outcome, word) in words {
+            assert_eq!(OfEndpoint::RESULTS[outcome.place()], word);
+        }
+    }
 
     /// What is of the client or of us never counts against an endpoint.
     #[test]

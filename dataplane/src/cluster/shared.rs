@@ -12,6 +12,7 @@ use super::condition::SharedCondition;
 use super::events::Events;
 use super::grown::Grown;
 use crate::spec::{Cluster, ClusterId, EndpointId};
+use crate::stats::objects::{OfCluster, OfEndpoint, OfListener};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
 use std::sync::{Arc, OnceLock};
 
@@ -44,15 +45,22 @@ impl Count {
     }
 }
 
-/// One listener's open connections, over all shards.
+/// One listener's open connections, over all shards, and what each counts.
 #[derive(Debug)]
 pub struct SharedListener {
     open: Padded<Count>,
+    /// By shard, which alone writes its own.
+    counts: Box<[OfListener]>,
 }
 
 impl SharedListener {
-    pub fn new() -> Self {
-        Self { open: Padded(Count::new()) }
+    pub fn new(shards: u16) -> Self {
+        let counts = (0..shards).map(|_| OfListener::default()).collect();
+        Self { open: Padded(Count::new()), counts }
+    }
+    /// What each shard counts of it.
+    pub fn counts(&self) -> &[OfListener] {
+        &self.counts
     }
     /// Counts a connection in, unless `limit` are open.
     pub fn try_open(&self, limit: u32) -> bool {
@@ -64,12 +72,6 @@ impl SharedListener {
     }
     pub fn open(&self) -> u32 {
         self.open.0.get()
-    }
-}
-
-impl Default for SharedListener {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -195,6 +197,24 @@ pub struct SharedCluster {
     queue: Padded<SharedQueue>,
     endpoints: Grown<Padded<SharedEndpoint>>,
     shards: u16,
+    /// By shard, which alone writes its own.
+    counts: Box<[Counts]>,
+}
+
+/// What one shard counts of a cluster and its endpoints.
+#[derive(Debug)]
+pub struct Counts {
+    pub cluster: OfCluster,
+    endpoints: Grown<OfEndpoint>,
+}
+
+impl Counts {
+    fn new(endpoints: usize) -> Self {
+        Self { cluster: OfCluster::default(), endpoints: Grown::new(endpoints, |_| OfEndpoint::default()) }
+    }
+    pub fn endpoint(&self, id: EndpointId) -> Option<&OfEndpoint> {
+        self.endpoints.get(usize::from(id.0))
+    }
 }
 
 /// By endpoint: requests that ended, and how many of them failed.
@@ -261,7 +281,16 @@ impl SharedCluster {
             }),
             endpoints: Grown::new(endpoints, |_| Padded(SharedEndpoint::new(shards))),
             shards,
+            counts: (0..shards).map(|_| Counts::new(endpoints)).collect(),
         }
+    }
+
+    /// What each shard counts of it.
+    pub fn counts(&self) -> &[Counts] {
+        &self.counts
+    }
+    pub(super) fn counts_of(&self, shard: u16) -> Option<&Counts> {
+        self.counts.get(usize::from(shard))
     }
 
     pub fn endpoint(&self, id: EndpointId) -> Option<&SharedEndpoint> {
@@ -272,6 +301,9 @@ impl SharedCluster {
     pub fn grow(&self, endpoints: usize) {
         self.endpoints.grow(endpoints, |_| Padded(SharedEndpoint::new(self.shards)));
         self.tallies.get().into_iter().flatten().for_each(|tallies| tallies.0.grow(endpoints, tally));
+        for counts in &self.counts {
+            counts.endpoints.grow(endpoints, |_| OfEndpoint::default());
+        }
     }
     /// Whether nothing is open at an endpoint, and nothing runs there.
     pub fn is_unused(&self, id: EndpointId) -> bool {
@@ -422,13 +454,13 @@ mod tests {
 
     #[test]
     fn a_limit_is_reached_and_not_exceeded() {
-        let listener = SharedListener::new();
+        let listener = SharedListener::new(1);
         assert!(listener.try_open(2) && listener.try_open(2) && !listener.try_open(2));
         listener.close();
         assert!(listener.try_open(2));
         assert_eq!(listener.open(), 2);
-        assert!(!SharedListener::new().try_open(0));
-        assert!(SharedListener::new().try_open(u32::MAX));
+        assert!(!SharedListener::new(1).try_open(0));
+        assert!(SharedListener::new(1).try_open(u32::MAX));
     }
 
     #[test]

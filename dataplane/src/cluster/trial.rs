@@ -67,6 +67,9 @@ impl ClusterState {
 
     /// How an attempt at an endpoint went; exactly once for each pick, by the same `who`.
     pub fn report(&mut self, id: EndpointId, who: u64, outcome: Outcome, now: Mono) {
+        if let Some(counts) = self.counts().and_then(|counts| counts.endpoint(id)) {
+            counts.ended(outcome.place());
+        }
         if self.cluster.outlier.is_none() && self.cluster.circuit_breaker.is_none() {
             return;
         }

@@ -4,7 +4,7 @@ use super::{Conn, Phase, deadline, flush, tcp};
 use crate::buf::{Class, Lease};
 use crate::cluster::outcome::Outcome;
 use crate::core::Core;
-use crate::exchange::{Down, attempt, record};
+use crate::exchange::{Down, attempt, measure, record};
 use crate::fault::CloseReason;
 use crate::io::{Expect, Io, Kind, Mono, SocketOption};
 use crate::limits;
@@ -28,6 +28,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReaso
         let _ = io.set_option(fd, SocketOption::ResetOnClose);
     }
     if is_tcp {
+        tcp::measure(core, id);
         tcp::write_record(core, id, reason);
     }
     if let Some(tunnel) = core.conns.get_mut(id).and_then(|c| c.tunnel.take()) {
@@ -77,6 +78,7 @@ fn abort_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Close
 /// Frees the conn's exchange, after its record was written.
 pub fn end_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: Option<CloseReason>) {
     let Some(xid) = core.conns.get(id).and_then(|c| c.exchange) else { return };
+    measure::ended(core, xid);
     record::write(core, xid, reason);
     free_exchange(core, io, id);
 }
@@ -121,7 +123,11 @@ pub fn on_closed(core: &mut Core, id: Id<Conn>) {
     }
     core.shared.loads.close(core.shard);
     core.brief.ended(conn.opened, core.clock.mono);
-    core.stats.close(conn.reason.unwrap_or(CloseReason::Internal)).add(1);
+    let reason = conn.reason.unwrap_or(CloseReason::Internal);
+    core.stats.close(reason).add(1);
+    if let Some(listener) = core.of_listener(conn.listener) {
+        listener.close(reason).add(1);
+    }
     core.stats.conns_open.set(u64::from(core.conns.len()));
 }
 

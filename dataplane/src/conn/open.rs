@@ -21,6 +21,9 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, l
     let entry = preface::entry(spec, &core.routes, peer);
     let shared = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
     let counted = shared.is_some_and(|s| s.try_open(max_connections));
+    if let Some(listener) = core.of_listener(listener) {
+        listener.connections.add(1);
+    }
     let conn = Conn {
         stream: Stream::new(fd),
         phase: Phase::Open,

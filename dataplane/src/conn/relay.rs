@@ -6,7 +6,7 @@ use crate::cluster::outcome::Outcome;
 use crate::core::Core;
 use crate::exchange::request::{QUEUE_HIGH, push_last_chunk};
 use crate::exchange::response::{self, Next};
-use crate::exchange::{Down, Exchange, Up, again, attempt, beside, record};
+use crate::exchange::{Down, Exchange, Up, again, attempt, beside, measure, record};
 use crate::fault::{CloseReason, Refusal};
 use crate::io::{Expect, Io};
 use crate::limits;
@@ -350,6 +350,7 @@ fn upgrade(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
         l.deadlines.cancel(&mut core.wheel);
     }
     attempt::detach(core, xid, Outcome::Answered(101));
+    measure::upgraded(core, xid);
     let was = kept(core, xid);
     close::free_exchange(core, io, id);
     start_tunnel(core, io, id, Tunnel::new(id, link, carried, was));

@@ -74,7 +74,7 @@ fn say(
 /// answer changes what they are found in.
 fn pages(core: &Core, id: Id<Conn>, xid: Option<Id<Exchange>>) -> (Option<ErrorPages>, Option<ErrorPages>) {
     let route = xid.and_then(|x| core.exchanges.get(x)?.route);
-    let route = route.and_then(|route| core.snapshot.routes.get(route.0 as usize));
+    let route = route.and_then(|route| core.snapshot.routes.named(route));
     let listener = core.conns.get(id).and_then(|conn| core.snapshot.listener(conn.listener));
     let some = |pages: &ErrorPages| (!pages.is_empty()).then(|| pages.clone());
     (route.and_then(|r| some(&r.error_pages)), listener.and_then(|l| some(&l.error_pages)))
@@ -110,6 +110,9 @@ fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal
     let Some(conn) = core.conns.get_mut(id) else { return };
     conn.requests = conn.requests.saturating_add(1);
     let (listener, peer, requests) = (conn.listener, conn.peer, u64::from(conn.requests));
+    if let Some(listener) = core.of_listener(listener) {
+        listener.traffic.answered(refusal.status());
+    }
     record::write_refused(core, listener, peer, number, refusal, requests, began);
     say(core, io, id, None, refusal, number);
     close::linger(core, io, id, None);
@@ -256,7 +259,7 @@ fn compose_in(
         route: match body {
             Body::Route(route) => &route.name,
             Body::Text(_) | Body::Page(..) => {
-                x.and_then(|x| core.snapshot.routes.get(x.route?.0 as usize)).map_or("", |route| &*route.name)
+                x.and_then(|x| core.snapshot.routes.named(x.route?)).map_or("", |route| &*route.name)
             }
         },
         status: frame.status,

@@ -145,13 +145,48 @@ fn start(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tid: Id<Tunnel>) {
     deadline::settle(core, id);
 }
 
+/// How long the phases of a conn took that ends now.
+fn timings(core: &Core, conn: &Conn) -> Timings {
+    let mut timings = Timings::of_total(core.now().since(conn.opened) / 1000);
+    if let Some(us) = conn.preface.as_ref().and_then(|preface| preface.took_us) {
+        timings.set(TimedPhase::Head, u64::from(us));
+    }
+    if let Some(reach) = conn.tunnel.and_then(|t| core.tunnels.get(t)).and_then(|t| t.reach.as_ref()) {
+        reach.time(&mut timings);
+    }
+    timings
+}
+
+/// Counts a conn of a tcp listener that ends, while its tunnel, if it got so far, still stands.
+pub(super) fn measure(core: &Core, id: Id<Conn>) {
+    let Some(conn) = core.conns.get(id) else { return };
+    let timings = timings(core, conn);
+    let tunnel = conn.tunnel.and_then(|t| core.tunnels.get(t));
+    let (up, down) = tunnel.map_or((0, 0), |t| (t.up_bytes, t.down_bytes));
+    if let Some(listener) = core.of_listener(conn.listener) {
+        listener.traffic.carried(up, down);
+        listener.latency.record(&timings);
+        listener.latency.total.record(timings.total_us);
+    }
+    let Some(reach) = tunnel.and_then(|t| t.reach.as_ref()) else { return };
+    if let Some(route) = reach.route.and_then(|route| core.of_route(route)) {
+        route.connections.add(1);
+        route.traffic.carried(up, down);
+    }
+    if let Some(counts) = core.of_cluster(reach.cluster) {
+        counts.cluster.connections.add(1);
+        counts.cluster.traffic.carried(up, down);
+        counts.cluster.latency.record(&timings);
+        counts.cluster.latency.total.record(timings.total_us);
+    }
+}
+
 /// Writes the one record of a conn of a tcp listener that ends. Its tunnel, if it got so far, still stands.
 pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     let Some(conn) = core.conns.get(id) else { return };
     if !core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log) {
         return;
     }
-    let age = core.now().since(conn.opened);
     let tunnel = conn.tunnel.and_then(|t| core.tunnels.get(t));
     let reach = tunnel.and_then(|t| t.reach.as_ref());
     let link = tunnel.and_then(|t| t.link).and_then(|l| core.links.get(l));
@@ -162,14 +197,8 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     };
     let number = core.next_request;
     let mut record = Record::of_tcp(conn.listener, conn.peer, core.request_id(number));
-    record.wall_ns = core.clock.wall.saturating_sub(age);
-    record.timings = Timings::of_total(age / 1000);
-    if let Some(us) = conn.preface.as_ref().and_then(|preface| preface.took_us) {
-        record.timings.set(TimedPhase::Head, u64::from(us));
-    }
-    if let Some(reach) = reach {
-        reach.time(&mut record.timings);
-    }
+    record.wall_ns = core.clock.wall.saturating_sub(core.now().since(conn.opened));
+    record.timings = timings(core, conn);
     record.route = reach.and_then(|r| r.route);
     record.host = conn.preface.as_ref().map_or(&[][..], |preface| &preface.name);
     record.cluster = reach.map(|r| r.cluster);

@@ -215,8 +215,10 @@ pub(super) fn pay(core: &mut Core, id: Id<Exchange>) {
 
 pub(super) fn note(core: &mut Core, id: Id<Exchange>, why: Retried) {
     core.stats.retried(why).add(1);
-    if let Some(x) = core.exchanges.get_mut(id) {
-        x.retried.add(why);
+    let Some(x) = core.exchanges.get_mut(id) else { return };
+    x.retried.add(why);
+    if let Some(counts) = x.cluster.and_then(|cluster| core.of_cluster(cluster)) {
+        counts.cluster.retried(why).add(1);
     }
 }
 

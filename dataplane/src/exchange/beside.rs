@@ -308,6 +308,9 @@ pub fn win(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     set_present(core, id, hedge);
     again::time(core, cluster, took);
     core.stats.hedges_won.add(1);
+    if let Some(counts) = cluster.and_then(|cluster| core.of_cluster(cluster)) {
+        counts.cluster.hedges_won.add(1);
+    }
 }
 
 /// The present attempt answered with what is tried again, and a hedge runs: they change places.

@@ -2,12 +2,13 @@
 //!
 //! `attempt` finds and reaches an endpoint, `again` decides what follows when that fails, `beside` has a second attempt
 //! beside the first; `request` carries head and body
-//! up, and `replay` does so once more; `response` reads what comes down.
+//! up, and `replay` does so once more; `response` reads what comes down; `record` and `measure` tell of what is over.
 //! An exchange does not know how its conn speaks to the client: `conn` asks it for the next piece and writes it.
 
 pub mod again;
 pub mod attempt;
 pub mod beside;
+pub mod measure;
 pub mod record;
 pub mod replay;
 pub mod request;

@@ -93,7 +93,7 @@ fn end(x: &Exchange, close: Option<CloseReason>) -> End {
 
 /// How long each phase took that ended by now. All are differences of moments in whole microseconds since the begin, so
 /// that they add up.
-fn timings(x: &Exchange, now: Mono) -> Timings {
+pub(super) fn timings(x: &Exchange, now: Mono) -> Timings {
     let at = |moment: Mono| moment.since(x.started) / 1000;
     let mut timings = Timings::of_total(at(now));
     let (head, queue) = (u64::from(x.head_us), x.queue_us.map(u64::from));

@@ -84,6 +84,9 @@ fn open(
         return Err(Refusal::DescriptorsExhausted);
     };
     core.stats.connects.add(1);
+    if let Some(counts) = core.of_cluster(cluster).and_then(|counts| counts.endpoint(endpoint)) {
+        counts.connects.add(1);
+    }
     if let Some(link) = core.links.get_mut(id) {
         link.stream.connect(io, &address, id.token(Kind::LinkConnect));
     }

@@ -126,6 +126,10 @@ pub fn leave(core: &mut Core, id: Id<Waiter>) -> u64 {
     core.stats.queued.set(u64::from(core.waiters.len()));
     core.stats.queue_waits.add(1);
     core.stats.queue_us.add(waited);
+    if let Some(counts) = core.of_cluster(waiter.cluster) {
+        counts.cluster.queue_waits.add(1);
+        counts.cluster.queue_us.add(waited);
+    }
     waited
 }
 

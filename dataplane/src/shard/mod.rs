@@ -54,6 +54,9 @@ impl Shard {
         core.listeners =
             listeners.iter().map(|&(id, fd, address)| ListenerState::new(id, fd, address)).collect();
         core.date.update(clock.wall);
+        for (class, all) in Class::ALL.into_iter().zip(&core.stats.buffers) {
+            all.set(core.pool.total(class) as u64);
+        }
         Self {
             core,
             completions: Vec::with_capacity(1024),
@@ -179,6 +182,10 @@ impl Shard {
         const PAUSE: Duration = Duration::from_millis(10);
         let starved = io.starved();
         self.core.stats.starved.set(starved as u64);
+        for (class, free) in Class::ALL.into_iter().zip(&self.core.stats.buffers_free) {
+            free.set(self.core.pool.free(class) as u64);
+        }
+        self.core.stats.links_open.set(u64::from(self.core.links.len()));
         let now = self.core.clock.mono;
         // Small buffers stand in for large ones, so only these count.
         let (free, total) = (self.core.pool.free(Class::Small), self.core.pool.total(Class::Small));

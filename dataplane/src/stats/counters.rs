@@ -64,6 +64,11 @@ pub struct Stats {
     pub stale_completions: Counter,
     /// Receives that had to wait for a buffer, at the last turn.
     pub starved: Counter,
+    /// Buffers that nobody has, by class from the smallest, at the last turn; and all there are.
+    pub buffers_free: [Counter; 3],
+    pub buffers: [Counter; 3],
+    /// Links, idle ones included, at the last turn.
+    pub links_open: Counter,
     pub conns_open: Counter,
     /// Conns whose recv was replaced by a poll because nothing came for long.
     pub parks: Counter,
@@ -105,6 +110,9 @@ impl Default for Stats {
             spliced_bytes: Counter::default(),
             stale_completions: Counter::default(),
             starved: Counter::default(),
+            buffers_free: Default::default(),
+            buffers: Default::default(),
+            links_open: Counter::default(),
             conns_open: Counter::default(),
             parks: Counter::default(),
             unparks: Counter::default(),

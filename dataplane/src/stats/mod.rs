@@ -2,6 +2,8 @@
 
 pub mod access_log;
 pub mod counters;
+pub mod histogram;
+pub mod objects;
 pub mod request_id;
 pub mod retries;
 pub mod timings;

@@ -66,6 +66,10 @@ impl Timings {
     pub fn set(&mut self, phase: Phase, us: u64) {
         self.phases[phase as usize] = us;
     }
+    /// Forgets a phase.
+    pub fn unset(&mut self, phase: Phase) {
+        self.phases[phase as usize] = NONE;
+    }
     /// From the begin to the first byte that the origin sent, if one came, microseconds.
     pub fn first_byte_us(&self) -> Option<u64> {
         self.get(Phase::Response)?;
@@ -103,6 +107,8 @@ mod tests {
             timings.set(phase, at as u64);
             assert_eq!((timings.get(phase), timings.numbers()[at]), (Some(at as u64), at as u64));
             assert_eq!(Timings::from_numbers(timings.numbers()), timings);
+            timings.unset(phase);
+            assert_eq!(timings.get(phase), None);
         }
     }
 
