@@ -1,7 +1,7 @@
 //! The command line: what each call asks for, and what this version does not do yet.
 
-use crate::admin::Name;
 use crate::admin::commands::Where;
+use crate::admin::{Asked, Name};
 use crate::doctor::{Profile, Question};
 use crate::exit::Exit;
 use clap::{Args, Parser, Subcommand};
@@ -110,6 +110,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say where a request would go, and why, by what the running process knows now: listener, route, cluster, endpoints.
+    /// Nothing is sent
+    Explain {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
     #[command(flatten)]
     Later(Later),
 }
@@ -131,8 +142,6 @@ pub enum Later {
     #[command(hide = true)]
     Top(Anything),
     #[command(hide = true)]
-    Explain(Anything),
-    #[command(hide = true)]
     Export(Anything),
     #[command(hide = true)]
     Upgrade(Anything),
@@ -150,7 +159,6 @@ impl Later {
         match self {
             Self::Drain(_) => "drain",
             Self::Top(_) => "top",
-            Self::Explain(_) => "explain",
             Self::Export(_) => "export",
             Self::Upgrade(_) => "upgrade",
         }
@@ -191,6 +199,11 @@ pub enum Call {
         at: Where,
         json: bool,
     },
+    Explain {
+        asked: Asked,
+        at: Where,
+        json: bool,
+    },
     /// Help, the version, or what is wrong with the line, was printed.
     Done(Exit),
 }
@@ -215,6 +228,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         },
         Ok(Line { command: Some(Command::Set { name, state, at }) }) => Call::Set { name, state, at },
         Ok(Line { command: Some(Command::Probe { name, at, json }) }) => Call::Probe { name, at, json },
+        Ok(Line { command: Some(Command::Explain { asked, at, json }) }) => Call::Explain { asked, at, json },
         Ok(Line { command: Some(Command::Later(later)) }) => {
             complain(&format!("`ringway {}` is known, not in this version", later.name()));
             Call::Done(Exit::CommandLine)
@@ -274,6 +288,17 @@ mod tests {
         );
         assert_eq!(call("plan -c a.toml --json"), Call::Plan { at: at.clone(), json: true });
         assert_eq!(call("reload -c a.toml"), Call::Reload { at, json: false });
+        let asked = Asked {
+            method: "GET".to_owned(),
+            url: "http://a/".to_owned(),
+            headers: vec!["x:y".to_owned(), "z:".to_owned()],
+            source: Some([1, 2, 3, 4].into()),
+            listener: Some("edge".to_owned()),
+        };
+        assert_eq!(
+            call("explain GET http://a/ -H x:y --source 1.2.3.4 -H z: --listener edge"),
+            Call::Explain { asked, at: Where::default(), json: false }
+        );
         assert_eq!(call("doctor --help"), Call::Done(Exit::Clean));
         assert_eq!(call("--version"), Call::Done(Exit::Clean));
         assert_eq!(call("--help"), Call::Done(Exit::Clean));
@@ -298,6 +323,8 @@ mod tests {
             "probe",
             "probe app/",
             "plan",
+            "explain GET",
+            "explain GET / --source nowhere",
         ] {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }
@@ -305,7 +332,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = ["drain", "top", "explain GET http://a/ -H x:y --source 1.2.3.4", "export", "upgrade"];
+        let later = ["drain", "top", "export", "upgrade"];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }

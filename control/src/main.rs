@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Call::Plan { at, json } => run::plan(&at, json),
         Call::Set { name, state, at } => run::set(&name, state, &at),
         Call::Probe { name, at, json } => run::probe(&name, &at, json),
+        Call::Explain { asked, at, json } => run::explain(&asked, &at, json),
         Call::Done(exit) => exit,
     });
     exit.unwrap_or(Exit::Internal).into()

@@ -6,8 +6,11 @@ mod event;
 mod reload;
 mod told;
 
-use crate::admin::commands::{self, Where};
-use crate::admin::{Answer, Api, Ask, Name, Question, Sight};
+use crate::admin::{
+    self,
+    commands::{self, Where},
+};
+use crate::admin::{Answer, Api, Ask, Asked, Name, Question, Sight};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
 use crate::discovery::Discovery;
@@ -19,10 +22,10 @@ use crate::inherited;
 use crate::locked;
 use crate::log::{self, Log};
 use crate::maintenance::Files;
+use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
-use crate::metrics;
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Admin;
@@ -37,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use told::{announce, explain, explain_api};
+use told::{announce, explain as explain_start, explain_api};
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
@@ -107,6 +110,11 @@ pub fn plan(at: &Where, json: bool) -> Exit {
 /// `ringway set`.
 pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
     commands::set(name, state, at, &environment(false))
+}
+
+/// `ringway explain`.
+pub fn explain(asked: &Asked, at: &Where, json: bool) -> Exit {
+    commands::explain(asked, at, json, &environment(false))
 }
 
 /// `ringway probe`.
@@ -217,7 +225,7 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
     });
     let mut plane = match started {
         Ok(plane) => plane,
-        Err(error) => return cannot(&explain(&error)),
+        Err(error) => return cannot(&explain_start(&error)),
     };
     announce(&plane, loaded, api.as_ref(), file.is_none());
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
@@ -412,6 +420,7 @@ impl Running<'_> {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
             Question::Plan { name, text } => self.plan(name, text),
+            Question::Explain(asked) => admin::explain::answer(&sight, asked),
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))
             }

@@ -139,8 +139,8 @@ impl Shared {
         let cluster = |c: &Arc<Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
         let shards = next.runtime.shards;
         let same = |(one, other): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(one, other);
-        let same_routes =
-            snapshot.routes.len() == next.routes.len() && snapshot.routes.iter().zip(next.routes.iter()).all(same);
+        let same_routes = snapshot.routes.len() == next.routes.len()
+            && snapshot.routes.iter().zip(next.routes.iter()).all(same);
         let routes = match same_routes {
             true => Arc::clone(&self.routes),
             false => Arc::new(self.routes.next(next)),

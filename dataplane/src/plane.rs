@@ -1,10 +1,11 @@
 //! All shards of a process: opens the listeners (`listening`), starts a pinned thread for each shard, and speaks to them for control.
 
 pub mod conditions;
+pub mod explain;
 mod lent;
 mod listening;
-pub mod swap;
 pub mod numbers;
+pub mod swap;
 
 use crate::buf::PoolSize;
 use crate::cluster::shared::SharedEndpoint;
@@ -96,12 +97,12 @@ pub fn is_source(ip: std::net::IpAddr) -> bool {
     socket::is_bindable(ip)
 }
 
-/// Raises the descriptor limit as far as it may be, and says what there is.
 /// Descriptors that this process may have open now.
 pub fn descriptor_limit() -> u64 {
     sys::rlimit::descriptors()
 }
 
+/// Raises the descriptor limit as far as it may be, and says what there is.
 pub fn resources() -> Resources {
     Resources {
         shards: affinity::shard_count_auto(),

@@ -52,6 +52,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route(PLAN, post(plan))
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
+        .route("/v1/explain", post(explain))
         .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
@@ -187,12 +188,20 @@ async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
     }
 }
 
-type Names = Path<(String, String)>;
 async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     door.ask(Question::Metrics(Format::accepted(accept))).await
 }
 
+/// Says where a request would go.
+async fn explain(State(door): State<Door>, body: Bytes) -> Answer {
+    match serde_json::from_slice(&body) {
+        Ok(asked) => door.ask(Question::Explain(asked)).await,
+        Err(error) => Answer::refused(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+type Names = Path<(String, String)>;
 
 fn name(Path((cluster, endpoint)): Names) -> Name {
     Name { cluster, endpoint }

@@ -1,7 +1,7 @@
-//! `ringway status`, `reload`, `plan`, `set` and `probe`: what they ask the running process, and how they show it.
+//! `ringway status`, `reload`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
-use super::{Name, api};
+use super::{Asked, Name, api};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded};
 use crate::endpoints;
@@ -143,6 +143,23 @@ pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
 pub fn reload(at: &Where, as_json: bool, environment: &Environment) -> Exit {
     match at.ask(environment, "POST", "/v1/reload", None) {
         Ok((reply, address)) => changes(&reply, &address, as_json),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway explain`.
+pub fn explain(asked: &Asked, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    let body = json!(asked).to_string();
+    match at.ask(environment, "POST", "/v1/explain", Some(&body)) {
+        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
+            Ok(body) => {
+                let text = if as_json { body.to_string() } else { super::explain::text(asked, &body) };
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
+        Ok((reply, _)) => refused(&reply),
         Err(exit) => exit,
     }
 }

@@ -7,17 +7,19 @@
 mod api;
 mod client;
 pub mod commands;
+pub(crate) mod explain;
 mod server;
 mod table;
 mod view;
 
+pub use explain::Asked;
 pub(crate) use server::Api;
 pub(crate) use view::Sight;
 
 use crate::health::Task;
+use crate::metrics::Format;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Admin;
-use crate::metrics::Format;
 use tokio::sync::oneshot;
 
 /// An endpoint by its names.
@@ -55,6 +57,7 @@ pub(crate) enum Question {
     },
     Events,
     Metrics(Format),
+    Explain(Asked),
 }
 
 /// An answer, in JSON unless its kind says otherwise.

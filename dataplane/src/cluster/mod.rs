@@ -256,6 +256,25 @@ impl ClusterState {
         }
         Err(error)
     }
+    /// Whom a request would be given now, where that is no matter of turns or chance. Takes and counts nothing.
+    pub fn foresee(&mut self, hint: Hint) -> Option<EndpointId> {
+        let sticky = hint.sticky.filter(|&id| self.keeps(id));
+        let Self { cluster, shared, balancer, usable, idle, .. } = self;
+        let view = View { cluster, shared, usable, idle, tried: &Tried::NONE };
+        if let Some(id) = sticky.filter(|&id| view.has_room(id)) {
+            return Some(id);
+        }
+        if usable.is_guarded() {
+            return None;
+        }
+        let mut choice = (0u16..).take(view.len()).map(EndpointId).filter(|&id| view.eligible(id));
+        let (one, other) = (choice.next(), choice.next());
+        match cluster.balance {
+            _ if other.is_none() => one,
+            "hash" | "first" => balancer.pick(&view, hint),
+            _ => None,
+        }
+    }
     /// Whether those who stick to an endpoint stay with it, although it may have no room at this moment.
     pub fn keeps(&self, id: EndpointId) -> bool {
         let weighs = self.endpoint(id).is_some_and(|endpoint| endpoint.weight > 0);

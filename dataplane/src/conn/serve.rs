@@ -8,7 +8,7 @@ use crate::exchange::{Attempt, Exchange, attempt, replay};
 use crate::fault::Refusal;
 use crate::io::{Io, Mono};
 use crate::proto::http1::{BodyDecoder, via_names};
-use crate::proto::{FieldName, Framing, Method};
+use crate::proto::{FieldName, Framing, Method, RequestHead};
 use crate::route;
 use crate::spec::{Action, Cluster, ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::table::Id;
@@ -116,12 +116,16 @@ fn decide(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
 
 /// Refusals that need the whole head and no route.
 fn check(core: &Core, xid: Id<Exchange>) -> Option<Refusal> {
-    let x = core.exchanges.get(xid)?;
-    if x.head.method == Method::Options && x.head.max_forwards == Some(0) {
+    core.exchanges.get(xid).and_then(|x| refusal_of(&x.head, x.body_limit))
+}
+
+/// The same of a head, where bodies may have `body_limit` bytes.
+pub fn refusal_of(head: &RequestHead, body_limit: u64) -> Option<Refusal> {
+    if head.method == Method::Options && head.max_forwards == Some(0) {
         return Some(Refusal::MaxForwards);
     }
-    if let Framing::Length(n) = x.head.framing
-        && n > x.body_limit
+    if let Framing::Length(n) = head.framing
+        && n > body_limit
     {
         return Some(Refusal::RequestBodyTooLarge);
     }

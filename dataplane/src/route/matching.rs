@@ -31,7 +31,7 @@ fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
 }
 
 /// Every key that is present holds. The cheap ones are asked first.
-fn holds(matcher: &Match, request: &Request<'_>) -> bool {
+pub(super) fn holds(matcher: &Match, request: &Request<'_>) -> bool {
     host_holds(matcher, request.head.host.of(request.bytes))
         && path_holds(matcher, request.head.path.of(request.bytes))
         && is_available(matcher, request.available)

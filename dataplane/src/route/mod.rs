@@ -3,6 +3,7 @@
 //! `index` finds, by host and path, the few routes that could take a request, or by a ClientHello's name those that could
 //! take a conn of a tcp listener; `matching` says whether one does; `template` writes what a route answers by itself.
 
+pub mod explain;
 mod index;
 mod matching;
 pub mod template;

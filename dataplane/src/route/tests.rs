@@ -457,3 +457,33 @@ fn routes_ask_how_many_endpoints_are_usable() {
         assert_eq!(table.find_opening(&opening).map(|route| route.id.0), taken, "{usable:?}");
     }
 }
+
+/// What is explained is what is found: of every route in front, each key that is given alone refuses or does not.
+#[test]
+fn what_a_route_is_passed_over_for_is_named() {
+    let field = |name: &str| FieldMatch { name: name.into(), text: TextMatch::Present };
+    let all = Match {
+        host: texts(&["a.test"]),
+        path_prefix: texts(&["/v1"]),
+        method: texts(&["GET"]),
+        header: vec![field("x")],
+        query: vec![field("q")],
+        not: Some(Box::new(Match { path: texts(&["/v1/not"]), ..Match::default() })),
+        ..Match::default()
+    };
+    let table = table([all, Match::default(), Match::default()]);
+    let why = |method, host, target, fields: &[(&str, &str)]| {
+        let built = Built::new(method, host, target, fields);
+        let passed = table.passed_over(&built.request());
+        let named: Vec<_> = passed.iter().map(|(route, key)| (route.id.0, *key)).collect();
+        assert_eq!(found(&table, &built), Some(u32::from(!named.is_empty())));
+        named.first().map(|(_, key)| *key)
+    };
+    assert_eq!(why("GET", "a.test", "/v1/x?q", &[("x", "")]), None);
+    assert_eq!(why("GET", "b.test", "/v1/x?q", &[("x", "")]), Some("host"));
+    assert_eq!(why("GET", "a.test", "/v2?q", &[("x", "")]), Some("path_prefix"));
+    assert_eq!(why("PUT", "a.test", "/v1?q", &[("x", "")]), Some("method"));
+    assert_eq!(why("GET", "a.test", "/v1?q", &[]), Some("header"));
+    assert_eq!(why("GET", "a.test", "/v1", &[("x", "")]), Some("query"));
+    assert_eq!(why("GET", "a.test", "/v1/not?q", &[("x", "")]), Some("not"));
+}
