@@ -184,3 +184,23 @@ fn the_manual_names_every_metric() {
         "not in the manual: {missing:?}; only there: {too_many:?}"
     );
 }
+
+/// What the dashboard and the alert rules ask for is there.
+#[test]
+fn dashboard_and_alerts_name_metrics_that_there_are() {
+    let (_origin, proxy) = start();
+    let text = scrape(&proxy, "");
+    let told: BTreeSet<&str> =
+        text.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let dashboard = include_str!("../../../docs/operations/monitoring/grafana.json");
+    let _: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
+    let alerts = include_str!("../../../docs/operations/monitoring/alerts.yml");
+    for file in [dashboard, alerts] {
+        let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names: BTreeSet<&str> = words.filter(|word| word.starts_with("ringway_")).collect();
+        assert!(names.len() > 8, "{names:?}");
+        for name in names {
+            assert!(told.contains(name.strip_suffix("_bucket").unwrap_or(name)), "{name}");
+        }
+    }
+}
