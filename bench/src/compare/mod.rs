@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let plan = Plan {
         rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 10 }),
         seconds: args.seconds.unwrap_or(if args.quick { 2.0 } else { 10.0 }),
-        warm_up: if args.quick { 1.0 } else { 2.0 },
+        warm_up: if args.quick { 0.6 } else { 2.0 },
         idle_seconds: if args.quick { 6.0 } else { 55.0 },
         gated_only: args.quick,
         generator: args.generator,
@@ -139,7 +139,7 @@ fn wanted(only: &[String]) -> anyhow::Result<Vec<Case>> {
 }
 
 /// Builds ringway in release and returns its binary, which cargo names in its last messages.
-fn build() -> anyhow::Result<PathBuf> {
+pub(crate) fn build() -> anyhow::Result<PathBuf> {
     say("building ringway in release");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--release", "--locked", "-p", "control", "--bin", "ringway"]);

@@ -1,4 +1,4 @@
-//! `ringway-bench setup`: installs the peers from Debian, and builds those that are crates.
+//! `ringway-bench setup`: installs the peers from Debian, and builds those that are crates and what is measured.
 
 use std::fs;
 use std::io::Write;
@@ -46,6 +46,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     install()?;
+    // Here, so that `compare` measures from its first minute on.
+    crate::compare::build()?;
     if args.without_crates {
         return Ok(());
     }

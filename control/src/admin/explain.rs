@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct Asked {
     /// Its method, as GET
     pub method: String,
-    /// Where it goes: http://HOST[:PORT]/PATH, or /PATH
+    /// Where it goes: an http URL, or a path alone
     pub url: String,
     /// A field of its head, as 'name: value'; may be given again
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
