@@ -21,12 +21,12 @@ pub use target::Target;
 
 use dataplane::spec::Snapshot;
 use dataplane::stats::access_log::LogReader;
-use output::{Board, Output};
+use output::{Losses, Output, Shown};
 use process::Lines;
 use sink::Sink;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(2);
 /// What control asks of the thread. Rare, so the channel needs no bound of its own.
 enum Command {
     Follow(Vec<LogReader>, Arc<Snapshot>),
-    Outputs(Vec<Output>, Arc<Board>),
+    Outputs(Vec<Output>),
     Reopen,
     Finish,
 }
@@ -76,9 +76,9 @@ enum Command {
 pub struct Log {
     commands: Sender<Command>,
     done: Receiver<()>,
-    /// Of the outputs of this moment.
-    board: RefCell<Arc<Board>>,
-    losses: Arc<[AtomicU64; 3]>,
+    /// The outputs of this moment.
+    shown: RefCell<Vec<Shown>>,
+    losses: Arc<Losses>,
 }
 
 impl Log {
@@ -97,8 +97,8 @@ impl Log {
         let (lines, waiting) = process::channel(LINES_WAITING);
         let (commands, inbox) = mpsc::channel();
         let (done_sender, done) = mpsc::channel();
-        let board = Arc::new(Board::of(&outputs));
-        let losses = Arc::new([const { AtomicU64::new(0) }; 3]);
+        let shown = RefCell::new(outputs.iter().map(Output::shown).collect());
+        let losses = Arc::new(Losses::default());
         let thread = Thread {
             waiting,
             lines: lines.clone(),
@@ -108,7 +108,6 @@ impl Log {
             lost_before: 0,
             readers: Vec::new(),
             snapshot: None,
-            board: Arc::clone(&board),
             reported: None,
             reported_losses: 0,
             losses: Arc::clone(&losses),
@@ -121,12 +120,16 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        Ok((Self { commands, done, board: RefCell::new(board), losses }, lines))
+        Ok((Self { commands, done, shown, losses }, lines))
     }
 
     /// What was lost so far, and which access logs cannot be written now.
     pub fn numbers(&self) -> Numbers {
-        self.board.borrow().numbers()
+        Numbers {
+            ring_full: self.losses.ring_full.load(Relaxed),
+            process_lines: self.losses.process_lines.load(Relaxed),
+            outputs: self.shown.borrow().iter().map(OutputNumbers::of).collect(),
+        }
     }
 
     /// Reads these shards' records from now on, with the names of `snapshot`.
@@ -143,16 +146,16 @@ impl Log {
     pub fn change(&self, opened: Option<Opened>, level: tracing::Level, format: Format) {
         process::set(level, format);
         if let Some(Opened(outputs)) = opened {
-            let board = Arc::new(Board::of(&outputs));
-            self.board.replace(Arc::clone(&board));
-            let _ = self.commands.send(Command::Outputs(outputs, board));
+            self.shown.replace(outputs.iter().map(Output::shown).collect());
+            let _ = self.commands.send(Command::Outputs(outputs));
         }
     }
 
     /// Entries that were lost, as of the thread's last look: the ring of a shard was full, an output took nothing, and lines
     /// of the process log waited too long.
     pub fn losses(&self) -> [u64; 3] {
-        self.losses.each_ref().map(|lost| lost.load(Relaxed))
+        let Losses { ring_full, not_written, process_lines } = &*self.losses;
+        [ring_full, not_written, process_lines].map(|lost| lost.load(Relaxed))
     }
 
     /// Opens log files anew, after a rotation.
@@ -190,11 +193,9 @@ struct Thread {
     lost_before: u64,
     readers: Vec<LogReader>,
     snapshot: Option<Arc<Snapshot>>,
-    board: Arc<Board>,
     reported: Option<Instant>,
     reported_losses: u64,
-    /// For [`Log::losses`].
-    losses: Arc<[AtomicU64; 3]>,
+    losses: Arc<Losses>,
 }
 
 impl Thread {
@@ -230,7 +231,7 @@ impl Thread {
                     self.readers.extend(readers);
                     self.snapshot = Some(snapshot);
                 }
-                Ok(Command::Outputs(outputs, board)) => self.change(outputs, board),
+                Ok(Command::Outputs(outputs)) => self.change(outputs),
                 Ok(Command::Reopen) => self.outputs.iter_mut().for_each(|output| output.reopen(now())),
                 Ok(Command::Finish) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
@@ -239,12 +240,11 @@ impl Thread {
     }
 
     /// Goes on with other outputs. What the old ones do not take at once is lost, and counted.
-    fn change(&mut self, outputs: Vec<Output>, board: Arc<Board>) {
+    fn change(&mut self, outputs: Vec<Output>) {
         let now = now();
         self.outputs.iter_mut().for_each(|output| output.sink.flush(now));
         self.lost_before += self.outputs.iter().map(|output| output.sink.lost_if_dropped()).sum::<u64>();
         self.outputs = outputs;
-        self.board = board;
         if let Some(snapshot) = &self.snapshot {
             self.outputs.iter_mut().for_each(|output| output.resolve(snapshot));
         }
@@ -282,13 +282,11 @@ impl Thread {
     fn report_losses(&mut self, finish: bool) {
         let rings = self.readers.iter().map(LogReader::dropped).sum();
         let lines = self.lines.lost() + self.stderr.lost();
-        self.board.ring_full.store(rings, Relaxed);
-        self.board.process_lines.store(lines, Relaxed);
         let outputs = self.outputs.iter().map(|output| output.sink.lost()).sum::<u64>() + self.lost_before;
+        self.losses.ring_full.store(rings, Relaxed);
+        self.losses.not_written.store(outputs, Relaxed);
+        self.losses.process_lines.store(lines, Relaxed);
         let losses = rings + outputs + lines;
-        for (told, lost) in self.losses.iter().zip([rings, outputs, lines]) {
-            told.store(lost, Relaxed);
-        }
         if losses == self.reported_losses {
             return;
         }

@@ -88,35 +88,27 @@ fn lot(id: RequestId) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// What the thread lets others see.
-#[derive(Debug)]
-pub(super) struct Board {
+/// What was lost since the process started, as of the thread's last look.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
     pub(super) ring_full: AtomicU64,
+    /// By all access logs, those of earlier configurations included.
+    pub(super) not_written: AtomicU64,
     pub(super) process_lines: AtomicU64,
-    outputs: Vec<(String, Arc<sink::Numbers>)>,
 }
 
-impl Board {
-    pub(super) fn of(outputs: &[Output]) -> Self {
-        let output = |output: &Output| (output.sink.name(), Arc::clone(output.sink.numbers()));
-        Self {
-            ring_full: AtomicU64::new(0),
-            process_lines: AtomicU64::new(0),
-            outputs: outputs.iter().map(output).collect(),
-        }
-    }
+/// What an access log is called, and its numbers.
+pub(super) type Shown = (String, Arc<sink::Numbers>);
 
-    pub(super) fn numbers(&self) -> Numbers {
-        let output = |(to, numbers): &(String, Arc<sink::Numbers>)| OutputNumbers {
-            to: to.clone(),
-            lost: numbers.lost.load(Relaxed),
-            failing: numbers.failing.load(Relaxed),
-        };
-        Numbers {
-            ring_full: self.ring_full.load(Relaxed),
-            process_lines: self.process_lines.load(Relaxed),
-            outputs: self.outputs.iter().map(output).collect(),
-        }
+impl Output {
+    pub(super) fn shown(&self) -> Shown {
+        (self.sink.name(), Arc::clone(self.sink.numbers()))
+    }
+}
+
+impl OutputNumbers {
+    pub(super) fn of((to, numbers): &Shown) -> Self {
+        Self { to: to.clone(), lost: numbers.lost.load(Relaxed), failing: numbers.failing.load(Relaxed) }
     }
 }
 
