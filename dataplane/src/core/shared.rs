@@ -109,10 +109,7 @@ impl Shared {
     pub fn next(&self, snapshot: &Snapshot, next: &Snapshot, now: Mono) -> Self {
         let cluster = |c: &Arc<Cluster>| shared_cluster(c, next.runtime.shards, &self.events);
         let shards = next.runtime.shards;
-        let same = |(one, other): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(one, other);
-        let same_routes = snapshot.routes.len() == next.routes.len()
-            && snapshot.routes.iter().zip(next.routes.iter()).all(same);
-        let routes = match same_routes {
+        let routes = match snapshot.routes.are(&next.routes) {
             true => Arc::clone(&self.routes),
             false => Arc::new(self.routes.next(next)),
         };

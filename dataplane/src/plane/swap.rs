@@ -118,8 +118,7 @@ impl Plane {
 fn has_same_routes(one: &Snapshot, other: &Snapshot) -> bool {
     let mut listeners = one.listeners.iter().zip(&other.listeners);
     let protocol = |listener: &Option<Arc<Listener>>| listener.as_ref().map(|listener| listener.protocol);
-    one.routes.len() == other.routes.len()
+    one.routes.are(&other.routes)
         && one.listeners.len() == other.listeners.len()
-        && one.routes.iter().zip(other.routes.iter()).all(|(one, other)| Arc::ptr_eq(one, other))
         && listeners.all(|(one, other)| protocol(one) == protocol(other))
 }

@@ -27,6 +27,11 @@ impl Routes {
     pub fn named(&self, id: RouteId) -> Option<&Arc<Route>> {
         self.by_id.get(id.0 as usize)?.as_ref()
     }
+    /// Whether both are the same objects in the same order.
+    pub fn are(&self, others: &Self) -> bool {
+        let same = |(one, other): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(one, other);
+        self.order.len() == others.order.len() && self.order.iter().zip(&others.order).all(same)
+    }
     /// Every id, with what has it.
     pub fn by_id(&self) -> &[Option<Arc<Route>>] {
         &self.by_id
