@@ -9,7 +9,6 @@ mod epoll;
 mod idle;
 mod poll;
 mod splice;
-mod splice_ring;
 mod uring;
 
 use crate::net;
@@ -32,9 +31,6 @@ pub(crate) struct Args {
     /// How the ring relay receives.
     #[arg(long, default_value = "poll-first")]
     recv: Recv,
-    /// How the splice relay splices.
-    #[arg(long, default_value = "call")]
-    by: By,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -63,14 +59,6 @@ enum Recv {
     Multishot,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum By {
-    /// splice(2), when a socket is ready.
-    Call,
-    /// IORING_OP_SPLICE, which a worker thread of the kernel's carries out.
-    Ring,
-}
-
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let origin = || args.origin.context("this floor needs --origin");
     if let Some(cpu) = args.cpu {
@@ -82,10 +70,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.kind {
         Kind::Epoll => epoll::serve(listener, origin()?),
         Kind::Uring => uring::serve(&listener, origin()?, args.recv),
-        Kind::Splice => match args.by {
-            By::Call => splice::serve(listener, origin()?),
-            By::Ring => splice_ring::serve(&listener, origin()?),
-        },
+        Kind::Splice => splice::serve(listener, origin()?),
         Kind::Accept => accept::serve(listener, None),
         Kind::AcceptConnect => accept::serve(listener, Some(origin()?)),
         Kind::IdleEpoll => idle::serve(listener),

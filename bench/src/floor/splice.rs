@@ -8,7 +8,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-pub(super) const PIPE_BYTES: usize = 1 << 20;
+const PIPE_BYTES: usize = 1 << 20;
 
 /// One direction.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Pair {
     halves: [Half; 2],
 }
 
-pub(super) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let pipe = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
     // Fails where the user's pipes together are above the system's limit: the pipe is then a small one.
     let _ = fcntl_setpipe_size(&pipe.0, PIPE_BYTES);

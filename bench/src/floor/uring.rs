@@ -55,7 +55,6 @@ pub(super) fn serve(listener: &TcpListener, origin: SocketAddr, recv: Recv) -> a
                 }
                 Event::Received { slot, result, more } => relay.received(slot, result, more),
                 Event::Sent { slot, result, lease } => relay.sent(slot, &result, lease),
-                Event::Spliced { .. } => {}
             }
         }
         while relay.ring.has_buffers()

@@ -95,7 +95,6 @@ pub(crate) fn serve(listener: &TcpListener, role: Role, upgrades: bool) -> anyho
                 }
                 Event::Received { slot, result, more } => server.received(slot, result, more),
                 Event::Sent { slot, result, lease } => server.sent(slot, result, lease),
-                Event::Spliced { .. } => {}
             }
         }
         while server.ring.has_buffers()

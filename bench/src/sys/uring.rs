@@ -33,8 +33,6 @@ pub(crate) enum Event {
     Received { slot: u32, result: io::Result<Option<Lease>>, more: bool },
     /// The lease is back if it was a lease that was sent.
     Sent { slot: u32, result: io::Result<u32>, lease: Option<Lease> },
-    /// So many bytes moved; 0 is the end of the stream.
-    Spliced { slot: u32, result: io::Result<u32> },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +41,6 @@ enum Kind {
     Recv,
     SendLease,
     SendStatic,
-    Splice,
 }
 
 fn user_data(kind: Kind, id: u16, slot: u32) -> u64 {
@@ -126,14 +123,6 @@ impl Uring {
         self.push(&Self::send(fd, bytes).user_data(user_data(Kind::SendStatic, 0, slot)));
     }
 
-    /// Moves up to `most` bytes between a socket and a pipe, whichever way; waits for the first of them.
-    pub(crate) fn splice(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: u32, slot: u32) {
-        let (from, to) = (types::Fd(from.as_raw_fd()), types::Fd(to.as_raw_fd()));
-        // Pipes and sockets have no offsets: -1.
-        let entry = opcode::Splice::new(from, -1, to, -1, most).flags(libc::SPLICE_F_MOVE).build();
-        self.push(&entry.user_data(user_data(Kind::Splice, 0, slot)));
-    }
-
     fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> squeue::Entry {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         // WAITALL: the kernel goes on with what did not fit, so that one event ends one send.
@@ -194,7 +183,6 @@ impl Uring {
                 };
                 Event::Received { slot, result, more }
             }
-            4 => Event::Spliced { slot, result: value },
             // The entry carried the lease of this id since `send_lease` took it.
             2 => Event::Sent { slot, result: value, lease: Some(Lease { id: sent_id }) },
             _ => Event::Sent { slot, result: value, lease: None },
