@@ -18,7 +18,7 @@ use std::path::PathBuf;
     long_about = "A reverse proxy and load balancer on io_uring.\n\n\
         Without a command it runs the built-in demo: http://127.0.0.1:8080/ balanced over three origins of its own.",
     after_help = "Signals: SIGTERM and SIGQUIT finish what runs, then exit (a second one ends at once); SIGINT ends at \
-        once; SIGHUP reloads the configuration; SIGUSR1 reopens log files.\n\
+        once; SIGHUP reloads the configuration; SIGUSR1 reopens log files; SIGUSR2 upgrades the program.\n\
         Exit codes: 0 clean, 1 the configuration is wrong (or doctor --strict found something), 2 the command line is wrong, 3 the machine cannot run it, \
         69 the running process cannot be reached, 70 an internal fault.",
     disable_help_subcommand = true
@@ -72,6 +72,15 @@ pub enum Command {
     /// Have the running process read its file anew: what changed follows, what did not is left alone, and an invalid file changes
     /// nothing. Exit 1 if it is wrong
     Reload {
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the program's file, which may be another by now, take the place of the running process: it goes on with everything that
+    /// listens, and the process before it finishes what it has. If it does not become ready, nothing changes: exit 1
+    Upgrade {
         #[command(flatten)]
         at: Where,
         /// Print what the API says
@@ -143,8 +152,6 @@ pub enum Later {
     Top(Anything),
     #[command(hide = true)]
     Export(Anything),
-    #[command(hide = true)]
-    Upgrade(Anything),
 }
 
 #[derive(Debug, PartialEq, Eq, Args)]
@@ -160,7 +167,6 @@ impl Later {
             Self::Drain(_) => "drain",
             Self::Top(_) => "top",
             Self::Export(_) => "export",
-            Self::Upgrade(_) => "upgrade",
         }
     }
 }
@@ -182,6 +188,10 @@ pub enum Call {
         json: bool,
     },
     Reload {
+        at: Where,
+        json: bool,
+    },
+    Upgrade {
         at: Where,
         json: bool,
     },
@@ -219,6 +229,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         }
         Ok(Line { command: Some(Command::Status { at, json }) }) => Call::Status { at, json },
         Ok(Line { command: Some(Command::Reload { at, json }) }) => Call::Reload { at, json },
+        Ok(Line { command: Some(Command::Upgrade { at, json }) }) => Call::Upgrade { at, json },
         Ok(Line { command: Some(Command::Plan { at, json }) }) => match at.config {
             Some(_) => Call::Plan { at, json },
             None => {
@@ -287,6 +298,7 @@ mod tests {
             Call::Probe { name, at: at.clone(), json: true }
         );
         assert_eq!(call("plan -c a.toml --json"), Call::Plan { at: at.clone(), json: true });
+        assert_eq!(call("upgrade -c a.toml"), Call::Upgrade { at: at.clone(), json: false });
         assert_eq!(call("reload -c a.toml"), Call::Reload { at, json: false });
         let asked = Asked {
             method: "GET".to_owned(),
@@ -332,7 +344,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = ["drain", "top", "export", "upgrade"];
+        let later = ["drain", "top", "export"];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }

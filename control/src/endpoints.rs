@@ -7,6 +7,7 @@ use crate::failing;
 use crate::health::{Change, Check, Checks, Task};
 use crate::log::Format;
 use crate::outage::Outages;
+use crate::upgrade;
 use dataplane::cluster::eligible::{Admin, Health};
 use dataplane::plane::Plane;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, Snapshot};
@@ -159,6 +160,45 @@ impl Watch {
             ..Details::default()
         };
         self.events.tell(Weight::Notice, about, line, details);
+    }
+}
+
+/// All that is known of endpoints and does not stand in the configuration, for the next process in an upgrade.
+pub(crate) fn known(snapshot: &Snapshot, watch: &Watch, checks: &Checks) -> Vec<upgrade::Endpoint> {
+    let of = |cluster: &Arc<Cluster>, endpoint: &Endpoint| {
+        let state = watch.said.get(&(Arc::clone(&cluster.name), Arc::clone(&endpoint.name)));
+        let up = checks.is_up(cluster.id, endpoint.id);
+        (state.is_some() || up.is_some()).then(|| upgrade::Endpoint {
+            cluster: cluster.name.to_string(),
+            endpoint: endpoint.name.to_string(),
+            state: state.map(|state| state.name().to_owned()),
+            up,
+        })
+    };
+    let clusters = snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
+    clusters.flat_map(|cluster| cluster.present().filter_map(move |endpoint| of(cluster, endpoint))).collect()
+}
+
+/// What the process before this one knew of endpoints, of those that are still there.
+pub(crate) fn believe(
+    known: &[upgrade::Endpoint],
+    snapshot: &Snapshot,
+    plane: &Plane,
+    watch: &mut Watch,
+    checks: &mut Checks,
+) {
+    for one in known {
+        let name = Name { cluster: one.cluster.clone(), endpoint: one.endpoint.clone() };
+        let Ok((cluster, endpoint)) = find(snapshot, &name) else { continue };
+        if let Some(up) = one.up.filter(|up| checks.believe(cluster.id, endpoint.id, *up)) {
+            let health = if up { Health::Up } else { Health::Down };
+            plane.set_healths([(cluster.id, endpoint.id, health)]);
+        }
+        let state = Admin::ALL.into_iter().find(|state| one.state.as_deref() == Some(state.name()));
+        if let Some(state) = state {
+            watch.said.insert((Arc::clone(&cluster.name), Arc::clone(&endpoint.name)), state);
+            plane.set_admin(cluster.id, endpoint.id, state);
+        }
     }
 }
 

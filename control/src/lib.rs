@@ -21,4 +21,5 @@ mod pressure;
 mod ready;
 mod reload;
 pub mod run;
+mod upgrade;
 mod watchdog;

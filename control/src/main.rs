@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Call::Doctor(question) => run::doctor(&question),
         Call::Status { at, json } => run::status(&at, json),
         Call::Reload { at, json } => run::reload(&at, json),
+        Call::Upgrade { at, json } => run::upgrade(&at, json),
         Call::Plan { at, json } => run::plan(&at, json),
         Call::Set { name, state, at } => run::set(&name, state, &at),
         Call::Probe { name, at, json } => run::probe(&name, &at, json),

@@ -1,16 +1,15 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
 //!
-//! `event` is what control waits for, `told` what it says of its start, `reload` how it goes over to another configuration.
+//! `event` is what control waits for, `told` what it says of its start, `reload` how it goes over to another configuration,
+//! `upgrade` how another process takes its place. `ask` is the commands that speak to a running process instead.
 
+mod ask;
 mod event;
 mod reload;
 mod told;
+mod upgrade;
 
-use crate::admin::{
-    self,
-    commands::{self, Where},
-};
-use crate::admin::{Answer, Api, Ask, Asked, Name, Question, Sight};
+use crate::admin::{self, Answer, Api, Ask, Question, Sight};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
 use crate::discovery::Discovery;
@@ -26,21 +25,24 @@ use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
+use crate::upgrade::Former;
 use crate::watchdog::{TICK, Watchdog};
+pub use ask::{explain, plan, probe, reload, set, status, upgrade};
 use axum::http::StatusCode;
-use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
 use event::{Event, Own, Signals, next_event};
 use reload::Reloads;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use told::{announce, explain as explain_start, explain_api};
+use upgrade::Upgrades;
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
@@ -49,8 +51,12 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// `ringway`: the built-in demo.
 pub fn demo() -> Exit {
+    let former = match Former::hear() {
+        Ok(former) => former,
+        Err(why) => return cannot(&why),
+    };
     match config::parse(config::DEMO, "demo", &environment(true)) {
-        Ok(loaded) => serve(&loaded, None, environment(true)),
+        Ok(loaded) => serve(&loaded, None, environment(true), former),
         Err(report) => {
             complain(&format!("the built-in demo is wrong:\n{report}"));
             Exit::Internal
@@ -60,11 +66,18 @@ pub fn demo() -> Exit {
 
 /// `ringway run -c FILE`.
 pub fn run(file: &Path) -> Exit {
-    let environment = environment(true);
+    let former = match Former::hear() {
+        Ok(former) => former,
+        Err(why) => return cannot(&why),
+    };
+    let mut environment = environment(true);
+    if let Some(former) = &former {
+        environment.inherited = Some(former.inherited.clone());
+    }
     match config::load(file, &environment) {
         Ok(loaded) => {
             eprint_all(&loaded.warnings.to_string());
-            serve(&loaded, Some(file), environment)
+            serve(&loaded, Some(file), environment, former)
         }
         Err(report) => {
             eprint_all(&report.to_string());
@@ -92,36 +105,6 @@ pub fn doctor(question: &doctor::Question) -> Exit {
     doctor::run(question, &environment(false))
 }
 
-/// `ringway status`.
-pub fn status(at: &Where, json: bool) -> Exit {
-    commands::status(at, json, &environment(false))
-}
-
-/// `ringway reload`.
-pub fn reload(at: &Where, json: bool) -> Exit {
-    commands::reload(at, json, &environment(false))
-}
-
-/// `ringway plan`.
-pub fn plan(at: &Where, json: bool) -> Exit {
-    commands::plan(at, json, &environment(false))
-}
-
-/// `ringway set`.
-pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
-    commands::set(name, state, at, &environment(false))
-}
-
-/// `ringway explain`.
-pub fn explain(asked: &Asked, at: &Where, json: bool) -> Exit {
-    commands::explain(asked, at, json, &environment(false))
-}
-
-/// `ringway probe`.
-pub fn probe(name: &Name, at: &Where, json: bool) -> Exit {
-    commands::probe_one(name, at, json, &environment(false))
-}
-
 fn eprint_all(lines: &str) {
     let end = if lines.is_empty() || lines.ends_with('\n') { "" } else { "\n" };
     let _ = std::io::stderr().lock().write_all(format!("{lines}{end}").as_bytes());
@@ -147,8 +130,8 @@ fn random_key() -> [u8; 16] {
     ((u128::from(half()) << 64) | u128::from(half())).to_le_bytes()
 }
 
-/// Runs `loaded`, of `file` or the demo, to the end of the process.
-fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment) -> Exit {
+/// Runs `loaded`, of `file` or the demo, to the end of the process; in the place of another one, if there is a `former`.
+fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment, former: Option<Former>) -> Exit {
     let descriptors = plane::resources().descriptors;
     if descriptors < limits::DESCRIPTORS_MIN {
         let least = limits::DESCRIPTORS_MIN;
@@ -162,7 +145,7 @@ fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment) -> Exit
     };
     match runtime() {
         Ok(runtime) => {
-            let exit = runtime.block_on(serve_with(loaded, file, environment, &log));
+            let exit = runtime.block_on(serve_with(loaded, file, environment, former, &log));
             // A look at a file that takes for ever holds nobody up.
             runtime.shutdown_background();
             exit
@@ -206,20 +189,28 @@ fn cannot(what: &str) -> Exit {
     Exit::Machine
 }
 
-async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environment, log: &Log) -> Exit {
+async fn serve_with(
+    loaded: &Loaded,
+    file: Option<&Path>,
+    environment: Environment,
+    mut former: Option<Former>,
+    log: &Log,
+) -> Exit {
     // Before the plane, so that no signal that follows the ready line is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => return cannot(&format!("cannot listen for signals: {e}")),
     };
     // Before the plane too: a taken address is told before anybody is served.
-    let api = match loaded.process.admin.as_ref().map(|to| Api::start(to).map_err(|e| (to, e))).transpose() {
-        Ok(api) => api,
-        Err((to, error)) => return cannot(&explain_api(to, &error)),
+    let given = former.as_mut().and_then(|former| former.admin.take());
+    let (api, took_admin) = match start_api(loaded, given) {
+        Ok(started) => started,
+        Err(why) => return cannot(&why),
     };
     let (notify, mut events) = mpsc::unbounded_channel();
     let (discovery, snapshot) = Discovery::start(loaded).await;
-    let started = Plane::start(Arc::clone(&snapshot), move |event| {
+    let handed = former.as_mut().map(|former| std::mem::take(&mut former.handed));
+    let started = Plane::prepare(Arc::clone(&snapshot), handed, move |event| {
         // Nobody listens once the process ends.
         let _ = notify.send(event);
     });
@@ -227,13 +218,10 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
         Ok(plane) => plane,
         Err(error) => return cannot(&explain_start(&error)),
     };
-    announce(&plane, loaded, api.as_ref(), file.is_none());
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
     if let Some(shortage) = locked::shortage(&plane.ring_memory()) {
         tracing::warn!("{shortage}; mend: {}", locked::MEND);
     }
-    inject_asked_fault(&plane);
-
     let mut running = Running {
         plane: &plane,
         loaded: Loaded { snapshot: Arc::clone(&snapshot), ..loaded.clone() },
@@ -250,21 +238,27 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
         drain_until: None,
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
+        upgrades: Upgrades::new(),
         api,
     };
-    let mut ticks = interval(TICK);
-    // After a pause of the whole process one tick follows, not all that were missed.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let exit = loop {
-        let Running { checks, api, reloads, drain_until, .. } = &mut running;
-        let own = Own { checks, api, reloads, drain_until: *drain_until };
-        let event = next_event(&mut events, &mut signals, &mut ticks, own).await;
-        if let Some(exit) = running.obey(event) {
-            break exit;
-        }
-    };
+    if let Some(former) = &former {
+        let Running { watch, checks, .. } = &mut running;
+        endpoints::believe(&former.endpoints, &snapshot, &plane, watch, checks);
+    }
+    plane.begin();
+    announce(&plane, loaded, running.api.as_ref(), file.is_none());
+    if let Some(former) = former {
+        former.ready(plane.taken(), took_admin);
+    }
+    inject_asked_fault(&plane);
+    let exit = running.serve(&mut events, &mut signals).await;
     let mut alive = running.alive;
-    ready::notify("STOPPING=1");
+    match (running.upgrades.is_over(), running.api.take()) {
+        // Another process speaks to whoever started this one.
+        (Some(true), Some(api)) => api.leave(limits::UPGRADE_REST).await,
+        (Some(_), api) => drop(api),
+        (None, _) => ready::notify("STOPPING=1"),
+    }
     if exit == Exit::Clean {
         alive = stop(&plane, &mut events, alive).await;
     }
@@ -275,6 +269,14 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
         let _ = std::mem::ManuallyDrop::new(plane);
     }
     exit
+}
+
+/// The admin API, where there is one, and whether it goes on with what another process listened on.
+fn start_api(loaded: &Loaded, given: Option<(String, OwnedFd)>) -> Result<(Option<Api>, bool), String> {
+    let Some(to) = &loaded.process.admin else { return Ok((None, false)) };
+    let goes_on = given.as_ref().is_some_and(|(asked, _)| *asked == to.to_string());
+    let api = Api::start(to, given).map_err(|error| explain_api(to, &error))?;
+    Ok((Some(api), goes_on))
 }
 
 /// Tells all shards to stop, and waits a little. Returns how many have not ended.
@@ -310,10 +312,30 @@ struct Running<'a> {
     /// Set once draining began.
     drain_until: Option<Instant>,
     reloads: Reloads,
+    upgrades: Upgrades,
     api: Option<Api>,
 }
 
 impl Running<'_> {
+    /// Serves until the process is to end, and says how.
+    async fn serve(
+        &mut self,
+        events: &mut mpsc::UnboundedReceiver<PlaneEvent>,
+        signals: &mut Signals,
+    ) -> Exit {
+        let mut ticks = interval(TICK);
+        // After a pause of the whole process one tick follows, not all that were missed.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let Running { checks, api, reloads, upgrades, drain_until, .. } = self;
+            let own = Own { checks, api, reloads, upgrades, drain_until: *drain_until };
+            let event = next_event(events, signals, &mut ticks, own).await;
+            if let Some(exit) = self.obey(event) {
+                return exit;
+            }
+        }
+    }
+
     /// Carries out one event. Returns how the process ends, if it is to end.
     fn obey(&mut self, event: Event) -> Option<Exit> {
         match event {
@@ -333,15 +355,15 @@ impl Running<'_> {
             }
             Event::Reload => self.reload(None),
             Event::Reloads(step) => self.step(step),
-            Event::Upgrade => {
-                tracing::warn!("SIGUSR2: upgrade is known, not in this version; nothing changed")
-            }
+            Event::Upgrade => self.upgrade(None),
+            Event::Upgrades(step) => self.upgrade_step(step),
             Event::ReopenLogs => self.log.reopen(),
             Event::Asked(Ask::Answer(question, to)) => {
                 // Who asked may be gone.
                 let _ = to.send(self.answer(&question));
             }
             Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
+            Event::Asked(Ask::Upgrade(to)) => self.upgrade(Some(to)),
             Event::Asked(Ask::Probe(name, to)) => {
                 let _ = to.send(endpoints::task(&name, &self.loaded));
             }
@@ -409,6 +431,9 @@ impl Running<'_> {
             Question::Clusters => sight.clusters(),
             Question::Cluster(name) => sight.cluster_called(name),
             Question::Endpoint(name) => sight.endpoint(name),
+            Question::SetState(..) if self.upgrades.is_under_way() => {
+                Answer::refused(StatusCode::CONFLICT, "an upgrade is under way")
+            }
             Question::SetState(name, state) => {
                 match endpoints::find(&loaded.snapshot, name) {
                     Ok((cluster, endpoint)) => self.watch.set_state(plane, cluster, endpoint, *state),

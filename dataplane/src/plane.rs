@@ -2,6 +2,7 @@
 
 pub mod conditions;
 pub mod explain;
+mod handed;
 mod lent;
 mod listening;
 pub mod numbers;
@@ -26,6 +27,7 @@ pub use crate::sys::unix::SocketFile;
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, RingMemory, Unusable};
 use conditions::Watched;
+pub use handed::Handed;
 pub use lent::{link_socket, private_listener};
 use listening::Listening;
 use std::cell::{Cell, RefCell};
@@ -132,7 +134,12 @@ pub struct Plane {
     unsent: RefCell<Vec<(usize, Command)>>,
     watched: RefCell<Vec<Watched>>,
     ring_memory: RingMemory,
+    /// What shards wait for before they accept: that all of them are there.
+    waits: Cell<Option<Gate>>,
 }
+
+/// Who is told the rings of all shards, and those.
+type Gate = (Vec<mpsc::Sender<Arc<[Fd]>>>, Arc<[Fd]>);
 
 impl fmt::Debug for Plane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,16 +156,25 @@ struct Running {
 }
 
 impl Plane {
-    /// Binds every listener once per shard, starts the shards, and returns when each accepts. `notify` is called on the
-    /// shards' threads.
+    /// As [`Plane::prepare`], and each shard accepts.
     pub fn start(
         snapshot: Arc<Snapshot>,
+        notify: impl Fn(PlaneEvent) + Send + Clone + 'static,
+    ) -> Result<Self, StartError> {
+        Self::prepare(snapshot, None, notify).inspect(Self::begin)
+    }
+
+    /// Binds every listener once per shard and starts the shards, which accept once they are told to begin. `notify` is called on the
+    /// shards' threads. `handed` is what the process before this one listened on, if there was one.
+    pub fn prepare(
+        snapshot: Arc<Snapshot>,
+        handed: Option<Vec<Handed>>,
         notify: impl Fn(PlaneEvent) + Send + Clone + 'static,
     ) -> Result<Self, StartError> {
         let features = sys::probe().map_err(|why| StartError::Machine(why.to_string()))?;
         check_kernel(&snapshot)?;
         let count = snapshot.runtime.shards.max(1);
-        let mut listening = Listening::new(count);
+        let mut listening = Listening::new(count, handed);
         let sockets = listening.follow(&snapshot, Mono(0))?;
         let routes = Arc::new(RouteTable::of(&snapshot));
         let shared = Arc::new(Shared::new(&snapshot));
@@ -199,14 +215,7 @@ impl Plane {
                 event,
                 rings,
             };
-            let (ready, notify) = (ready.clone(), notify.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("shard-{shard}"))
-                .spawn(move || {
-                    let how = run(start, &ready);
-                    notify(PlaneEvent::ShardEnded { shard, how });
-                })
-                .map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
+            let thread = spawn(start, ready.clone(), notify.clone())?;
             let switching = RefCell::new(Switching::new(returned));
             shards.push(Running { thread, commands: RefCell::new(sender), stats, switching });
             log_readers.push(reader);
@@ -215,17 +224,32 @@ impl Plane {
         let (rings, got) = gather(&started, count)?;
         let asked = RingOptions::default().bytes();
         let ring_memory = RingMemory { shards: count, asked, got: got.min(asked), lockable };
-        for shard in go {
-            // One that is gone already is reported through `notify`.
-            let _ = shard.send(rings.clone());
-        }
-        let clusters = snapshot.clusters.iter().zip(&shared.clusters);
-        let watched = clusters.filter_map(|(spec, shared)| Watched::new(spec.as_ref()?, shared.as_ref()?));
-        let watched = RefCell::new(watched.collect());
+        let watched = RefCell::new(Watched::all(&snapshot, &shared));
         let (untold, unsent) = (RefCell::default(), RefCell::default());
         let present = RefCell::new(Swap { snapshot, routes, shared, sockets: Some(sockets) });
         let (swaps, listening) = (Cell::new(0), RefCell::new(listening));
-        Ok(Self { present, swaps, listening, shards, log_readers, untold, unsent, watched, ring_memory })
+        let waits = Cell::new(Some((go, rings)));
+        Ok(Self {
+            present,
+            swaps,
+            listening,
+            shards,
+            log_readers,
+            untold,
+            unsent,
+            watched,
+            ring_memory,
+            waits,
+        })
+    }
+
+    /// Every shard accepts from now on.
+    pub fn begin(&self) {
+        let (go, rings) = self.waits.take().unwrap_or_default();
+        for shard in go {
+            // One that is gone already is reported through `notify`.
+            let _ = shard.send(Arc::clone(&rings));
+        }
     }
 
     /// One entry for each bound address.
@@ -355,6 +379,21 @@ struct Start {
     event: Fd,
     /// Tells the rings of all shards, or closes because one has none.
     rings: mpsc::Receiver<Arc<[Fd]>>,
+}
+
+/// Starts a shard's thread.
+fn spawn(
+    start: Start,
+    ready: mpsc::Sender<Ready>,
+    notify: impl Fn(PlaneEvent) + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let shard = start.setup.shard;
+    let run = move || {
+        let how = run(start, &ready);
+        notify(PlaneEvent::ShardEnded { shard, how });
+    };
+    let thread = std::thread::Builder::new().name(format!("shard-{shard}"));
+    thread.spawn(run).map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))
 }
 
 /// A shard's thread, from its pinning to its end.

@@ -49,6 +49,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(upgrade))
         .route(PLAN, post(plan))
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
@@ -170,6 +171,11 @@ async fn events(State(door): State<Door>) -> Answer {
 async fn reload(State(door): State<Door>) -> Answer {
     let (sender, answer) = oneshot::channel();
     door.put(Ask::Reload(sender), answer).await.unwrap_or_else(ending)
+}
+
+async fn upgrade(State(door): State<Door>) -> Answer {
+    let (sender, answer) = oneshot::channel();
+    door.put(Ask::Upgrade(sender), answer).await.unwrap_or_else(ending)
 }
 
 async fn plan(State(door): State<Door>, body: Bytes) -> Answer {

@@ -1,4 +1,4 @@
-//! `ringway status`, `reload`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
+//! `ringway status`, `reload`, `upgrade`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
 use super::{Asked, Name, api};
@@ -147,6 +147,31 @@ pub fn reload(at: &Where, as_json: bool, environment: &Environment) -> Exit {
     }
 }
 
+/// `ringway upgrade`. Exit 1 where the next process does not become ready: then nothing has changed.
+pub fn upgrade(at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    match at.ask(environment, "POST", "/v1/upgrade", None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
+            Ok(body) if as_json => {
+                ready::print(&body.to_string());
+                Exit::Clean
+            }
+            Ok(body) => {
+                let pid = &body["pid"];
+                ready::print(&format!(
+                    "process {pid} has taken over; the one before it finishes what it has"
+                ));
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
+        Ok((reply, _)) => match refused(&reply) {
+            _ if reply.status == 503 => Exit::Unreachable,
+            _ => Exit::Configuration,
+        },
+        Err(exit) => exit,
+    }
+}
+
 /// `ringway explain`.
 pub fn explain(asked: &Asked, at: &Where, as_json: bool, environment: &Environment) -> Exit {
     let body = json!(asked).to_string();
@@ -214,7 +239,7 @@ fn changes(reply: &Reply, address: &Address, as_json: bool) -> Exit {
     }
     let mut text = lines(&body["changes"]);
     for key in body["waits"].as_array().into_iter().flatten() {
-        text += &format!("waits for a restart: {}\n", key.as_str().unwrap_or("-"));
+        text += &format!("waits for an upgrade: {}\n", key.as_str().unwrap_or("-"));
     }
     if let Some(total) = body["took_ms"]["total"].as_f64() {
         text += &format!("in force after {total:.1} ms\n");

@@ -106,6 +106,8 @@ pub(crate) enum Ask {
     Answer(Question, oneshot::Sender<Answer>),
     /// Reads the file anew; answered when it is in force, or why it is not.
     Reload(oneshot::Sender<Answer>),
+    /// Starts the next process; answered when that has taken over, or why it has not.
+    Upgrade(oneshot::Sender<Answer>),
     /// What a check of this endpoint would be; an error says which name is unknown.
     Probe(Name, oneshot::Sender<Result<Task, String>>),
 }

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +24,10 @@ pub(crate) struct Api {
     address: Address,
     asks: mpsc::Receiver<Ask>,
     task: tokio::task::JoinHandle<()>,
-    _file: Option<SocketFile>,
+    /// The same socket, for the next process in an upgrade, and its address as the configuration has it.
+    spare: (String, OwnedFd),
+    places: Arc<Semaphore>,
+    file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -36,23 +40,35 @@ enum Listener {
 const BACKOFF: Duration = Duration::from_millis(100);
 
 impl Api {
-    /// Listens. To be called within the runtime.
+    /// Listens: on `given`, which another process listened on by its configuration's `asked`, if that is the same place. To be
+    /// called within the runtime.
     ///
     /// # Errors
     /// As of bind(2): EADDRINUSE where somebody listens already.
-    pub(crate) fn start(to: &Address) -> io::Result<Self> {
+    pub(crate) fn start(to: &Address, given: Option<(String, OwnedFd)>) -> io::Result<Self> {
+        let asked = to.to_string();
+        let given = given.filter(|(place, _)| *place == asked).map(|(_, socket)| socket);
+        let spare;
         let (listener, address, file) = match to {
             Address::Ip(to) => {
-                let listener = std::net::TcpListener::bind(SocketAddr::from(*to))?;
+                let listener = match given {
+                    Some(socket) => socket.into(),
+                    None => std::net::TcpListener::bind(SocketAddr::from(*to))?,
+                };
+                spare = listener.try_clone()?.into();
                 listener.set_nonblocking(true)?;
                 let listener = TcpListener::from_std(listener)?;
                 let address = Address::Ip(listener.local_addr()?.into());
                 (Listener::Tcp(listener), address, None)
             }
             Address::Unix(name) => {
-                let made = plane::private_listener(name);
-                let (fd, file) = made.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+                let (fd, file) = match given {
+                    Some(socket) => (socket, SocketFile::of(name)),
+                    None => plane::private_listener(name)
+                        .map_err(|errno| io::Error::from_raw_os_error(errno.0))?,
+                };
                 let listener = std::os::unix::net::UnixListener::from(fd);
+                spare = listener.try_clone()?.into();
                 listener.set_nonblocking(true)?;
                 (Listener::Unix(UnixListener::from_std(listener)?), to.clone(), file)
             }
@@ -62,8 +78,30 @@ impl Api {
             Address::Unix(_) => true,
         };
         let (sender, asks) = mpsc::channel(limits::ADMIN_QUESTIONS);
-        let task = tokio::spawn(serve(listener, api::router(sender, may_change)));
-        Ok(Self { address, asks, task, _file: file })
+        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+        let task = tokio::spawn(serve(listener, api::router(sender, may_change), Arc::clone(&places)));
+        Ok(Self { address, asks, task, spare: (asked, spare), places, file })
+    }
+
+    /// Its socket for another process, and its address as the configuration has it.
+    pub(crate) fn hand_over(&self) -> io::Result<(String, OwnedFd)> {
+        Ok((self.spare.0.clone(), self.spare.1.try_clone()?))
+    }
+
+    /// Another process accepts there from now on.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
+    }
+
+    /// The end, where another process accepts there. Those that are connected have their answers within `within`.
+    pub(crate) async fn leave(mut self, within: Duration) {
+        self.stop();
+        if let Some(file) = self.file.take() {
+            file.leave();
+        }
+        let all = u32::try_from(limits::ADMIN_CONNECTIONS).unwrap_or(u32::MAX);
+        // What lasts longer is cut off by the end of the process.
+        let _ = tokio::time::timeout(within, self.places.acquire_many(all)).await;
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -82,8 +120,7 @@ impl Drop for Api {
     }
 }
 
-async fn serve(listener: Listener, router: Router) {
-    let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+async fn serve(listener: Listener, router: Router, places: Arc<Semaphore>) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = match &listener {

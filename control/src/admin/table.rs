@@ -86,7 +86,7 @@ pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     }
     if !shown.waits.is_empty() {
         let waits: Vec<&str> = shown.waits.iter().map(|key| &*key.0).collect();
-        let _ = writeln!(out, "wait for a restart: {}\n", waits.join(", "));
+        let _ = writeln!(out, "wait for an upgrade: {}\n", waits.join(", "));
     }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.

@@ -22,7 +22,7 @@ pub(crate) struct Sight<'a> {
     pub(crate) loaded: &'a Loaded,
     pub(crate) checks: &'a Checks,
     pub(crate) ports: &'a PortWatch,
-    /// Keys of the file that wait for a restart.
+    /// Keys of the file that wait for an upgrade or a restart.
     pub(crate) waits: &'a [String],
     pub(crate) now: Instant,
 }
@@ -100,7 +100,7 @@ impl<'a> Sight<'a> {
             /// What the process runs short of since it started, in words.
             #[serde(skip_serializing_if = "Option::is_none")]
             short: Option<String>,
-            /// Keys of the file that wait for a restart.
+            /// Keys of the file that wait for an upgrade or a restart.
             #[serde(skip_serializing_if = "<[String]>::is_empty")]
             waits: &'a [String],
             clusters: Vec<ClusterView<'a>>,

@@ -286,6 +286,24 @@ impl Checks {
         changed.then_some(change)
     }
 
+    /// Whether an endpoint is up, as far as that is known of one that is checked.
+    pub(crate) fn is_up(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<bool> {
+        self.targets
+            .get(*self.places.get(&(cluster, endpoint))?)
+            .filter(|target| !target.gone)?
+            .streak
+            .known()
+    }
+
+    /// What another process found out of an endpoint. False where nothing checks it here.
+    pub(crate) fn believe(&mut self, cluster: ClusterId, endpoint: EndpointId, up: bool) -> bool {
+        let place = self.places.get(&(cluster, endpoint));
+        let target = place.and_then(|place| self.targets.get_mut(*place)).filter(|target| !target.gone);
+        target
+            .map(|target| target.streak = Streak::new(if up { Initial::Up } else { Initial::Down }))
+            .is_some()
+    }
+
     /// Whether every endpoint of a cluster is known to be up or down.
     pub(crate) fn have_decided(&self, cluster: ClusterId) -> bool {
         let mut there = self.targets.iter().filter(|target| target.cluster.id == cluster && !target.gone);

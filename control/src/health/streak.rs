@@ -17,6 +17,11 @@ impl Streak {
         Self { up: initial == Initial::Up, open: initial == Initial::Probing, against: 0 }
     }
 
+    /// Whether it is up; `None` before the first check where that decides.
+    pub(crate) fn known(&self) -> Option<bool> {
+        (!self.open).then_some(self.up)
+    }
+
     /// Takes note of a check. True if the endpoint is now what it was not before.
     pub(crate) fn note(&mut self, passed: bool, check: &Check) -> bool {
         if self.open {

@@ -1,6 +1,7 @@
 //! What a process that serves waits for.
 
 use super::reload::{Reloads, Step};
+use super::upgrade::{self, Upgrades};
 use crate::admin::{Api, Ask};
 use crate::health::{Checks, Happened};
 use dataplane::plane::{PlaneEvent, ShardEnd};
@@ -21,7 +22,10 @@ pub(super) enum Event {
     /// A reload goes on.
     Reloads(Step),
     ReopenLogs,
+    /// SIGUSR2.
     Upgrade,
+    /// An upgrade goes on.
+    Upgrades(upgrade::Step),
     Tick,
     DrainTimedOut,
     /// Of the active checks.
@@ -57,6 +61,7 @@ pub(super) struct Own<'a> {
     pub(super) checks: &'a mut Checks,
     pub(super) api: &'a mut Option<Api>,
     pub(super) reloads: &'a mut Reloads,
+    pub(super) upgrades: &'a mut Upgrades,
     pub(super) drain_until: Option<Instant>,
 }
 
@@ -66,7 +71,7 @@ pub(super) async fn next_event(
     ticks: &mut Interval,
     own: Own<'_>,
 ) -> Event {
-    let Own { checks, api, reloads, drain_until } = own;
+    let Own { checks, api, reloads, upgrades, drain_until } = own;
     let drain_timed_out = async {
         match drain_until {
             Some(at) => sleep_until(at).await,
@@ -91,6 +96,7 @@ pub(super) async fn next_event(
         () = drain_timed_out => Event::DrainTimedOut,
         _ = ticks.tick() => Event::Tick,
         step = reloads.next() => Event::Reloads(step),
+        step = upgrades.next() => Event::Upgrades(step),
         // Before questions: checks come at their own pace, and whoever asks without a pause must not hold them up.
         happened = checks.next() => Event::Checks(happened),
         Some(ask) = asked => Event::Asked(ask),

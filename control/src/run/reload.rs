@@ -120,6 +120,16 @@ impl Reloads {
         !matches!(self.stage, Stage::Rests | Stage::Reads { .. })
     }
 
+    /// Whether somebody waits for one.
+    pub(super) fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::Rests) || !self.waiting.is_empty()
+    }
+
+    /// Names of the descriptors that the process was started with.
+    pub(super) fn inherited(&self) -> Vec<String> {
+        self.environment.inherited.clone().unwrap_or_default()
+    }
+
     /// Waits for the next step; pending for ever while none is due. May be dropped and asked again.
     pub(super) async fn next(&mut self) -> Step {
         match &mut self.stage {
@@ -141,6 +151,8 @@ impl Running<'_> {
     pub(super) fn reload(&mut self, asker: Asker) {
         let refused = if self.drain_until.is_some() {
             Some("the process drains: it reloads no more")
+        } else if self.upgrades.is_under_way() {
+            Some("an upgrade is under way")
         } else if self.reloads.path.is_none() {
             Some("this is the built-in demo: there is no file to reload")
         } else {
@@ -170,7 +182,8 @@ impl Running<'_> {
     /// One tick: looks at the file, where that is asked for.
     pub(super) fn watch_file(&mut self) {
         let watch = self.reloads.watch.as_mut();
-        if self.drain_until.is_none() && watch.is_some_and(|watch| watch.tick(Instant::now())) {
+        let is_last = self.drain_until.is_some() || self.upgrades.is_under_way();
+        if !is_last && watch.is_some_and(|watch| watch.tick(Instant::now())) {
             tracing::info!("the configuration's file is another: reloading");
             self.reload(None);
         }
@@ -259,7 +272,7 @@ impl Running<'_> {
         let api = match &file.process.admin {
             same if *same == before.admin => None,
             None => Some(None),
-            Some(to) => Some(Some(Api::start(to).map_err(|error| explain_api(to, &error))?)),
+            Some(to) => Some(Some(Api::start(to, None).map_err(|error| explain_api(to, &error))?)),
         };
         self.plane.listen(&next.snapshot).map_err(|error| explain(&error))?;
         let lists = (next.changed.as_slice(), next.gone.as_slice());
@@ -333,7 +346,7 @@ impl Running<'_> {
         }
         let waits = &self.reloads.waits;
         if !waits.is_empty() {
-            tracing::warn!("reload: these wait for a restart: {}", waits.join(", "));
+            tracing::warn!("reload: these wait for an upgrade or a restart: {}", waits.join(", "));
         }
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         let total = begun.elapsed();

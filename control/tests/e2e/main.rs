@@ -55,3 +55,4 @@ mod tcp;
 mod timeouts;
 mod tuning;
 mod tunnel;
+mod upgrade;

@@ -38,9 +38,7 @@ fn a_right_configuration_checks_with_0() {
 
 #[test]
 fn wrong_calls_exit_2() {
-    for args in
-        [&["serve"][..], &["run"], &["plan"], &["doctor", "--profile", "fast"], &["upgrade"], &["--what"]]
-    {
+    for args in [&["serve"][..], &["run"], &["plan"], &["doctor", "--profile", "fast"], &["--what"]] {
         let ended = call(ringway().args(args));
         assert_eq!(ended.code, 2, "{args:?}");
         assert!(!ended.stderr.is_empty() && ended.stdout.is_empty(), "{args:?}");
@@ -233,16 +231,6 @@ fn an_idle_process_drains_at_once() {
     assert_eq!(Client::get(proxy.edge(), "/").status, 200);
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.exit_code(Duration::from_secs(3)), 0);
-}
-
-#[test]
-fn a_signal_of_a_later_version_changes_nothing() {
-    let mut proxy = Setup { tables: REPLY, ..Setup::default() }.start();
-    proxy.signal(Signal::USR2);
-    let told = proxy.stderr.wait_for(|line| line.contains("upgrade") && line.contains("not in this version"));
-    assert!(told.is_some(), "{:?}", proxy.stderr.all());
-    assert_eq!(Client::get(proxy.edge(), "/").status, 200);
-    assert!(proxy.child.try_wait().unwrap().is_none());
 }
 
 /// It never serves with a hole among its shards.

@@ -233,7 +233,7 @@ fn an_abstract_name_works_on_both_sides() {
 }
 
 /// Lets `command` inherit a descriptor, under its own number.
-fn pass(fd: &impl AsFd) {
+pub fn pass(fd: &impl AsFd) {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
 }
 

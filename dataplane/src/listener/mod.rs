@@ -216,6 +216,15 @@ pub fn stop_all(core: &mut Core, io: &mut impl Io) {
     }
 }
 
+/// Accepts no more on the sockets of these numbers; who waits there is another process's.
+pub fn give_up(core: &mut Core, io: &mut impl Io, numbers: &[u32]) {
+    for index in 0..core.listeners.len() {
+        if numbers.contains(&core.listeners[index].number) {
+            stop(core, io, index);
+        }
+    }
+}
+
 fn leave(core: &mut Core, io: &mut impl Io, index: usize) {
     let now = core.now();
     let listener = &mut core.listeners[index];

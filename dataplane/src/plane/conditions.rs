@@ -7,9 +7,10 @@ use crate::cluster::events::{Event, Failed, What};
 use crate::cluster::left::Left;
 use crate::cluster::outlier::RateWatch;
 use crate::cluster::shared::SharedCluster;
+use crate::core::Shared;
 use crate::io::Mono;
 use crate::shard::mailbox::Command;
-use crate::spec::{Cluster, ClusterId, EndpointId};
+use crate::spec::{Cluster, ClusterId, EndpointId, Snapshot};
 use crate::sys::clock;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,7 +40,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(spec: &Arc<Cluster>, shared: &Arc<SharedCluster>) -> Option<Self> {
+    /// Of all clusters that there are.
+    pub(super) fn all(snapshot: &Snapshot, shared: &Shared) -> Vec<Self> {
+        let clusters = snapshot.clusters.iter().zip(&shared.clusters);
+        clusters.filter_map(|(spec, shared)| Self::new(spec.as_ref()?, shared.as_ref()?)).collect()
+    }
+    fn new(spec: &Arc<Cluster>, shared: &Arc<SharedCluster>) -> Option<Self> {
         (spec.outlier.is_some() || spec.circuit_breaker.is_some()).then(|| {
             let (told, shared) = (shared.version(), Arc::clone(shared));
             let mut watched = Self { spec: Arc::clone(spec), shared, told, rates: None };

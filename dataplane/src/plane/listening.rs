@@ -3,6 +3,7 @@
 //! What is open follows the configuration. An address that two configurations have keeps its sockets, and so its port where
 //! that was left to the kernel; what is new is bound before anything of the old goes.
 
+use super::handed::Handed;
 use super::{Bound, StartError};
 use crate::io::{Address, Errno, Fd, Mono, SocketAddress, SocketOption};
 use crate::limits::LISTEN_BACKLOG;
@@ -11,6 +12,7 @@ use crate::spec::{ListenAddress, Listener, ListenerId, Snapshot, Steer};
 use crate::sys::inherited::{self, InheritedError};
 use crate::sys::unix::SocketFile;
 use crate::sys::{clock, socket, steer, unix};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,8 @@ struct Open {
     address: Address,
     /// By which shard each is held.
     sockets: Vec<(usize, Socket)>,
-    steer: Steer,
+    /// None where another process said.
+    steer: Option<Steer>,
     dead_peer: Duration,
     file: Option<SocketFile>,
 }
@@ -37,15 +40,143 @@ pub(super) struct Listening {
     next: u32,
     /// Ports of sockets that were told to go away, and when they are gone.
     leaving: Vec<(u16, Mono)>,
+    /// What another process gave; those that are taken are gone from here.
+    handed: Vec<Option<Handed>>,
+    taken: Vec<usize>,
+    /// Descriptors that the process was started with have their numbers no more.
     started: bool,
 }
 
 /// By shard, in the order of their numbers.
-type Sockets = Arc<[Vec<Socket>]>;
+pub(super) type Sockets = Arc<[Vec<Socket>]>;
 
 impl Listening {
-    pub(super) fn new(shards: u16) -> Self {
-        Self { shards: shards.into(), open: Vec::new(), next: 0, leaving: Vec::new(), started: false }
+    /// `handed` is what the process before this one gave, if there was one.
+    pub(super) fn new(shards: u16, handed: Option<Vec<Handed>>) -> Self {
+        Self {
+            shards: shards.into(),
+            open: Vec::new(),
+            next: 0,
+            leaving: Vec::new(),
+            started: handed.is_some(),
+            handed: handed.unwrap_or_default().into_iter().map(Some).collect(),
+            taken: Vec::new(),
+        }
+    }
+
+    /// Which of what another process gave is accepted on, by their places.
+    pub(super) fn taken(&self) -> Vec<usize> {
+        self.taken.clone()
+    }
+
+    /// All sockets, for another process.
+    pub(super) fn hand_over(&self, snapshot: &Snapshot) -> Result<Vec<Handed>, Errno> {
+        let of = |open: &Open| {
+            let name = snapshot.listener(open.listener).map(|listener| listener.name.to_string());
+            let sockets = open.sockets.iter().map(|(_, one)| socket::duplicate(one.fd));
+            let sockets = sockets.collect::<Result<_, Errno>>()?;
+            Ok(Handed { listener: name.unwrap_or_default(), asked: open.asked.to_string(), sockets })
+        };
+        self.open.iter().map(of).collect()
+    }
+
+    /// Forgets what is at these places. Returns the numbers of its sockets.
+    pub(super) fn give_up(&mut self, places: &[usize]) -> Vec<u32> {
+        let mut at = 0..;
+        let (given, kept) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|_| at.next().is_some_and(|at| places.contains(&at)));
+        self.open = kept;
+        let mut given: Vec<Open> = given;
+        given.iter_mut().filter_map(|open| open.file.take()).for_each(SocketFile::leave);
+        given.iter().flat_map(|open| &open.sockets).map(|(_, socket)| socket.number).collect()
+    }
+
+    /// What was given up is accepted on again, on sockets of new numbers.
+    pub(super) fn take_back(&mut self, handed: Vec<Handed>, snapshot: &Snapshot) -> Sockets {
+        self.handed = handed.into_iter().map(Some).collect();
+        for listener in snapshot.listeners.iter().flatten() {
+            for asked in &listener.addresses {
+                let is_open = |open: &Open| open.listener == listener.id && open.asked.is_at(asked);
+                if self.open.iter().any(is_open) {
+                    continue;
+                }
+                if let Some(handed) = self.handed_for(listener, asked) {
+                    let mut open = Open::new(listener, asked);
+                    // What listened a moment ago listens still; where not, there is nothing to take back.
+                    if self.go_on(&mut open, listener, handed, &[]).is_ok() {
+                        open.become_of(listener, asked, self.shards);
+                        self.open.push(open);
+                    }
+                }
+            }
+        }
+        self.handed.clear();
+        self.by_shard()
+    }
+
+    fn by_shard(&self) -> Sockets {
+        let mut sockets = vec![Vec::new(); self.shards];
+        for (shard, socket) in self.open.iter().flat_map(|open| open.sockets.iter().copied()) {
+            sockets[shard].push(socket);
+        }
+        sockets.iter_mut().for_each(|sockets: &mut Vec<Socket>| sockets.sort_by_key(|s| s.number));
+        sockets.into()
+    }
+
+    /// What another process gave for this address. A port that the kernel chose stays with its listener.
+    fn handed_for(&mut self, listener: &Listener, asked: &ListenAddress) -> Option<Handed> {
+        let text = asked.to_string();
+        let any_port = asked.as_ip().is_some_and(|address| address.port() == 0);
+        let suits = |handed: &Handed, of_same: bool| {
+            handed.asked == text
+                && !handed.sockets.is_empty()
+                && (*handed.listener == *listener.name || !of_same)
+        };
+        let find =
+            |of_same| self.handed.iter().position(|one| one.as_ref().is_some_and(|one| suits(one, of_same)));
+        let at = find(true).or_else(|| if any_port { None } else { find(false) })?;
+        self.taken.push(at);
+        self.handed[at].take()
+    }
+
+    /// What another process gave goes on as this address: with a socket for each shard, several for some where there were more
+    /// shards, and others that join where there were fewer.
+    fn go_on(
+        &mut self,
+        open: &mut Open,
+        listener: &Listener,
+        handed: Handed,
+        opened: &[(usize, Open)],
+    ) -> Result<(), StartError> {
+        let name = || listener.name.to_string();
+        let inherited = |fd: Fd| move |why| StartError::Inherited { listener: name(), fd: fd.0, why };
+        let mut multiplies = true;
+        for one in &handed.sockets {
+            let fd = Fd(one.as_raw_fd());
+            let taken = inherited::take(fd).map_err(inherited(fd))?;
+            multiplies &= taken.multiplies;
+            if let Some(address @ Address::Ip(_)) = &taken.address {
+                let failed = |errno| StartError::Bind { listener: name(), address: address.clone(), errno };
+                prepare(fd, listener).map_err(failed)?;
+            }
+            open.address = taken.address.unwrap_or(Address::Ip(SocketAddress::UNIX));
+        }
+        if let ListenAddress::Unix { name, mode } = &open.asked {
+            open.address = Address::Unix(name.clone());
+            open.file = SocketFile::of(name);
+            if let Some(file) = &open.file {
+                let _ = file.set_mode(*mode);
+            }
+        }
+        open.steer = None;
+        let group: Vec<Fd> = handed.sockets.into_iter().map(|one| Fd(one.into_raw_fd())).collect();
+        let address = if let Address::Ip(address) = open.address { address } else { SocketAddress::UNIX };
+        let is_shared = multiplies && self.multiply(open, listener, &group, address).is_ok();
+        if !is_shared {
+            group.into_iter().for_each(|fd| self.give_to_one(open, fd, address, opened));
+        }
+        Ok(())
     }
 
     /// One entry for each bound address, in the order of the listeners and of their addresses.
@@ -91,12 +222,8 @@ impl Listening {
             }
         }
         self.started = true;
-        let mut sockets = vec![Vec::new(); self.shards];
-        for (shard, socket) in self.open.iter().flat_map(|open| open.sockets.iter().copied()) {
-            sockets[shard].push(socket);
-        }
-        sockets.iter_mut().for_each(|sockets: &mut Vec<Socket>| sockets.sort_by_key(|s| s.number));
-        Ok(sockets.into())
+        self.handed.clear();
+        Ok(self.by_shard())
     }
 
     /// The place of what is open already, for each that is wanted: of the same listener, or of another; but a port that the
@@ -157,20 +284,15 @@ impl Listening {
         let at = |address: Address| {
             move |errno| StartError::Bind { listener: listener.name.to_string(), address, errno }
         };
-        let mut open = Open {
-            asked: asked.clone(),
-            listener: listener.id,
-            address: Address::Ip(SocketAddress::UNIX),
-            sockets: Vec::new(),
-            steer: Steer::Hash,
-            dead_peer: listener.timeouts.dead_peer,
-            file: None,
-        };
+        let mut open = Open::new(listener, asked);
+        if let Some(handed) = self.handed_for(listener, asked) {
+            return self.go_on(&mut open, listener, handed, opened).map(|()| open);
+        }
         match asked {
             ListenAddress::Ip(address) => {
                 let failed = |errno| at((*address).into())(errno);
                 self.is_free(address).map_err(failed)?;
-                open.address = self.multiply(&mut open, listener, None, *address).map_err(failed)?.into();
+                open.address = self.multiply(&mut open, listener, &[], *address).map_err(failed)?.into();
             }
             ListenAddress::Unix { name, mode } => {
                 open.address = Address::Unix(name.clone());
@@ -189,16 +311,16 @@ impl Listening {
         self.next
     }
 
-    /// A socket for each shard on one address: `first` for the first shard, or a new one.
+    /// A socket for each shard on one address: those of `first`, and new ones.
     fn multiply(
         &mut self,
         open: &mut Open,
         listener: &Listener,
-        first: Option<Fd>,
+        first: &[Fd],
         address: SocketAddress,
     ) -> Result<SocketAddress, Errno> {
-        let (mut real, own) = (address, usize::from(first.is_none()));
-        let mut group: Vec<Fd> = first.into_iter().collect();
+        let mut real = address;
+        let mut group = first.to_vec();
         while group.len() < self.shards {
             let joined =
                 socket::listener(&real, LISTEN_BACKLOG).map_err(|error| error.errno).and_then(|fd| {
@@ -209,16 +331,17 @@ impl Listening {
             match joined {
                 Ok(address) => real = address,
                 Err(errno) => {
-                    group.drain(1 - own..).for_each(socket::close);
+                    group.drain(first.len()..).for_each(socket::close);
                     return Err(errno);
                 }
             }
         }
-        for (shard, fd) in group.into_iter().enumerate() {
-            let lent = first == Some(fd);
+        let is_inherited = matches!(open.asked, ListenAddress::Inherited(_));
+        for (at, fd) in group.into_iter().enumerate() {
+            let lent = is_inherited && first.first() == Some(&fd);
             let number = self.number();
             let socket = Socket { number, listener: listener.id, fd, address: real, alone: false, lent };
-            open.sockets.push((shard, socket));
+            open.sockets.push((at % self.shards, socket));
         }
         Ok(real)
     }
@@ -228,7 +351,7 @@ impl Listening {
         let lent = matches!(open.asked, ListenAddress::Inherited(_));
         let socket =
             Socket { number: self.number(), listener: open.listener, fd, address, alone: true, lent };
-        let all = || self.open.iter().chain(opened.iter().map(|(_, open)| open));
+        let all = || self.open.iter().chain(opened.iter().map(|(_, open)| open)).chain([&*open]);
         let count = |shard: &usize| all().flat_map(|o| &o.sockets).filter(|(of, _)| of == shard).count();
         open.sockets.push(((0..self.shards).min_by_key(count).unwrap_or(0), socket));
     }
@@ -259,7 +382,7 @@ impl Listening {
             })?;
         }
         // Another user's socket (systemd binds as root) lets nobody join it: then one shard has it.
-        if !taken.multiplies || self.multiply(open, listener, Some(taken.fd), address).is_err() {
+        if !taken.multiplies || self.multiply(open, listener, &[taken.fd], address).is_err() {
             self.give_to_one(open, taken.fd, address, opened);
         }
         open.address = taken.address.unwrap_or(Address::Ip(SocketAddress::UNIX));
@@ -274,8 +397,14 @@ impl Listening {
         }
         let is_port =
             |open: &Open| matches!(&open.address, Address::Ip(held) if held.port() == address.port());
-        let ours =
-            self.open.iter().any(is_port) || self.leaving.iter().any(|(port, _)| *port == address.port());
+        // What another process gave is ours, and closes with that process at the latest if nobody takes it.
+        let was_port = |handed: &Handed| {
+            let held = handed.sockets.first().map(|one| socket::local_address(Fd(one.as_raw_fd())));
+            held.is_some_and(|held| held.is_ok_and(|held| held.port() == address.port()))
+        };
+        let ours = self.open.iter().any(is_port)
+            || self.handed.iter().flatten().any(was_port)
+            || self.leaving.iter().any(|(port, _)| *port == address.port());
         match socket::probe_free(address) {
             Err(Errno(libc::EADDRINUSE)) if ours => Ok(()),
             other => other,
@@ -284,6 +413,17 @@ impl Listening {
 }
 
 impl Open {
+    fn new(listener: &Listener, asked: &ListenAddress) -> Self {
+        Self {
+            asked: asked.clone(),
+            listener: listener.id,
+            address: Address::Ip(SocketAddress::UNIX),
+            sockets: Vec::new(),
+            steer: Some(Steer::Hash),
+            dead_peer: listener.timeouts.dead_peer,
+            file: None,
+        }
+    }
     /// It is that listener's from now on, as that asks for. What cannot be set on a socket that listens already stays as it is.
     fn become_of(&mut self, listener: &Listener, asked: &ListenAddress, shards: usize) {
         self.listener = listener.id;
@@ -291,11 +431,11 @@ impl Open {
         let first = self.sockets.first().map(|(_, socket)| socket.fd);
         let is_ip = matches!(self.asked, ListenAddress::Ip(_));
         if let (Some(fd), true, Address::Ip(address)) = (first, is_ip, &self.address)
-            && self.steer != listener.steer
+            && self.steer != Some(listener.steer)
         {
             let sockets = u32::try_from(shards).unwrap_or(u32::MAX);
             let _ = steer::attach(fd, listener.steer, address.is_v6(), sockets);
-            self.steer = listener.steer;
+            self.steer = Some(listener.steer);
         }
         if self.dead_peer != listener.timeouts.dead_peer && !matches!(self.address, Address::Unix(_)) {
             self.dead_peer = listener.timeouts.dead_peer;

@@ -29,6 +29,8 @@ pub enum Command {
     Look { cluster: ClusterId },
     /// Go over to another configuration, and give back what was.
     Swap(Box<Swap>),
+    /// Accept no more on the sockets of these numbers, and leave who waits there to another process.
+    GiveUp(Arc<[u32]>),
     /// Fail on purpose, for the test that a shard's death is the process's.
     Inject(Failure),
 }

@@ -140,6 +140,7 @@ impl Shard {
                     let returned = self.returns.as_mut().map(|returns| returns.push(swap));
                     debug_assert!(matches!(returned, Some(Ok(()))), "a shard has one swap at a time");
                 }
+                Command::GiveUp(numbers) => listener::give_up(&mut self.core, io, &numbers),
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),
                 Command::Inject(Failure::Stall) => loop {
                     std::hint::spin_loop();

@@ -278,6 +278,18 @@ pub fn own(fd: Fd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd.0) }
 }
 
+/// Another descriptor of the same socket, closed on exec.
+///
+/// # Errors
+/// EMFILE where descriptors have run out (fcntl(2), F_DUPFD_CLOEXEC).
+pub fn duplicate(fd: Fd) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is passed.
+    match unsafe { libc::fcntl(fd.0, libc::F_DUPFD_CLOEXEC, 3) } {
+        made if made < 0 => Err(last_errno()),
+        made => Ok(own(Fd(made))),
+    }
+}
+
 /// Bytes sent or waiting to be sent that the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ).
 pub fn unacknowledged(fd: Fd) -> Result<u32, Errno> {
     let mut bytes: libc::c_int = 0;

@@ -17,9 +17,27 @@ pub struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Another process removes it.
+    left: bool,
 }
 
 impl SocketFile {
+    /// What is at `path` now.
+    fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), left: false })
+    }
+
+    /// That of a socket which another process bound and gave us; none of an abstract name, or where it is gone.
+    pub fn of(name: &UnixName) -> Option<Self> {
+        Self::at(Path::new(OsStr::from_bytes(name.path()?))).ok()
+    }
+
+    /// The socket is another process's, and so is its file.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
+
     /// Gives the file other permissions, if it is still ours.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode)) {
@@ -31,7 +49,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode)) {
+        if !self.left
+            && fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode))
+        {
             // A directory that became read-only keeps it: the next start finds nobody listening and removes it.
             let _ = fs::remove_file(&self.path);
         }
@@ -67,8 +87,7 @@ fn bind(fd: Fd, name: &Arc<UnixName>, mode: u32) -> Result<Option<SocketFile>, E
         }
         other => other?,
     }
-    let found = fs::symlink_metadata(path).map_err(|e| errno_of(&e))?;
-    let file = SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() };
+    let file = SocketFile::at(path).map_err(|e| errno_of(&e))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| errno_of(&e))?;
     Ok(Some(file))
 }

@@ -1,0 +1,194 @@
+//! A binary upgrade, as the process that is followed by another sees it: in steps between which it serves.
+
+use super::Running;
+use crate::admin::Answer;
+use crate::endpoints;
+use crate::ready;
+use crate::upgrade::{Gift, Next, Took};
+use axum::http::StatusCode;
+use dataplane::plane::Handed;
+use serde_json::json;
+use std::path::PathBuf;
+use tokio::sync::oneshot;
+
+/// Who asked for an upgrade, and waits for its answer.
+type Asker = Option<oneshot::Sender<Answer>>;
+type Started = Result<(Next, Took), String>;
+type Given = Result<Next, (String, Vec<Handed>)>;
+
+/// Everything about upgrades.
+#[derive(Debug)]
+pub(super) struct Upgrades {
+    /// The program's file: what is there when the time comes is started.
+    program: Option<PathBuf>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Rests,
+    Starts {
+        started: oneshot::Receiver<Started>,
+        asker: Asker,
+    },
+    /// It was told what is its own.
+    Gives {
+        given: oneshot::Receiver<Given>,
+        pid: u32,
+        admin: bool,
+        asker: Asker,
+    },
+    /// Another process has what listens.
+    Over {
+        admin: bool,
+    },
+}
+
+/// What an upgrade waits for.
+#[derive(Debug)]
+pub(super) enum Step {
+    Started(Box<Started>),
+    Given(Given),
+}
+
+impl Upgrades {
+    pub(super) fn new() -> Self {
+        // To be asked now: once the file is replaced, the kernel calls it "(deleted)".
+        Self { program: std::env::current_exe().ok(), stage: Stage::Rests }
+    }
+
+    /// Whether one is under way, or over: the next process has read the file, and would miss what changes here.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Rests)
+    }
+
+    /// Whether another process is the one that serves, and whether it has the admin API's address.
+    pub(super) fn is_over(&self) -> Option<bool> {
+        if let Stage::Over { admin } = self.stage { Some(admin) } else { None }
+    }
+
+    /// Waits for the next step; pending for ever while none is due. May be dropped and asked again.
+    pub(super) async fn next(&mut self) -> Step {
+        let died = || "the thread that spoke to it died".to_owned();
+        match &mut self.stage {
+            Stage::Rests | Stage::Over { .. } => std::future::pending().await,
+            Stage::Starts { started, .. } => {
+                Step::Started(Box::new(started.await.unwrap_or_else(|_| Err(died()))))
+            }
+            Stage::Gives { given, .. } => {
+                Step::Given(given.await.unwrap_or_else(|_| Err((died(), Vec::new()))))
+            }
+        }
+    }
+}
+
+/// Runs `talk` on a thread of its own, as it waits for another process.
+fn beside<T: Send + 'static>(
+    talk: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, String> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("upgrade".to_owned());
+    // Nobody waits for the result where this process ends meanwhile.
+    let run = move || drop(done.send(talk()));
+    thread.spawn(run).map(|_| result).map_err(|error| format!("no thread: {error}"))
+}
+
+impl Running<'_> {
+    /// Somebody wants the next process to take over.
+    pub(super) fn upgrade(&mut self, asker: Asker) {
+        match self.begin_upgrade() {
+            Ok(started) => {
+                tracing::info!("upgrade: the next process starts");
+                self.upgrades.stage = Stage::Starts { started, asker };
+            }
+            Err(why) => refuse(asker, &why),
+        }
+    }
+
+    fn begin_upgrade(&self) -> Result<oneshot::Receiver<Started>, String> {
+        if self.drain_until.is_some() {
+            return Err("the process drains: it upgrades no more".to_owned());
+        }
+        if self.upgrades.is_under_way() {
+            return Err("an upgrade is under way".to_owned());
+        }
+        if self.reloads.is_busy() {
+            return Err("a reload is under way".to_owned());
+        }
+        let program = self.upgrades.program.clone().ok_or("the program's file is not known")?;
+        let out = |why: String| format!("what listens cannot be handed over: {why}");
+        let handed = self.plane.hand_over().map_err(|errno| out(errno.to_string()))?;
+        let admin = self.api.as_ref().map(|api| api.hand_over()).transpose();
+        let gift = Gift {
+            inherited: self.reloads.inherited(),
+            handed,
+            admin: admin.map_err(|error| out(error.to_string()))?,
+            endpoints: endpoints::known(&self.loaded.snapshot, &self.watch, &self.checks),
+        };
+        beside(move || Next::start(&program, gift))
+    }
+
+    pub(super) fn upgrade_step(&mut self, step: Step) {
+        match (step, std::mem::replace(&mut self.upgrades.stage, Stage::Rests)) {
+            (Step::Started(started), Stage::Starts { asker, .. }) => match *started {
+                Ok((next, took)) => self.give_up(next, &took, asker),
+                Err(why) => refuse(asker, &why),
+            },
+            (Step::Given(Ok(_next)), Stage::Gives { pid, admin, asker, .. }) => {
+                self.hand_on(pid, admin, asker)
+            }
+            (Step::Given(Err((why, handed))), Stage::Gives { asker, .. }) => {
+                let snapshot = self.plane.snapshot();
+                self.plane.take_back(handed, &snapshot);
+                self.plane.swap(snapshot);
+                refuse(asker, &why);
+            }
+            (_, stage) => self.upgrades.stage = stage,
+        }
+    }
+
+    /// The next process is ready: nobody accepts here any more on what it took.
+    fn give_up(&mut self, next: Next, took: &Took, asker: Asker) {
+        self.plane.give_up(&took.taken);
+        let (pid, admin) = (next.pid(), took.admin);
+        match beside(move || next.yours()) {
+            Ok(given) => self.upgrades.stage = Stage::Gives { given, pid, admin, asker },
+            // The next process accepts; that this one could not tell it changes nothing.
+            Err(why) => {
+                tracing::warn!("upgrade: the next process is not told that all is its own: {why}");
+                self.hand_on(pid, admin, asker);
+            }
+        }
+    }
+
+    /// The next process has everything: this one finishes what it has.
+    fn hand_on(&mut self, pid: u32, admin: bool, asker: Asker) {
+        ready::notify(&format!("MAINPID={pid}"));
+        let listeners = self.loaded.snapshot.listeners.iter().flatten();
+        let open: u64 = listeners.map(|listener| u64::from(self.plane.open_conns(listener.id))).sum();
+        tracing::info!(
+            pid,
+            connections = open,
+            "upgrade: process {pid} has taken over; this one finishes its connections"
+        );
+        if let Some(asker) = asker {
+            let body = json!({ "pid": pid, "finishing": open });
+            // Who asked may be gone.
+            let _ = asker.send(Answer::json(StatusCode::OK, &body));
+        }
+        if let (true, Some(api)) = (admin, &self.api) {
+            api.stop();
+        }
+        self.upgrades.stage = Stage::Over { admin };
+        self.drain();
+    }
+}
+
+fn refuse(asker: Asker, why: &str) {
+    tracing::error!("upgrade: {why}; nothing changed");
+    if let Some(asker) = asker {
+        let why = format!("{why}; nothing changed");
+        // Who asked may be gone.
+        let _ = asker.send(Answer::refused(StatusCode::CONFLICT, &why));
+    }
+}

@@ -1,0 +1,96 @@
+//! The process before this one, as this one sees it: what it gives, and what it is told.
+
+use super::message::{Endpoint, Message, VERSION, Wire};
+use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_READY};
+use dataplane::plane::Handed;
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// Set for a process that another one starts in an upgrade.
+pub(super) const VARIABLE: &str = "RINGWAY_UPGRADE";
+
+/// What the process before this one gave.
+#[derive(Debug)]
+pub(crate) struct Former {
+    wire: Wire,
+    /// Names of the descriptors that it was started with.
+    pub(crate) inherited: Vec<String>,
+    pub(crate) handed: Vec<Handed>,
+    /// The admin API's socket, and its address as the configuration had it.
+    pub(crate) admin: Option<(String, OwnedFd)>,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+impl Former {
+    /// Hears everything, if this process was started in an upgrade.
+    ///
+    /// # Errors
+    /// A sentence of what is wrong.
+    pub(crate) fn hear() -> Result<Option<Self>, String> {
+        if std::env::var_os(VARIABLE).is_none() {
+            return Ok(None);
+        }
+        let socket = std::io::stdin().as_fd().try_clone_to_owned();
+        let is_ours = |socket: &OwnedFd| matches!(socket_type(socket), Ok(SocketType::SEQPACKET));
+        let Some(socket) = socket.ok().filter(is_ours) else {
+            return Err(format!(
+                "{VARIABLE} is set, but nobody upgrades: standard input is not the former process's; unset it"
+            ));
+        };
+        // Nothing reads standard input, and only one descriptor is to be the socket, so that its end is seen.
+        let nothing = std::fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
+        rustix::stdio::dup2_stdin(&nothing).map_err(|errno| format!("standard input: {errno}"))?;
+        Self::hear_from(Wire::new(socket))
+            .map(Some)
+            .map_err(|why| format!("the process before this one: {why}"))
+    }
+
+    pub(super) fn hear_from(wire: Wire) -> Result<Self, String> {
+        let inherited = match wire.hear(UPGRADE_ANSWER)?.0 {
+            Message::Hello { version: VERSION, inherited } => inherited,
+            Message::Hello { version, .. } => {
+                return Err(format!(
+                    "it speaks version {version} of the upgrade, this one {VERSION}: restart instead"
+                ));
+            }
+            other => return Err(format!("it began with {other:?}")),
+        };
+        let mut former = Self { wire, inherited, handed: Vec::new(), admin: None, endpoints: Vec::new() };
+        loop {
+            let (message, mut sockets) = former.wire.hear(UPGRADE_ANSWER)?;
+            let known = former.handed.len();
+            match message {
+                Message::Listener { place, listener, asked } => match former.handed.get_mut(place) {
+                    Some(same) => same.sockets.extend(sockets),
+                    None if place == known => former.handed.push(Handed { listener, asked, sockets }),
+                    None => return Err(format!("it left out what comes before place {place}")),
+                },
+                Message::Admin { asked } => former.admin = sockets.pop().map(|socket| (asked, socket)),
+                Message::Endpoint(endpoint) => former.endpoints.push(endpoint),
+                Message::All => return Ok(former),
+                other => return Err(format!("it said {other:?} too early")),
+            }
+        }
+    }
+
+    /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer.
+    pub(crate) fn ready(self, taken: Vec<usize>, admin: bool) {
+        let wire = self.wire;
+        let tell = move || {
+            wire.say(&Message::Ready { taken, admin }, &[])?;
+            match wire.hear(UPGRADE_READY)?.0 {
+                Message::Yours => wire.say(&Message::Mine, &[]),
+                other => Err(format!("it said {other:?}")),
+            }
+        };
+        let talk = move || match tell() {
+            Ok(()) => tracing::info!("upgrade: this process has what the one before it had; that one drains"),
+            // All that it listened on is ours all the same.
+            Err(why) => tracing::warn!("upgrade: the process before this one: {why}"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(talk) {
+            tracing::error!("upgrade: the process before this one cannot be told: no thread: {error}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What two processes say to each other in an upgrade: a line of JSON in each packet of a socket, with descriptors beside it
+//! (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
+
+use dataplane::limits::{UPGRADE_DESCRIPTORS, UPGRADE_MESSAGE_BYTES, UPGRADE_READY};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The version of these messages. Another one is refused by whoever hears it first.
+pub(super) const VERSION: u32 = 1;
+
+/// What is known of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) cluster: String,
+    pub(crate) endpoint: String,
+    /// The word of an operator, where there is one.
+    pub(crate) state: Option<String>,
+    /// What checks say, where there are any.
+    pub(crate) up: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub(super) enum Message {
+    /// First of all. `inherited` are the names of the descriptors that the former was started with.
+    Hello {
+        version: u32,
+        inherited: Vec<String>,
+    },
+    /// Sockets of one address, as many as one packet carries; the same place again where there are more.
+    Listener {
+        place: usize,
+        listener: String,
+        asked: String,
+    },
+    /// The admin API's socket.
+    Admin {
+        asked: String,
+    },
+    Endpoint(Endpoint),
+    /// That was all.
+    All,
+    /// Every shard accepts: on what was at these places, and whether on the admin API's.
+    Ready {
+        taken: Vec<usize>,
+        admin: bool,
+    },
+    /// The former accepts no more on what was taken.
+    Yours,
+    Mine,
+}
+
+/// One end of the socket between two processes. Calls wait.
+#[derive(Debug)]
+pub(super) struct Wire(OwnedFd);
+
+impl Wire {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        // Without it, one that does not listen is waited for until it ends.
+        let _ = set_socket_timeout(&socket, Timeout::Send, Some(UPGRADE_READY));
+        Self(socket)
+    }
+
+    pub(super) fn say(&self, message: &Message, with: &[BorrowedFd<'_>]) -> Result<(), String> {
+        let text = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+        if text.len() > UPGRADE_MESSAGE_BYTES {
+            return Err(format!("a message of {} bytes is too long", text.len()));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let fits = with.len() <= UPGRADE_DESCRIPTORS;
+        let rights = SendAncillaryMessage::ScmRights(with);
+        if !(with.is_empty() || fits && beside.push(rights)) {
+            return Err(format!("{} descriptors are too many for a message", with.len()));
+        }
+        let said = sendmsg(&self.0, &[IoSlice::new(&text)], &mut beside, SendFlags::NOSIGNAL);
+        said.map(|_| ()).map_err(|errno| format!("it cannot be told: {errno}"))
+    }
+
+    /// The next message and its descriptors, within `within`.
+    pub(super) fn hear(&self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
+        set_socket_timeout(&self.0, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
+        let mut text = vec![0; UPGRADE_MESSAGE_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let heard = loop {
+            let mut parts = [IoSliceMut::new(&mut text)];
+            match recvmsg(&self.0, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(format!("it said nothing for {within:?}")),
+                Err(errno) => return Err(format!("it cannot be heard: {errno}")),
+                Ok(heard) if heard.bytes == 0 => return Err("it ended".to_owned()),
+                Ok(heard) => break heard,
+            }
+        };
+        let mut descriptors = Vec::new();
+        for one in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(some) = one {
+                descriptors.extend(some);
+            }
+        }
+        if heard.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err("a message was cut off: descriptors have run out, or it is too long".to_owned());
+        }
+        let message = serde_json::from_slice(&text[..heard.bytes]);
+        message
+            .map(|message| (message, descriptors))
+            .map_err(|error| format!("it speaks in tongues: {error}"))
+    }
+}
+
+#[cfg(test)]
+pub(super) fn pair() -> (Wire, Wire) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (one, other) = made.unwrap();
+    (Wire::new(one), Wire::new(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn messages_carry_descriptors() {
+        let (one, other) = pair();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let message = Message::Listener { place: 3, listener: "edge".into(), asked: "127.0.0.1:0".into() };
+        let many = vec![listener.as_fd(); UPGRADE_DESCRIPTORS];
+        one.say(&message, &many).unwrap();
+        one.say(&Message::Yours, &[]).unwrap();
+        let (heard, descriptors) = other.hear(SOON).unwrap();
+        assert_eq!((heard, descriptors.len()), (message, UPGRADE_DESCRIPTORS));
+        for descriptor in descriptors {
+            let same = std::net::TcpListener::from(descriptor);
+            assert_eq!(same.local_addr().unwrap(), listener.local_addr().unwrap());
+        }
+        assert_eq!(other.hear(SOON).unwrap().0, Message::Yours);
+        assert!(one.say(&Message::All, &vec![listener.as_fd(); UPGRADE_DESCRIPTORS + 1]).is_err());
+    }
+
+    #[test]
+    fn silence_an_end_and_nonsense_are_told() {
+        let (one, other) = pair();
+        assert!(other.hear(SOON).unwrap_err().contains("nothing"));
+        rustix::net::send(&one.0, b"{\"say\":\"what\"}", SendFlags::NOSIGNAL).unwrap();
+        assert!(other.hear(SOON).unwrap_err().contains("tongues"));
+        let long = "x".repeat(UPGRADE_MESSAGE_BYTES);
+        assert!(one.say(&Message::Admin { asked: long }, &[]).is_err());
+        drop(one);
+        assert_eq!(other.hear(SOON).unwrap_err(), "it ended");
+        assert!(other.say(&Message::Mine, &[]).is_err());
+    }
+}

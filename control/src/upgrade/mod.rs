@@ -1,0 +1,18 @@
+//! A binary upgrade: this process starts the next one, which goes on with everything that listens.
+//!
+//! The two speak over a socket pair that is the next process's standard input, in the messages of `message`. `former` is the next
+//! process's view of the one that started it, `next` that one's view of the next.
+//!
+//! 1. The former gives all that listens, what operators said of endpoints and what checks know of them.
+//! 2. The next one starts, accepts, and says `Ready` with what it took.
+//! 3. The former accepts no more on that and says `Yours`; the next answers `Mine`. Until then the former keeps descriptors of
+//!    its own, and takes everything back should the next one die.
+//! 4. The former drains what it has, and ends.
+
+mod former;
+mod message;
+mod next;
+
+pub(crate) use former::Former;
+pub(crate) use message::Endpoint;
+pub(crate) use next::{Gift, Next, Took};

@@ -1,0 +1,201 @@
+//! The next process, as the one that starts it sees it.
+
+use super::former::VARIABLE;
+use super::message::{Endpoint, Message, VERSION, Wire};
+use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_DESCRIPTORS, UPGRADE_READY};
+use dataplane::plane::Handed;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A process that ends closes its end of the socket so much before it has ended, at most.
+const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+
+/// All that the next process is given.
+#[derive(Debug)]
+pub(crate) struct Gift {
+    /// Names of the descriptors that this process was started with.
+    pub(crate) inherited: Vec<String>,
+    pub(crate) handed: Vec<Handed>,
+    /// The admin API's socket, and its address as the configuration has it.
+    pub(crate) admin: Option<(String, OwnedFd)>,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// What the next process accepts on.
+#[derive(Debug)]
+pub(crate) struct Took {
+    /// Places of [`Gift::handed`].
+    pub(crate) taken: Vec<usize>,
+    pub(crate) admin: bool,
+}
+
+/// The next process. Until it is told that everything is its own, it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Next {
+    child: Child,
+    wire: Wire,
+    /// What it was given, until it has it: should it die, all is as it was.
+    pub(crate) handed: Vec<Handed>,
+    goes_on: bool,
+}
+
+impl Next {
+    /// Starts the program at `program` with the arguments that this process has, and waits until it is ready.
+    ///
+    /// # Errors
+    /// A sentence of why it is not: it could not be started, it ended, or it took longer than [`UPGRADE_READY`]. It is gone then.
+    pub(crate) fn start(program: &PathBuf, gift: Gift) -> Result<(Self, Took), String> {
+        let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = made.map_err(|errno| format!("no socket to speak by: {errno}"))?;
+        let child = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(VARIABLE, VERSION.to_string())
+            .stdin(Stdio::from(theirs))
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let mut next = Self { child, wire: Wire::new(ours), handed: Vec::new(), goes_on: false };
+        let took = give(&next.wire, &gift).and_then(|()| match next.wire.hear(UPGRADE_READY)?.0 {
+            Message::Ready { taken, admin } if taken.iter().all(|place| *place < gift.handed.len()) => {
+                Ok(Took { taken, admin })
+            }
+            other => Err(format!("it said {other:?}")),
+        });
+        match took {
+            Ok(took) => {
+                next.handed = gift.handed;
+                Ok((next, took))
+            }
+            Err(why) => Err(next.why_it_failed(&why)),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Says that nobody else accepts any more on what it took.
+    ///
+    /// # Errors
+    /// A sentence of why it has not said that it does: then it is gone, and what it was given comes back.
+    pub(crate) fn yours(mut self) -> Result<Self, (String, Vec<Handed>)> {
+        let told = self.wire.say(&Message::Yours, &[]).and_then(|()| self.wire.hear(UPGRADE_ANSWER));
+        match told {
+            Ok((Message::Mine, _)) => {
+                self.goes_on = true;
+                self.handed.clear();
+                Ok(self)
+            }
+            Ok((other, _)) => Err(self.fail(&format!("it said {other:?}"))),
+            Err(why) => Err(self.fail(&why)),
+        }
+    }
+
+    fn fail(&mut self, why: &str) -> (String, Vec<Handed>) {
+        (self.why_it_failed(why), std::mem::take(&mut self.handed))
+    }
+
+    /// For its end, if that is near.
+    fn wait_a_little(&self) {
+        let Ok(ends) = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()) else { return };
+        // Whether it has is asked by who calls this.
+        let _ = poll(&mut [PollFd::new(&ends, PollFlags::IN)], Some(&ENDING));
+    }
+
+    /// Ends it, and says how it ended if it did by itself.
+    fn why_it_failed(&mut self, why: &str) -> String {
+        self.goes_on = true;
+        self.wait_a_little();
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return format!("the next process ended ({status}); its messages say why");
+        }
+        // In vain where it ends already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        format!("the next process: {why}; it was killed")
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if !self.goes_on {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Tells everything that is given.
+pub(super) fn give(wire: &Wire, gift: &Gift) -> Result<(), String> {
+    wire.say(&Message::Hello { version: VERSION, inherited: gift.inherited.clone() }, &[])?;
+    for (place, handed) in gift.handed.iter().enumerate() {
+        let Handed { listener, asked, sockets } = handed;
+        let all: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
+        for some in all.chunks(UPGRADE_DESCRIPTORS) {
+            let (listener, asked) = (listener.clone(), asked.clone());
+            wire.say(&Message::Listener { place, listener, asked }, some)?;
+        }
+    }
+    if let Some((asked, socket)) = &gift.admin {
+        wire.say(&Message::Admin { asked: asked.clone() }, &[socket.as_fd()])?;
+    }
+    for endpoint in &gift.endpoints {
+        wire.say(&Message::Endpoint(endpoint.clone()), &[])?;
+    }
+    wire.say(&Message::All, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::former::Former;
+    use super::super::message::pair;
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_is_given_is_heard() {
+        let (former, next) = pair();
+        let many: Vec<TcpListener> =
+            (0..UPGRADE_DESCRIPTORS + 3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = many.iter().map(|one| one.local_addr().unwrap().port()).collect();
+        let handed =
+            |name: &str, sockets| Handed { listener: name.into(), asked: format!("{name}:80"), sockets };
+        let endpoint = Endpoint {
+            cluster: "app".into(),
+            endpoint: "unix:/run/x".into(),
+            state: Some("drain".into()),
+            up: None,
+        };
+        let gift = Gift {
+            inherited: vec!["web".into()],
+            handed: vec![
+                handed("edge", many.into_iter().map(OwnedFd::from).collect()),
+                handed("other", vec![TcpListener::bind("127.0.0.1:0").unwrap().into()]),
+            ],
+            admin: Some(("127.0.0.1:0".into(), TcpListener::bind("127.0.0.1:0").unwrap().into())),
+            endpoints: vec![endpoint.clone()],
+        };
+        let listens = std::thread::spawn(move || Former::hear_from(next));
+        give(&former, &gift).unwrap();
+        let heard = listens.join().unwrap().unwrap();
+        assert_eq!(heard.inherited, ["web"]);
+        assert_eq!(heard.endpoints, [endpoint]);
+        assert_eq!(heard.admin.unwrap().0, "127.0.0.1:0");
+        let found: Vec<(String, usize)> =
+            heard.handed.iter().map(|one| (one.listener.clone(), one.sockets.len())).collect();
+        assert_eq!(found, [("edge".to_owned(), UPGRADE_DESCRIPTORS + 3), ("other".to_owned(), 1)]);
+        let [edge, _other] = <[Handed; 2]>::try_from(heard.handed).unwrap();
+        let of = |socket| TcpListener::from(socket).local_addr().unwrap().port();
+        assert_eq!(edge.sockets.into_iter().map(of).collect::<Vec<_>>(), ports, "in their order");
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let (former, next) = pair();
+        former.say(&Message::Hello { version: VERSION + 1, inherited: Vec::new() }, &[]).unwrap();
+        assert!(Former::hear_from(next).unwrap_err().contains("restart instead"));
+    }
+}

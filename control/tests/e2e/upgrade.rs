@@ -1,0 +1,228 @@
+//! A binary upgrade: another process goes on with everything that listens, or nothing changes.
+
+use crate::reload::{command, configuration};
+use crate::sockets::pass;
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::{eventually, pause};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A process that is not our child: it ends with the test.
+struct Next(Pid);
+
+impl Next {
+    fn lives(&self) -> bool {
+        test_kill_process(self.0).is_ok()
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+fn cluster(origin: &Origin) -> String {
+    format!("endpoints = [\"{}\"]", origin.address)
+}
+
+/// Upgrades, and says who serves then.
+#[track_caller]
+fn upgrade(proxy: &Proxy) -> Next {
+    let ended = command(proxy, &["upgrade", "--json"]);
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    Next(Pid::from_raw(i32::try_from(answer["pid"].as_i64().unwrap()).unwrap()).unwrap())
+}
+
+/// The child that a process has started, once it has.
+fn child_of(parent: Pid) -> Next {
+    let pid = parent.as_raw_nonzero();
+    let path = format!("/proc/{pid}/task");
+    let mut found = None;
+    eventually("the next process", || {
+        let tasks = std::fs::read_dir(&path).unwrap().flatten();
+        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        found = children.filter_map(|all| all.split_whitespace().next()?.parse().ok()).next();
+        found.is_some()
+    });
+    Next(Pid::from_raw(found.unwrap()).unwrap())
+}
+
+#[test]
+fn all_that_listens_goes_on() {
+    let origin = Origin::saying("one");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("edge.sock");
+    let more = format!(
+        "[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\ncluster = \"app\"\n[[listener]]\nname = \"old\"\naddress = \
+         \"127.0.0.1:0\"\ncluster = \"app\"\n",
+        path.display()
+    );
+    let text = configuration("", &cluster(&origin), &more);
+    let mut proxy = Proxy::start(&text);
+    let (edge, old) = (proxy.edge(), proxy.address("old"));
+    let endpoint = format!("app/{}", origin.address);
+    assert_eq!(command(&proxy, &["set", &endpoint, "drain"]).code, 0);
+    // Accepted by the process before, and served by it.
+    let mut early = Client::connect(edge);
+    assert_eq!(early.exchange(GET).status, 503, "its only endpoint drains");
+    assert_eq!(command(&proxy, &["set", &endpoint, "ready"]).code, 0);
+    let mut early = Client::connect(edge);
+    early.send("GET / HTTP/1.1\r\n");
+    assert_eq!(command(&proxy, &["set", &endpoint, "maint"]).code, 0);
+    // What the file says by then holds: fewer shards, one listener less.
+    let after = text.replace("shards = 2", "shards = 1").replace(
+        "[[listener]]\nname = \"old\"\naddress = \"127.0.0.1:0\"\ncluster = \"app\"\n",
+        "[[route]]\nmatch = { path = \"/new\" }\nrespond = { status = 299 }\n",
+    );
+    std::fs::write(&proxy.file, after).unwrap();
+    let next = upgrade(&proxy);
+    assert_eq!(Client::get(edge, "/new").status, 299);
+    assert_eq!(Client::get(edge, "/").status, 503, "what an operator said still holds");
+    let status = command(&proxy, &["status", "--json"]);
+    assert!(status.stdout.contains("\"maint\""), "the API is the next process's: {}", status.stdout);
+    assert_eq!(command(&proxy, &["set", &endpoint, "ready"]).code, 0);
+    assert_eq!(Client::get(edge, "/").text(), "one");
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("200"), "{answer}");
+    early.send("Host: a\r\n\r\n");
+    let answer = early.response("GET");
+    assert_eq!((answer.status, answer.field("connection")), (503, Some("close")));
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    assert!(next.lives());
+    assert!(path.exists(), "its file is the next process's");
+    assert!(std::net::TcpStream::connect(old).is_err(), "nobody wanted it any more");
+    // And once more: the next of the next, by a signal.
+    kill_process(next.0, Signal::USR2).unwrap();
+    let last = child_of(next.0);
+    eventually("the end of the one before", || !next.lives());
+    assert_eq!(Client::get(edge, "/").text(), "one");
+    assert!(last.lives());
+}
+
+#[test]
+fn a_next_process_that_fails_changes_nothing() {
+    let origin = Origin::saying("one");
+    let text = configuration("", &cluster(&origin), "");
+    let proxy = Proxy::start(&text);
+    let mut client = Client::connect(proxy.edge());
+    assert_eq!(client.exchange(GET).text(), "one");
+    std::fs::write(&proxy.file, text.replace("shards = 2", "shards = \"many\"")).unwrap();
+    let ended = command(&proxy, &["upgrade"]);
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.stderr.contains("nothing changed") && ended.stderr.contains("exit status: 1"),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        proxy.stderr.wait_for(|line| line.contains("wants a whole number")).is_some(),
+        "the next process says why"
+    );
+    assert_eq!(client.exchange(GET).text(), "one", "on the same connection");
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
+    // One that is killed before it is ready: it waits for a file that does not come.
+    std::fs::remove_file(&proxy.file).unwrap();
+    let maintenance = "[[route]]\nmatch = { path = \"/\" }\nrespond = { status = 299 }\n";
+    let pipe = proxy.file.clone();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(|| command(&proxy, &["upgrade"]));
+        let next = child_of(proxy.pid());
+        assert_eq!(Client::get(proxy.edge(), "/").text(), "one", "meanwhile");
+        let busy = command(&proxy, &["upgrade"]);
+        assert!(busy.code == 1 && busy.stderr.contains("under way"), "{}", busy.stderr);
+        assert_eq!(command(&proxy, &["reload"]).code, 1);
+        drop(next);
+        let ended = asks.join().unwrap();
+        assert!(ended.code == 1 && ended.stderr.contains("nothing changed"), "{}", ended.stderr);
+    });
+    assert_eq!(client.exchange(GET).text(), "one");
+    std::fs::remove_file(&proxy.file).unwrap();
+    std::fs::write(&proxy.file, text + maintenance).unwrap();
+    let _next = upgrade(&proxy);
+    assert_eq!(Client::get(proxy.edge(), "/").status, 299);
+}
+
+#[test]
+fn a_process_that_nobody_upgrades_says_so() {
+    let (_dir, path) = crate::support::proxy::file(&configuration("", "endpoints = [\"127.0.0.1:1\"]", ""));
+    let mut command = crate::support::proxy::ringway();
+    let ended =
+        crate::support::proxy::call(command.arg("run").arg("-c").arg(path).env("RINGWAY_UPGRADE", "1"));
+    assert_eq!(ended.code, 3);
+    assert!(ended.stderr.contains("unset it"), "{}", ended.stderr);
+}
+
+/// Not one connection is refused, reset or left without an answer while processes follow each other.
+#[test]
+fn upgrades_under_load_lose_nobody() {
+    let origin = Origin::echo();
+    let text = |shards: usize| {
+        configuration("", &cluster(&origin), "").replace("shards = 2", &format!("shards = {shards}"))
+    };
+    let proxy = Proxy::start(&text(2));
+    let (edge, over) = (proxy.edge(), AtomicBool::new(false));
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut n = 0;
+                    while !over.load(SeqCst) {
+                        let mut client = Client::connect(edge);
+                        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+                        client.send("hello");
+                        assert_eq!(client.response("POST").text(), "hello");
+                        n += 1;
+                    }
+                    n
+                })
+            })
+            .collect();
+        for shards in [1, 2, 2, 1, 2] {
+            std::fs::write(&proxy.file, text(shards)).unwrap();
+            all.push(upgrade(&proxy));
+            pause(Duration::from_millis(20));
+        }
+        over.store(true, SeqCst);
+        for client in clients {
+            assert!(client.join().unwrap() > 0);
+        }
+    });
+    let last = all.pop().unwrap();
+    eventually("the ends of those before", || all.iter().all(|next| !next.lives()));
+    assert!(last.lives());
+}
+
+#[test]
+fn sockets_that_systemd_passed_go_on() {
+    let origin = Origin::saying("one");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    pass(&socket);
+    let fd = socket.as_raw_fd();
+    let more = format!("[[listener]]\nname = \"lent\"\naddress = \"fd:{fd}\"\ncluster = \"app\"\n");
+    let proxy = Proxy::start(&configuration("", &cluster(&origin), &more));
+    drop(socket);
+    assert_eq!(Client::get(at, "/").text(), "one");
+    let _next = upgrade(&proxy);
+    assert_eq!(Client::get(at, "/").text(), "one");
+}
