@@ -3,8 +3,10 @@
 //! Everything from `link` up takes `&mut Core`. It names the types of the layers above it, which is the one exception to
 //! the layer rule: types together, behaviour apart. It decides nothing.
 
+mod leaving;
 mod shared;
 
+pub use leaving::{Parties, Party};
 pub use shared::{Shared, SharedRoutes};
 
 use crate::buf::{Pool, PoolSize};
@@ -28,14 +30,13 @@ use crate::listener::ListenerState;
 use crate::post::Post;
 use crate::proto::{RequestHead, ResponseHead};
 use crate::route::RouteTable;
-use crate::spec::{Cluster, ClusterId, ListenerId, RouteId, Snapshot};
+use crate::spec::{Cluster, ClusterId, Drains, ListenerId, RouteId, Snapshot};
 use crate::stats::Stats;
 use crate::stats::access_log::LogWriter;
 use crate::stats::objects::{OfListener, OfRoute};
 use crate::stats::request_id::RequestId;
 use crate::table::{Id, Slab, TimerWheel};
 use crate::tunnel::Tunnel;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,26 +87,6 @@ fn second_attempts(spec: &Cluster, shards: u16) -> (Option<Budget>, Option<Hedge
     let retry = spec.retry.as_ref();
     let budget = retry.map(|r| Budget::new(r.budget_percent, r.budget_minimum, shards));
     (budget, retry.and_then(|r| r.hedge_after).map(HedgeDelay::new))
-}
-
-/// Conns that were told together to leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Party(u8);
-
-/// Parties that are told apart at once; whoever comes then leaves with the last.
-const PARTIES: u8 = u8::MAX - 1;
-
-impl Party {
-    /// From 1 to `PARTIES`.
-    pub fn new(number: u8) -> Option<Self> {
-        (1..=PARTIES).contains(&number).then_some(Self(number))
-    }
-    pub fn number(self) -> u8 {
-        self.0
-    }
-    fn next(self) -> Self {
-        Self(self.0 % PARTIES + 1)
-    }
 }
 
 /// The text of the current second for Date fields (RFC 9110 5.6.7), written anew once a second.
@@ -188,8 +169,10 @@ pub struct Core {
     pub scratch: Scratch,
     /// Set once: nothing new is accepted, and every connection ends at its next boundary.
     pub draining: bool,
-    /// Conns that leave with their listener, and by when; the first to be over comes first.
-    pub parties: VecDeque<(Party, Mono)>,
+    /// Listeners whose conns leave though the process goes on, or as long as it does.
+    pub drains: Arc<Drains>,
+    /// Conns that leave with their listener, and by when.
+    pub parties: Parties,
     /// From which numbers on the process's descriptors are short.
     pub descriptors: Descriptors,
     /// A link found no descriptor: room is made when the turn ends.
@@ -284,7 +267,8 @@ impl Core {
                 ..Scratch::default()
             },
             draining: false,
-            parties: VecDeque::new(),
+            drains: Arc::default(),
+            parties: Parties::default(),
             descriptors: Descriptors::default(),
             lacks_descriptors: false,
             room_look: Mono(0),
@@ -309,21 +293,11 @@ impl Core {
         self.tunnels.raise(most);
         self.waiters.raise(most);
     }
-    /// Whom a conn that is to leave now leaves with: those of the last tenth of a second go together.
-    pub fn party(&mut self) -> Party {
-        const TOGETHER: Duration = Duration::from_millis(100);
-        let by = self.now().after(self.snapshot.runtime.drain_timeout);
-        match self.parties.back() {
-            Some(&(last, until))
-                if until.after(TOGETHER) >= by || self.parties.len() >= usize::from(PARTIES) =>
-            {
-                last
-            }
-            last => {
-                let party = last.map_or(Party(1), |(last, _)| last.next());
-                self.parties.push_back((party, by));
-                party
-            }
+    /// Whom a conn of this listener leaves with: those of its drain, or of a reload that was just now.
+    pub fn party(&mut self, listener: ListenerId) -> Party {
+        match self.drains.of(listener) {
+            Some(order) => self.parties.join(order, self.conns.slots(), self.seed),
+            None => self.parties.join_reload(self.now().after(self.snapshot.runtime.drain_timeout)),
         }
     }
 

@@ -357,6 +357,8 @@ pub const RESPONSE_BODY_TIMEOUT: Bound<Duration> = bound(ms(1), secs(60), MAX_WA
 /// For a place at a full endpoint; 0 refuses at once.
 pub const QUEUE_TIMEOUT: Bound<Duration> = bound(ms(0), secs(5), MAX_WAIT);
 pub const POOL_IDLE_TIMEOUT: Bound<Duration> = bound(ms(1), secs(30), MAX_WAIT);
+/// From when readiness fails until no new connections are taken.
+pub const DRAIN_ACCEPT_FOR: Bound<Duration> = bound(ms(0), ms(0), MAX_WAIT);
 pub const DRAIN_TIMEOUT: Bound<Duration> = bound(ms(0), secs(30), MAX_WAIT);
 
 // --- endpoints by name and by file (control's discovery) --------------------------------------------------------

@@ -1,8 +1,8 @@
 //! All shards of a process: opens the listeners (`listening`), starts a pinned thread for each shard, and speaks to them for control.
 
 pub mod conditions;
+mod drains;
 pub mod explain;
-mod handed;
 mod lent;
 mod listening;
 pub mod numbers;
@@ -19,7 +19,7 @@ use crate::route::RouteTable;
 use crate::shard::mailbox::{Command, Failure, Receiver, Sender, mailbox};
 use crate::shard::swap::Swap;
 use crate::shard::{Shard, Turn};
-use crate::spec::{ClusterId, EndpointId, ListenerId, Snapshot, SwitchId};
+use crate::spec::{ClusterId, Drains, EndpointId, ListenerId, Snapshot, SwitchId};
 use crate::stats::access_log::{self, LogReader};
 use crate::stats::{Stats, request_id};
 use crate::sys::inherited::InheritedError;
@@ -27,8 +27,9 @@ pub use crate::sys::unix::SocketFile;
 use crate::sys::{self, Ring, RingOptions, affinity, clock, socket};
 pub use crate::sys::{Features, RingMemory, Unusable};
 use conditions::Watched;
-pub use handed::Handed;
+pub use drains::Left;
 pub use lent::{link_socket, private_listener};
+pub use listening::Handed;
 use listening::Listening;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use swap::Switching;
+use swap::{Step, Switching};
 
 /// What the plane tells control.
 #[derive(Debug)]
@@ -122,8 +123,7 @@ pub fn probe() -> Result<Features, Unusable> {
 pub struct Plane {
     /// What the shards run, or are about to.
     present: RefCell<Swap>,
-    /// Swaps so far.
-    swaps: Cell<u64>,
+    steps: Cell<Step>,
     /// Where shards listen. Control is one thread, as with the mailboxes.
     listening: RefCell<Listening>,
     shards: Vec<Running>,
@@ -175,7 +175,7 @@ impl Plane {
         check_kernel(&snapshot)?;
         let count = snapshot.runtime.shards.max(1);
         let mut listening = Listening::new(count, handed);
-        let sockets = listening.follow(&snapshot, Mono(0))?;
+        let sockets = listening.follow(&snapshot, &Drains::default(), Mono(0))?;
         let routes = Arc::new(RouteTable::of(&snapshot));
         let shared = Arc::new(Shared::new(&snapshot));
         let wall = clock::now().wall;
@@ -225,13 +225,13 @@ impl Plane {
         let asked = RingOptions::default().bytes();
         let ring_memory = RingMemory { shards: count, asked, got: got.min(asked), lockable };
         let watched = RefCell::new(Watched::all(&snapshot, &shared));
-        let (untold, unsent) = (RefCell::default(), RefCell::default());
-        let present = RefCell::new(Swap { snapshot, routes, shared, sockets: Some(sockets) });
-        let (swaps, listening) = (Cell::new(0), RefCell::new(listening));
+        let present = Swap { snapshot, routes, shared, sockets: Some(sockets), drains: Arc::default() };
+        let (present, listening) = (RefCell::new(present), RefCell::new(listening));
+        let (steps, untold, unsent) = Default::default();
         let waits = Cell::new(Some((go, rings)));
         Ok(Self {
             present,
-            swaps,
+            steps,
             listening,
             shards,
             log_readers,

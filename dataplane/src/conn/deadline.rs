@@ -91,6 +91,38 @@ pub fn on_last_chance(core: &mut Core, id: Id<Conn>) {
     settle(core, id);
 }
 
+/// A conn that leaves waits for a request, but not for long: something moved on it just now.
+pub fn on_leaving(core: &mut Core, id: Id<Conn>, quiet: Duration) {
+    let now = core.now();
+    if let Some(conn) = core.conns.get_mut(id) {
+        let by = conn.deadlines.progress.before(now).after(quiet);
+        conn.deadlines.read_by = conn.deadlines.read_by.min(by);
+    }
+    settle(core, id);
+}
+
+/// A conn no longer leaves: what waits for a request does so as long as any other.
+pub fn on_staying(core: &mut Core, id: Id<Conn>) {
+    let now = core.now();
+    let Core { conns, snapshot, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    conn.ends = Ends::NOT_YET;
+    if let Some(timeouts) = snapshot.listener(conn.listener).map(|listener| listener.timeouts)
+        && conn.exchange.is_none()
+        && conn.rx.is_none()
+    {
+        match conn.phase() {
+            Phase::Serving => conn.deadlines.read_by = now.after(timeouts.idle),
+            Phase::Open | Phase::Preface => {
+                let by = conn.opened.after(timeouts.request_header);
+                conn.deadlines.read_by = conn.deadlines.read_by.max(by);
+            }
+            _ => {}
+        }
+    }
+    settle(core, id);
+}
+
 /// The wheel fired for a conn: perhaps too early, because deadlines move without telling it.
 pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
@@ -165,6 +197,7 @@ fn on_read_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         Phase::Open if !begun => close::begin(core, io, id, CloseReason::SilentTimeout),
         Phase::Open | Phase::Serving => match conn.exchange.and_then(|x| core.exchanges.get(x)) {
             None if begun => reply::refuse(core, io, id, Refusal::RequestHeaderTimeout),
+            None if goes => close::begin(core, io, id, CloseReason::Drained),
             None => close::begin(core, io, id, CloseReason::IdleTimeout),
             Some(x) if conn.stream.is_eof() => {
                 if x.down() == Down::Waiting {

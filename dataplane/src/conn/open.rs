@@ -13,7 +13,7 @@ use crate::stream::Stream;
 pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, leaves: bool) {
     let now = core.now();
     let Some(spec) = core.snapshot.listener(listener) else { return discard(core, io, fd) };
-    let leaves = leaves || spec.is_gone();
+    let leaves = leaves || spec.is_gone() || core.drains.of(listener).is_some();
     let (max_connections, request_header) = (spec.max_connections, spec.timeouts.request_header);
     let protocol = spec.protocol;
     // An error means that the client is gone again (ENOTCONN).
@@ -54,7 +54,7 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, l
     };
     core.stats.conns_open.set(u64::from(core.conns.len()));
     if leaves {
-        let party = core.party();
+        let party = core.party(listener);
         core.conns.get_mut(id).into_iter().for_each(|conn| conn.ends = Ends::with(party));
     }
     match (protocol, counted, entry) {

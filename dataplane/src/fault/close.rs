@@ -25,6 +25,7 @@ pub enum CloseReason {
     DeadOrigin,
     NoLink,
     Drained,
+    DrainCut,
     Evicted,
     ListenerFull,
     ProxyPeerNotAllowed,
@@ -77,7 +78,12 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
         "the far side of a tunnel was not heard of for `cluster.timeouts.dead_peer`",
     ),
     (CloseReason::NoLink, "no_link", "no endpoint took the connection of a tcp listener; a refusal says why"),
-    (CloseReason::Drained, "drained", "the process was going away"),
+    (
+        CloseReason::Drained,
+        "drained",
+        "the process or the listener drained, and it waited for a request or had its last answer",
+    ),
+    (CloseReason::DrainCut, "drain_cut", "it still ran when the time of a drain was over"),
     (
         CloseReason::Evicted,
         "evicted",

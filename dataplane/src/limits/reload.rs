@@ -24,3 +24,12 @@ pub const UPGRADE_MESSAGE_BYTES: usize = 64 << 10;
 pub const UPGRADE_DESCRIPTORS: usize = 128;
 /// At the end of a process after an upgrade: for whoever still waits for an answer of its admin API.
 pub const UPGRADE_REST: Duration = Duration::from_secs(1);
+/// Listeners that an operator drains at once.
+pub const DRAINS_MAX: usize = 100;
+/// Between two looks which conns are next to leave, at least: what is closed in one turn is closed at one time.
+pub const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Slots of conns that one turn looks at for those that leave (invariant 8).
+pub const DRAIN_SLOTS: u32 = 4096;
+/// A conn that leaves is left alone for so long after its last byte: who asks again within a second is answered, and told then
+/// that it was the last time.
+pub const DRAIN_QUIET: Duration = Duration::from_secs(1);

@@ -3,16 +3,19 @@
 //! What is open follows the configuration. An address that two configurations have keeps its sockets, and so its port where
 //! that was left to the kernel; what is new is bound before anything of the old goes.
 
-use super::handed::Handed;
+mod handed;
+
+pub use handed::Handed;
+
 use super::{Bound, StartError};
 use crate::io::{Address, Errno, Fd, Mono, SocketAddress, SocketOption};
 use crate::limits::LISTEN_BACKLOG;
 use crate::listener::Socket;
-use crate::spec::{ListenAddress, Listener, ListenerId, Snapshot, Steer};
+use crate::spec::{Drains, ListenAddress, Listener, ListenerId, Snapshot, Steer};
 use crate::sys::inherited::{self, InheritedError};
 use crate::sys::unix::SocketFile;
 use crate::sys::{clock, socket, steer, unix};
-use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,11 +43,23 @@ pub(super) struct Listening {
     next: u32,
     /// Ports of sockets that were told to go away, and when they are gone.
     leaving: Vec<(u16, Mono)>,
+    /// What drains.
+    shut: Vec<Shut>,
     /// What another process gave; those that are taken are gone from here.
     handed: Vec<Option<Handed>>,
     taken: Vec<usize>,
     /// Descriptors that the process was started with have their numbers no more.
     started: bool,
+}
+
+/// An address whose sockets went because its listener drains: it gets them again, where it was.
+#[derive(Debug)]
+struct Shut {
+    listener: ListenerId,
+    asked: ListenAddress,
+    address: Address,
+    /// What the process was started with.
+    lent: Option<OwnedFd>,
 }
 
 /// By shard, in the order of their numbers.
@@ -58,61 +73,11 @@ impl Listening {
             open: Vec::new(),
             next: 0,
             leaving: Vec::new(),
+            shut: Vec::new(),
             started: handed.is_some(),
             handed: handed.unwrap_or_default().into_iter().map(Some).collect(),
             taken: Vec::new(),
         }
-    }
-
-    /// Which of what another process gave is accepted on, by their places.
-    pub(super) fn taken(&self) -> Vec<usize> {
-        self.taken.clone()
-    }
-
-    /// All sockets, for another process.
-    pub(super) fn hand_over(&self, snapshot: &Snapshot) -> Result<Vec<Handed>, Errno> {
-        let of = |open: &Open| {
-            let name = snapshot.listener(open.listener).map(|listener| listener.name.to_string());
-            let sockets = open.sockets.iter().map(|(_, one)| socket::duplicate(one.fd));
-            let sockets = sockets.collect::<Result<_, Errno>>()?;
-            Ok(Handed { listener: name.unwrap_or_default(), asked: open.asked.to_string(), sockets })
-        };
-        self.open.iter().map(of).collect()
-    }
-
-    /// Forgets what is at these places. Returns the numbers of its sockets.
-    pub(super) fn give_up(&mut self, places: &[usize]) -> Vec<u32> {
-        let mut at = 0..;
-        let (given, kept) = std::mem::take(&mut self.open)
-            .into_iter()
-            .partition(|_| at.next().is_some_and(|at| places.contains(&at)));
-        self.open = kept;
-        let mut given: Vec<Open> = given;
-        given.iter_mut().filter_map(|open| open.file.take()).for_each(SocketFile::leave);
-        given.iter().flat_map(|open| &open.sockets).map(|(_, socket)| socket.number).collect()
-    }
-
-    /// What was given up is accepted on again, on sockets of new numbers.
-    pub(super) fn take_back(&mut self, handed: Vec<Handed>, snapshot: &Snapshot) -> Sockets {
-        self.handed = handed.into_iter().map(Some).collect();
-        for listener in snapshot.listeners.iter().flatten() {
-            for asked in &listener.addresses {
-                let is_open = |open: &Open| open.listener == listener.id && open.asked.is_at(asked);
-                if self.open.iter().any(is_open) {
-                    continue;
-                }
-                if let Some(handed) = self.handed_for(listener, asked) {
-                    let mut open = Open::new(listener, asked);
-                    // What listened a moment ago listens still; where not, there is nothing to take back.
-                    if self.go_on(&mut open, listener, handed, &[]).is_ok() {
-                        open.become_of(listener, asked, self.shards);
-                        self.open.push(open);
-                    }
-                }
-            }
-        }
-        self.handed.clear();
-        self.by_shard()
     }
 
     fn by_shard(&self) -> Sockets {
@@ -122,61 +87,6 @@ impl Listening {
         }
         sockets.iter_mut().for_each(|sockets: &mut Vec<Socket>| sockets.sort_by_key(|s| s.number));
         sockets.into()
-    }
-
-    /// What another process gave for this address. A port that the kernel chose stays with its listener.
-    fn handed_for(&mut self, listener: &Listener, asked: &ListenAddress) -> Option<Handed> {
-        let text = asked.to_string();
-        let any_port = asked.as_ip().is_some_and(|address| address.port() == 0);
-        let suits = |handed: &Handed, of_same: bool| {
-            handed.asked == text
-                && !handed.sockets.is_empty()
-                && (*handed.listener == *listener.name || !of_same)
-        };
-        let find =
-            |of_same| self.handed.iter().position(|one| one.as_ref().is_some_and(|one| suits(one, of_same)));
-        let at = find(true).or_else(|| if any_port { None } else { find(false) })?;
-        self.taken.push(at);
-        self.handed[at].take()
-    }
-
-    /// What another process gave goes on as this address: with a socket for each shard, several for some where there were more
-    /// shards, and others that join where there were fewer.
-    fn go_on(
-        &mut self,
-        open: &mut Open,
-        listener: &Listener,
-        handed: Handed,
-        opened: &[(usize, Open)],
-    ) -> Result<(), StartError> {
-        let name = || listener.name.to_string();
-        let inherited = |fd: Fd| move |why| StartError::Inherited { listener: name(), fd: fd.0, why };
-        let mut multiplies = true;
-        for one in &handed.sockets {
-            let fd = Fd(one.as_raw_fd());
-            let taken = inherited::take(fd).map_err(inherited(fd))?;
-            multiplies &= taken.multiplies;
-            if let Some(address @ Address::Ip(_)) = &taken.address {
-                let failed = |errno| StartError::Bind { listener: name(), address: address.clone(), errno };
-                prepare(fd, listener).map_err(failed)?;
-            }
-            open.address = taken.address.unwrap_or(Address::Ip(SocketAddress::UNIX));
-        }
-        if let ListenAddress::Unix { name, mode } = &open.asked {
-            open.address = Address::Unix(name.clone());
-            open.file = SocketFile::of(name);
-            if let Some(file) = &open.file {
-                let _ = file.set_mode(*mode);
-            }
-        }
-        open.steer = None;
-        let group: Vec<Fd> = handed.sockets.into_iter().map(|one| Fd(one.into_raw_fd())).collect();
-        let address = if let Address::Ip(address) = open.address { address } else { SocketAddress::UNIX };
-        let is_shared = multiplies && self.multiply(open, listener, &group, address).is_ok();
-        if !is_shared {
-            group.into_iter().for_each(|fd| self.give_to_one(open, fd, address, opened));
-        }
-        Ok(())
     }
 
     /// One entry for each bound address, in the order of the listeners and of their addresses.
@@ -191,14 +101,20 @@ impl Listening {
     }
 
     /// Opens what `snapshot` asks for and is not open, and lets go of what it does not ask for: shards that are told so close it,
-    /// by `leave_by`. Where something cannot be opened, all is as it was.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot, leave_by: Mono) -> Result<Sockets, StartError> {
+    /// by `leave_by`. What drains has none. Where something cannot be opened, all is as it was.
+    pub(super) fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        drains: &Drains,
+        leave_by: Mono,
+    ) -> Result<Sockets, StartError> {
         let now = clock::now().mono;
         self.leaving.retain(|(_, until)| *until > now);
         let wanted: Vec<(&Arc<Listener>, &ListenAddress)> = snapshot
             .listeners
             .iter()
             .flatten()
+            .filter(|listener| drains.of(listener.id).is_none())
             .flat_map(|listener| listener.addresses.iter().map(move |address| (listener, address)))
             .collect();
         let kept = self.find(&wanted);
@@ -220,7 +136,13 @@ impl Listening {
             if let Address::Ip(address) = gone.address {
                 self.leaving.push((address.port(), leave_by));
             }
+            self.shut.push(gone.shut());
         }
+        self.shut.retain(|shut| {
+            let listener = snapshot.listener(shut.listener);
+            drains.of(shut.listener).is_some()
+                && listener.is_some_and(|listener| listener.addresses.iter().any(|to| to.is_at(&shut.asked)))
+        });
         self.started = true;
         self.handed.clear();
         Ok(self.by_shard())
@@ -289,10 +211,14 @@ impl Listening {
             return self.go_on(&mut open, listener, handed, opened).map(|()| open);
         }
         match asked {
-            ListenAddress::Ip(address) => {
-                let failed = |errno| at((*address).into())(errno);
-                self.is_free(address).map_err(failed)?;
-                open.address = self.multiply(&mut open, listener, &[], *address).map_err(failed)?.into();
+            ListenAddress::Ip(asked) => {
+                let address = match self.shut(listener.id, &open.asked).map(|shut| &shut.address) {
+                    Some(Address::Ip(address)) => *address,
+                    _ => *asked,
+                };
+                let failed = |errno| at(address.into())(errno);
+                self.is_free(&address).map_err(failed)?;
+                open.address = self.multiply(&mut open, listener, &[], address).map_err(failed)?.into();
             }
             ListenAddress::Unix { name, mode } => {
                 open.address = Address::Unix(name.clone());
@@ -304,6 +230,10 @@ impl Listening {
             ListenAddress::Inherited(fd) => self.take(&mut open, listener, *fd, opened)?,
         }
         Ok(open)
+    }
+
+    fn shut(&self, listener: ListenerId, asked: &ListenAddress) -> Option<&Shut> {
+        self.shut.iter().find(|shut| shut.listener == listener && shut.asked.is_at(asked))
     }
 
     fn number(&mut self) -> u32 {
@@ -365,11 +295,13 @@ impl Listening {
     ) -> Result<(), StartError> {
         let name = || listener.name.to_string();
         let inherited = |why| StartError::Inherited { listener: name(), fd, why };
-        if self.started {
+        let again = self.shut(listener.id, &open.asked).and_then(|shut| shut.lent.as_ref());
+        let again = again.and_then(|lent| Some(Fd(lent.try_clone().ok()?.into_raw_fd())));
+        if self.started && again.is_none() {
             // What has that number now may be anything.
             return Err(inherited(InheritedError::TooLate));
         }
-        let taken = inherited::take(Fd(fd)).map_err(inherited)?;
+        let taken = inherited::take(again.unwrap_or(Fd(fd))).map_err(inherited)?;
         let address = match &taken.address {
             Some(Address::Ip(address)) => *address,
             _ => SocketAddress::UNIX,
@@ -424,6 +356,18 @@ impl Open {
             file: None,
         }
     }
+    /// To be kept while its listener drains. The shards close its sockets, so that what is lent is kept by another number.
+    fn shut(self) -> Shut {
+        let lent = self.sockets.iter().find(|(_, socket)| socket.lent).and_then(|(_, socket)| {
+            let owned = socket::own(socket.fd);
+            let kept = owned.try_clone().ok();
+            // It stays its shard's.
+            let _ = owned.into_raw_fd();
+            kept
+        });
+        Shut { listener: self.listener, asked: self.asked, address: self.address, lent }
+    }
+
     /// It is that listener's from now on, as that asks for. What cannot be set on a socket that listens already stays as it is.
     fn become_of(&mut self, listener: &Listener, asked: &ListenAddress, shards: usize) {
         self.listener = listener.id;

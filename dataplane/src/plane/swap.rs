@@ -16,22 +16,34 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Switching {
     returned: Consumer<Box<Swap>>,
-    /// The swap that it runs by; 0 is what it began with.
-    done: u64,
-    /// The one that it was sent and has not answered.
-    under_way: Option<u64>,
+    /// What it runs by.
+    done: Step,
+    /// What it was sent and has not answered.
+    under_way: Option<Step>,
+}
+
+/// How far the shards are told to go. Not every step is a swap: what drains is another at some.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    number: u64,
+    /// Swaps so far; 0 is what they began with.
+    swaps: u64,
 }
 
 impl Switching {
+    /// Whether it runs by that.
+    pub(super) fn is_at(&self, step: Step) -> bool {
+        self.done == step
+    }
     pub(super) fn new(returned: Consumer<Box<Swap>>) -> Self {
-        Self { returned, done: 0, under_way: None }
+        Self { returned, done: Step::default(), under_way: None }
     }
 }
 
 impl Plane {
     /// Swaps so far: the number of the last.
     pub fn swaps(&self) -> u64 {
-        self.swaps.get()
+        self.steps.get().swaps
     }
 
     /// Every shard goes over to `snapshot`, whose clusters and endpoints have the ids that they have now; one that is new has
@@ -43,11 +55,18 @@ impl Plane {
             true => Arc::clone(&present.routes),
             false => Arc::new(RouteTable::of(&snapshot)),
         };
-        let sockets = present.sockets.clone();
-        *present = Swap { snapshot, routes, shared, sockets };
+        let (sockets, drains) = (present.sockets.clone(), Arc::clone(&present.drains));
+        *present = Swap { snapshot, routes, shared, sockets, drains };
         drop(present);
-        self.swaps.set(self.swaps.get() + 1);
+        self.steps.set(Step { swaps: self.swaps() + 1, ..self.steps.get() });
         self.follow_watched();
+        self.step();
+    }
+
+    /// Every shard goes over to what is present now.
+    pub(super) fn step(&self) {
+        let step = self.steps.get();
+        self.steps.set(Step { number: step.number + 1, ..step });
         self.switch();
     }
 
@@ -60,7 +79,8 @@ impl Plane {
     pub fn listen(&self, snapshot: &Snapshot) -> Result<(), StartError> {
         super::check_kernel(snapshot)?;
         let leave_by = clock::now().mono.after(snapshot.runtime.drain_timeout).after(LISTENER_REST);
-        let sockets = self.listening.borrow_mut().follow(snapshot, leave_by)?;
+        let drains = Arc::clone(&self.present.borrow().drains);
+        let sockets = self.listening.borrow_mut().follow(snapshot, &drains, leave_by)?;
         self.present.borrow_mut().sockets = Some(sockets);
         Ok(())
     }
@@ -68,14 +88,14 @@ impl Plane {
     /// Takes back what shards swapped out, and sends the last swap to those that have not got it yet: control calls it at each
     /// of its ticks.
     pub fn switch(&self) {
-        let newest = self.swaps.get();
+        let newest = self.steps.get();
         for shard in &self.shards {
             let mut switching = shard.switching.borrow_mut();
             if let Ok(before) = switching.returned.pop() {
                 drop(before);
                 switching.done = switching.under_way.take().unwrap_or(switching.done);
             }
-            if switching.under_way.is_none() && switching.done < newest {
+            if switching.under_way.is_none() && switching.done != newest {
                 let swap = Command::Swap(Box::new(self.present.borrow().clone()));
                 // In vain where its mailbox is full: again at the next tick.
                 if shard.commands.borrow_mut().send(swap).is_ok() {
@@ -87,7 +107,7 @@ impl Plane {
 
     /// Whether every shard runs by swap number `swap` or a later one.
     pub fn has_switched(&self, swap: u64) -> bool {
-        self.shards.iter().all(|shard| shard.switching.borrow().done >= swap)
+        self.shards.iter().all(|shard| shard.switching.borrow().done.swaps >= swap)
     }
 
     /// Conns that a listener has, over all shards; those it had before it was gone included.

@@ -102,7 +102,7 @@ impl Shard {
     pub fn turn(&mut self, io: &mut impl Io) -> Result<Turn, Errno> {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
-        let until = self.core.parties.front().map_or(until, |(_, by)| until.min(*by));
+        let until = until.min(self.core.parties.due(self.core.clock.mono));
         let until = if self.core.stirred.is_empty() { until } else { Mono(0) };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
@@ -116,6 +116,7 @@ impl Shard {
         self.obey(io);
         conn::queue::look(&mut self.core, io);
         conn::room::look(&mut self.core, io);
+        drain::walk(&mut self.core, io);
         drain::cut_leaving(&mut self.core, io);
         if drain::advance(self, io) { Ok(Turn::Ended) } else { Ok(Turn::Goes) }
     }
@@ -187,6 +188,8 @@ impl Shard {
             free.set(self.core.pool.free(class) as u64);
         }
         self.core.stats.links_open.set(u64::from(self.core.links.len()));
+        self.core.stats.exchanges_open.set(u64::from(self.core.exchanges.len()));
+        self.core.stats.tunnels_open.set(u64::from(self.core.tunnels.len()));
         let now = self.core.clock.mono;
         // Small buffers stand in for large ones, so only these count.
         let (free, total) = (self.core.pool.free(Class::Small), self.core.pool.total(Class::Small));

@@ -11,7 +11,7 @@ use crate::io::Io;
 use crate::link;
 use crate::listener::{self, Socket};
 use crate::route::RouteTable;
-use crate::spec::{ClusterId, Listener, Snapshot};
+use crate::spec::{ClusterId, Drains, Listener, Snapshot};
 use std::sync::Arc;
 
 /// A configuration and what is made of it; once swapped in, what was there before.
@@ -22,6 +22,8 @@ pub struct Swap {
     pub shared: Arc<Shared>,
     /// By shard, the sockets to accept on, the highest number last; none where they stay as they are.
     pub sockets: Option<Arc<[Vec<Socket>]>>,
+    /// Whose conns leave though their listener stays; it has no sockets then.
+    pub drains: Arc<Drains>,
 }
 
 /// Puts `swap` in the place of what the shard runs by, which it then holds.
@@ -32,6 +34,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, swap: &mut Swap) {
     std::mem::swap(&mut core.snapshot, &mut swap.snapshot);
     std::mem::swap(&mut core.routes, &mut swap.routes);
     std::mem::swap(&mut core.shared, &mut swap.shared);
+    std::mem::swap(&mut core.drains, &mut swap.drains);
     core.make_room();
     if let Some(sockets) = swap.sockets.as_ref().and_then(|all| all.get(usize::from(core.shard))) {
         listener::follow(core, io, sockets);
@@ -42,6 +45,9 @@ pub fn begin(core: &mut Core, io: &mut impl Io, swap: &mut Swap) {
     let went: Vec<_> = swap.snapshot.listeners.iter().flatten().filter(went).map(|l| l.id).collect();
     if !went.is_empty() {
         drain::leave(core, io, &went);
+    }
+    if !Arc::ptr_eq(&core.drains, &swap.drains) {
+        drain::follow(core, &swap.drains);
     }
     let clusters = core.snapshot.clusters.len().max(core.clusters.len());
     core.stirred.reserve(clusters);

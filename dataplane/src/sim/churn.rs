@@ -84,7 +84,8 @@ impl Churn {
         }
         let shared = Arc::new(self.present.shared.next(&self.present.snapshot, &next, now));
         let routes = self.present.routes.clone();
-        self.present = Swap { snapshot: Arc::new(next), routes, shared, sockets: None };
+        let drains = Arc::clone(&self.present.drains);
+        self.present = Swap { snapshot: Arc::new(next), routes, shared, sockets: None, drains };
         for (_, at) in &mut self.shards {
             *at = now.after(Duration::from_nanos(self.random.below(LATE_NS)));
         }

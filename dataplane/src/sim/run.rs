@@ -156,7 +156,13 @@ impl Run {
             }
         };
         let members = (0..snapshot.runtime.shards).map(member).collect();
-        let first = Swap { snapshot: snapshot.clone(), routes, shared: shared.clone(), sockets: None };
+        let first = Swap {
+            snapshot: snapshot.clone(),
+            routes,
+            shared: shared.clone(),
+            sockets: None,
+            drains: Arc::default(),
+        };
         let churn = drawn.churn.map(|may_empty| Churn::new(seed, first, may_empty));
         Self {
             io,

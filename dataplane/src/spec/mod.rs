@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod cluster;
+pub mod drain;
 pub mod failures;
 pub mod listener;
 pub mod pattern;
@@ -16,6 +17,7 @@ pub mod sticky;
 
 pub use balance::{Hash, HashOn};
 pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SendProxy};
+pub use drain::{Curve, Drains, Order, Reason};
 pub use failures::{BreakerOf, CircuitBreaker, Outlier};
 pub use listener::{
     Forwarded, ForwardedMode, Limits, ListenAddress, Listener, Network, Protocol, ProxyProtocol, Steer,

@@ -67,8 +67,10 @@ pub struct Stats {
     /// Buffers that nobody has, by class from the smallest, at the last turn; and all there are.
     pub buffers_free: [Counter; 3],
     pub buffers: [Counter; 3],
-    /// Links, idle ones included, at the last turn.
+    /// Links, idle ones included, at the last turn; and exchanges and tunnels.
     pub links_open: Counter,
+    pub exchanges_open: Counter,
+    pub tunnels_open: Counter,
     pub conns_open: Counter,
     /// Conns whose recv was replaced by a poll because nothing came for long.
     pub parks: Counter,
@@ -113,6 +115,8 @@ impl Default for Stats {
             buffers_free: Default::default(),
             buffers: Default::default(),
             links_open: Counter::default(),
+            exchanges_open: Counter::default(),
+            tunnels_open: Counter::default(),
             conns_open: Counter::default(),
             parks: Counter::default(),
             unparks: Counter::default(),

@@ -7,6 +7,7 @@ mod bed;
 mod bulk;
 #[path = "../cases/mod.rs"]
 mod cases;
+mod drains;
 mod even;
 mod failing;
 mod last;

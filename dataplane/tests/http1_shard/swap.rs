@@ -58,7 +58,13 @@ fn change(bed: &mut Bed, change: impl FnOnce(&mut Snapshot)) {
     change(&mut next);
     let shared = Arc::new(bed.shared.next(&before, &next, bed.now()));
     let routes = Arc::new(RouteTable::of(&next));
-    let mut swap = Swap { snapshot: Arc::new(next), routes, shared: shared.clone(), sockets: None };
+    let mut swap = Swap {
+        snapshot: Arc::new(next),
+        routes,
+        shared: shared.clone(),
+        sockets: None,
+        drains: Arc::default(),
+    };
     swap::begin(&mut bed.shard.core, &mut bed.io, &mut swap);
     assert!(Arc::ptr_eq(&swap.snapshot, &before), "what was before is given back");
     bed.shared = shared;

@@ -142,7 +142,7 @@ fn draining_cuts_what_pours() {
     let ended = bed.run_until("the conn is gone", |bed| bed.conn().is_none());
     assert!((1_900_000_000..2_100_000_000).contains(&ended.since(since)));
     bed.leave(client);
-    assert_eq!((bed.io.pipes_out(), bed.counted().as_str()), (0, "drained"));
+    assert_eq!((bed.io.pipes_out(), bed.counted().as_str()), (0, "drain_cut"));
 }
 
 /// Those that stall hold all pipes but the last; one that moves goes on by splice.

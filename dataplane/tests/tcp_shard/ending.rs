@@ -171,6 +171,6 @@ fn drain_lets_tunnels_go_on_until_its_deadline() {
     assert_eq!(bed.counted(), "tunnel_ended");
     bed.run_for(seconds(10));
     assert!(bed.ended, "the shard ends at the deadline");
-    assert_eq!(bed.counted(), "tunnel_ended drained*2");
+    assert_eq!(bed.counted(), "tunnel_ended drain_cut*2");
     assert_eq!((bed.told(late), bed.told(stays)), ("answer(cut)".into(), "(cut)".into()));
 }

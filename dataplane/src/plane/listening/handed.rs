@@ -1,0 +1,159 @@
+//! Listening sockets that go from one process to the next, which neither closes nor binds them: whoever waits in their queues is
+//! accepted by one of the two.
+
+use super::{Listening, Open, Sockets, prepare};
+use crate::io::{Address, Errno, Fd, SocketAddress};
+use crate::plane::{Plane, StartError};
+use crate::shard::mailbox::Command;
+use crate::spec::{ListenAddress, Listener, Snapshot};
+use crate::sys::unix::SocketFile;
+use crate::sys::{inherited, socket};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::sync::Arc;
+
+/// What one address of a listener is accepted on.
+#[derive(Debug)]
+pub struct Handed {
+    /// The listener's name.
+    pub listener: String,
+    /// The address as the configuration writes it.
+    pub asked: String,
+    /// In the order in which they began to listen.
+    pub sockets: Vec<OwnedFd>,
+}
+
+impl Plane {
+    /// Everything that listens, for another process: descriptors of its own.
+    ///
+    /// # Errors
+    /// EMFILE where descriptors have run out.
+    pub fn hand_over(&self) -> Result<Vec<Handed>, Errno> {
+        self.listening.borrow().hand_over(&self.snapshot())
+    }
+
+    /// Which of those that this plane was started with it accepts on, by their places.
+    pub fn taken(&self) -> Vec<usize> {
+        self.listening.borrow().taken()
+    }
+
+    /// No shard accepts any more on what is at these places of [`Plane::hand_over`], and nothing is done to who waits there:
+    /// another process has it.
+    pub fn give_up(&self, taken: &[usize]) {
+        let numbers: Arc<[u32]> = self.listening.borrow_mut().give_up(taken).into();
+        self.tell(|| Command::GiveUp(Arc::clone(&numbers)));
+    }
+
+    /// The other process is gone: the next [`Plane::swap`], to this `snapshot`, has the shards accept on what was given up.
+    pub fn take_back(&self, handed: Vec<Handed>, snapshot: &Snapshot) {
+        let sockets: Sockets = self.listening.borrow_mut().take_back(handed, snapshot);
+        self.present.borrow_mut().sockets = Some(sockets);
+    }
+}
+
+impl Listening {
+    /// Which of what another process gave is accepted on, by their places.
+    fn taken(&self) -> Vec<usize> {
+        self.taken.clone()
+    }
+
+    /// All sockets, for another process.
+    fn hand_over(&self, snapshot: &Snapshot) -> Result<Vec<Handed>, Errno> {
+        let of = |open: &Open| {
+            let name = snapshot.listener(open.listener).map(|listener| listener.name.to_string());
+            let sockets = open.sockets.iter().map(|(_, one)| socket::duplicate(one.fd));
+            let sockets = sockets.collect::<Result<_, Errno>>()?;
+            Ok(Handed { listener: name.unwrap_or_default(), asked: open.asked.to_string(), sockets })
+        };
+        self.open.iter().map(of).collect()
+    }
+
+    /// Forgets what is at these places. Returns the numbers of its sockets.
+    fn give_up(&mut self, places: &[usize]) -> Vec<u32> {
+        let mut at = 0..;
+        let (given, kept) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|_| at.next().is_some_and(|at| places.contains(&at)));
+        self.open = kept;
+        let mut given: Vec<Open> = given;
+        given.iter_mut().filter_map(|open| open.file.take()).for_each(SocketFile::leave);
+        given.iter().flat_map(|open| &open.sockets).map(|(_, socket)| socket.number).collect()
+    }
+
+    /// What was given up is accepted on again, on sockets of new numbers.
+    fn take_back(&mut self, handed: Vec<Handed>, snapshot: &Snapshot) -> Sockets {
+        self.handed = handed.into_iter().map(Some).collect();
+        for listener in snapshot.listeners.iter().flatten() {
+            for asked in &listener.addresses {
+                let is_open = |open: &Open| open.listener == listener.id && open.asked.is_at(asked);
+                if self.open.iter().any(is_open) {
+                    continue;
+                }
+                if let Some(handed) = self.handed_for(listener, asked) {
+                    let mut open = Open::new(listener, asked);
+                    // What listened a moment ago listens still; where not, there is nothing to take back.
+                    if self.go_on(&mut open, listener, handed, &[]).is_ok() {
+                        open.become_of(listener, asked, self.shards);
+                        self.open.push(open);
+                    }
+                }
+            }
+        }
+        self.handed.clear();
+        self.by_shard()
+    }
+
+    /// What another process gave for this address. A port that the kernel chose stays with its listener.
+    pub(super) fn handed_for(&mut self, listener: &Listener, asked: &ListenAddress) -> Option<Handed> {
+        let text = asked.to_string();
+        let any_port = asked.as_ip().is_some_and(|address| address.port() == 0);
+        let suits = |handed: &Handed, of_same: bool| {
+            handed.asked == text
+                && !handed.sockets.is_empty()
+                && (*handed.listener == *listener.name || !of_same)
+        };
+        let find =
+            |of_same| self.handed.iter().position(|one| one.as_ref().is_some_and(|one| suits(one, of_same)));
+        let at = find(true).or_else(|| if any_port { None } else { find(false) })?;
+        self.taken.push(at);
+        self.handed[at].take()
+    }
+
+    /// What another process gave goes on as this address: with a socket for each shard, several for some where there were more
+    /// shards, and others that join where there were fewer.
+    pub(super) fn go_on(
+        &mut self,
+        open: &mut Open,
+        listener: &Listener,
+        handed: Handed,
+        opened: &[(usize, Open)],
+    ) -> Result<(), StartError> {
+        let name = || listener.name.to_string();
+        let inherited = |fd: Fd| move |why| StartError::Inherited { listener: name(), fd: fd.0, why };
+        let mut multiplies = true;
+        for one in &handed.sockets {
+            let fd = Fd(one.as_raw_fd());
+            let taken = inherited::take(fd).map_err(inherited(fd))?;
+            multiplies &= taken.multiplies;
+            if let Some(address @ Address::Ip(_)) = &taken.address {
+                let failed = |errno| StartError::Bind { listener: name(), address: address.clone(), errno };
+                prepare(fd, listener).map_err(failed)?;
+            }
+            open.address = taken.address.unwrap_or(Address::Ip(SocketAddress::UNIX));
+        }
+        if let ListenAddress::Unix { name, mode } = &open.asked {
+            open.address = Address::Unix(name.clone());
+            open.file = SocketFile::of(name);
+            if let Some(file) = &open.file {
+                let _ = file.set_mode(*mode);
+            }
+        }
+        open.steer = None;
+        let group: Vec<Fd> = handed.sockets.into_iter().map(|one| Fd(one.into_raw_fd())).collect();
+        let address = if let Address::Ip(address) = open.address { address } else { SocketAddress::UNIX };
+        let is_shared = multiplies && self.multiply(open, listener, &group, address).is_ok();
+        if !is_shared {
+            group.into_iter().for_each(|fd| self.give_to_one(open, fd, address, opened));
+        }
+        Ok(())
+    }
+}
