@@ -1,6 +1,7 @@
 //! The command line: what each call asks for, and what this version does not do yet.
 
 use crate::admin::commands::Where;
+use crate::admin::drain::Asked as DrainAsked;
 use crate::admin::{Asked, Name};
 use crate::doctor::{Profile, Question};
 use crate::exit::Exit;
@@ -107,6 +108,17 @@ pub enum Command {
         #[command(flatten)]
         at: Where,
     },
+    /// Send connections away, of the whole node or of a part of it, and take no new ones; what is under way may end. Says how far
+    /// it is
+    Drain {
+        #[command(flatten)]
+        asked: DrainAsked,
+        /// Stay until nothing is left, and say how far it is
+        #[arg(long, conflicts_with = "abort")]
+        wait: bool,
+        #[command(flatten)]
+        at: Where,
+    },
     /// Make one health check of an endpoint, by the running process or, with -c alone, by this one; print the exact bytes
     /// both ways and the verdict. Exit 1 if it failed
     Probe {
@@ -147,8 +159,6 @@ fn endpoint_name(text: &str) -> Result<Name, String> {
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Later {
     #[command(hide = true)]
-    Drain(Anything),
-    #[command(hide = true)]
     Top(Anything),
     #[command(hide = true)]
     Export(Anything),
@@ -164,7 +174,6 @@ pub struct Anything {
 impl Later {
     fn name(&self) -> &'static str {
         match self {
-            Self::Drain(_) => "drain",
             Self::Top(_) => "top",
             Self::Export(_) => "export",
         }
@@ -209,6 +218,11 @@ pub enum Call {
         at: Where,
         json: bool,
     },
+    Drain {
+        asked: DrainAsked,
+        wait: bool,
+        at: Where,
+    },
     Explain {
         asked: Asked,
         at: Where,
@@ -238,6 +252,13 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
             }
         },
         Ok(Line { command: Some(Command::Set { name, state, at }) }) => Call::Set { name, state, at },
+        Ok(Line { command: Some(Command::Drain { asked, wait, at }) }) => match asked.read() {
+            Ok(_) => Call::Drain { asked, wait, at },
+            Err(what) => {
+                complain(&what);
+                Call::Done(Exit::CommandLine)
+            }
+        },
         Ok(Line { command: Some(Command::Probe { name, at, json }) }) => Call::Probe { name, at, json },
         Ok(Line { command: Some(Command::Explain { asked, at, json }) }) => Call::Explain { asked, at, json },
         Ok(Line { command: Some(Command::Later(later)) }) => {
@@ -300,6 +321,19 @@ mod tests {
         assert_eq!(call("plan -c a.toml --json"), Call::Plan { at: at.clone(), json: true });
         assert_eq!(call("upgrade -c a.toml"), Call::Upgrade { at: at.clone(), json: false });
         assert_eq!(call("reload -c a.toml"), Call::Reload { at, json: false });
+        let edge = DrainAsked { listener: Some("edge".to_owned()), ..DrainAsked::default() };
+        let asked = DrainAsked { window: Some("5s".to_owned()), ..edge.clone() };
+        assert_eq!(
+            call("drain --listener edge --window 5s --wait"),
+            Call::Drain { asked, wait: true, at: Where::default() }
+        );
+        let asked = DrainAsked { abort: true, ..edge };
+        assert_eq!(
+            call("drain --abort --listener edge"),
+            Call::Drain { asked, wait: false, at: Where::default() }
+        );
+        let asked = DrainAsked::default();
+        assert_eq!(call("drain"), Call::Drain { asked, wait: false, at: Where::default() });
         let asked = Asked {
             method: "GET".to_owned(),
             url: "http://a/".to_owned(),
@@ -337,6 +371,10 @@ mod tests {
             "plan",
             "explain GET",
             "explain GET / --source nowhere",
+            "drain --node --listener edge",
+            "drain --reason boredom",
+            "drain --cluster app --window 5s",
+            "drain --abort --wait",
         ] {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }
@@ -344,7 +382,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = ["drain", "top", "export"];
+        let later = ["top", "export"];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }

@@ -11,7 +11,8 @@ use crate::upgrade;
 use dataplane::cluster::eligible::{Admin, Health};
 use dataplane::plane::Plane;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, Snapshot};
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An endpoint by its names; the error says which of them is unknown.
@@ -56,12 +57,15 @@ pub(crate) struct Watch {
     lost: u64,
     /// What operators said that is not `ready`, by the names of cluster and endpoint: it holds for whoever has the name.
     said: BTreeMap<(Arc<str>, Arc<str>), Admin>,
+    /// Clusters that drain, by name: whatever was said of their endpoints, nothing is sent there.
+    drained: BTreeSet<Arc<str>>,
 }
 
 impl Watch {
     /// `format` is that of the process log.
     pub(crate) fn new(format: Format) -> Self {
-        Self { events: Events::new(format), outages: Outages::default(), lost: 0, said: BTreeMap::new() }
+        let (said, drained) = (BTreeMap::new(), BTreeSet::new());
+        Self { events: Events::new(format), outages: Outages::default(), lost: 0, said, drained }
     }
 
     /// Tells what shards found, and then which clusters have nothing left or something again. Called at each tick.
@@ -82,12 +86,68 @@ impl Watch {
                 continue;
             }
             self.outages.forget(cluster.id);
+            if self.drained.contains(&cluster.name) {
+                self.set_all(plane, cluster);
+                continue;
+            }
             let of_cluster = self.said.iter().filter(|((name, _), _)| *name == cluster.name);
             for ((_, name), state) in of_cluster {
                 let endpoint = cluster.present().find(|endpoint| endpoint.name == *name);
                 endpoint.map(|endpoint| plane.set_admin(cluster.id, endpoint.id, *state));
             }
         }
+    }
+
+    /// What an operator said of an endpoint.
+    pub(crate) fn said(&self, cluster: &Cluster, endpoint: &Endpoint) -> Admin {
+        let name = (Arc::clone(&cluster.name), Arc::clone(&endpoint.name));
+        self.said.get(&name).copied().unwrap_or(Admin::Ready)
+    }
+    /// What holds for it: a cluster that drains stands above that.
+    fn held(&self, cluster: &Cluster, endpoint: &Endpoint) -> Admin {
+        if self.drained.contains(&cluster.name) { Admin::Maint } else { self.said(cluster, endpoint) }
+    }
+    fn set_all(&self, plane: &Plane, cluster: &Cluster) {
+        for endpoint in cluster.present() {
+            plane.set_admin(cluster.id, endpoint.id, self.held(cluster, endpoint));
+        }
+    }
+    /// An operator says that nothing more is to be sent to a cluster, or no longer says it: then what was said of its endpoints
+    /// holds again.
+    pub(crate) fn drain_cluster(&mut self, plane: &Plane, cluster: &Cluster, drains: bool) {
+        let changed = match drains {
+            true => self.drained.insert(Arc::clone(&cluster.name)),
+            false => self.drained.remove(&cluster.name),
+        };
+        if changed {
+            self.set_all(plane, cluster);
+            let word = if drains { "drains: nothing more is sent there" } else { "drains no longer" };
+            tracing::info!("cluster {} {word}", cluster.name);
+        }
+    }
+    /// Clusters and endpoints that drain, as the API shows them.
+    pub(crate) fn drained(&self, plane: &Plane, snapshot: &Snapshot) -> (Vec<Value>, Vec<Value>) {
+        let (mut clusters, mut endpoints) = (Vec::new(), Vec::new());
+        let shown = |name: String, running: u64, links: u64| {
+            let phase = if running == 0 { "drained" } else { "leaving" };
+            json!({ "name": name, "phase": phase, "running": running, "links": links })
+        };
+        for cluster in snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone) {
+            let status = |endpoint: &Endpoint| {
+                let status = plane.endpoint_status(cluster.id, endpoint.id);
+                status.map_or((0, 0), |status| (u64::from(status.running), u64::from(status.open_links)))
+            };
+            if self.drained.contains(&cluster.name) {
+                let all = cluster.endpoints.iter().map(status);
+                let (running, links) = all.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+                clusters.push(shown(cluster.name.to_string(), running, links));
+            }
+            for endpoint in cluster.present().filter(|one| self.said(cluster, one) == Admin::Drain) {
+                let (running, links) = status(endpoint);
+                endpoints.push(shown(format!("{}/{}", cluster.name, endpoint.name), running, links));
+            }
+        }
+        (clusters, endpoints)
     }
 
     /// Active checks changed their mind about some endpoints: the shards are told of all of them, then everybody of each. What
@@ -136,7 +196,7 @@ impl Watch {
             Admin::Ready => self.said.remove(&name),
             _ => self.said.insert(name, state),
         };
-        if !plane.set_admin(cluster.id, endpoint.id, state) {
+        if !plane.set_admin(cluster.id, endpoint.id, self.held(cluster, endpoint)) {
             return;
         }
         let (active, backup) = left(plane, cluster.id);

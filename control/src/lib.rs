@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod doctor;
+mod drains;
 mod endpoints;
 mod events;
 pub mod exit;

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Call::Plan { at, json } => run::plan(&at, json),
         Call::Set { name, state, at } => run::set(&name, state, &at),
         Call::Probe { name, at, json } => run::probe(&name, &at, json),
+        Call::Drain { asked, wait, at } => run::drain(&asked, wait, &at),
         Call::Explain { asked, at, json } => run::explain(&asked, &at, json),
         Call::Done(exit) => exit,
     });

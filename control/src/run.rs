@@ -4,16 +4,18 @@
 //! `upgrade` how another process takes its place. `ask` is the commands that speak to a running process instead.
 
 mod ask;
+mod drain;
 mod event;
 mod reload;
 mod told;
 mod upgrade;
 
-use crate::admin::{self, Answer, Api, Ask, Question, Sight};
+use crate::admin::{self, Answer, Api, Ask, Question};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
 use crate::discovery::Discovery;
 use crate::doctor;
+use crate::drains;
 use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::health::{Checks, Happened};
@@ -27,10 +29,11 @@ use crate::pressure::Pressure;
 use crate::ready;
 use crate::upgrade::Former;
 use crate::watchdog::{TICK, Watchdog};
-pub use ask::{explain, plan, probe, reload, set, status, upgrade};
+pub use ask::{drain, explain, plan, probe, reload, set, status, upgrade};
 use axum::http::StatusCode;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
+pub(crate) use drain::Shown as Drains;
 use event::{Event, Own, Signals, next_event};
 use reload::Reloads;
 use std::hash::{BuildHasher as _, RandomState};
@@ -235,8 +238,8 @@ async fn serve_with(
         pressure: Pressure::new(),
         ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),
-        drain_timeout: loaded.snapshot.runtime.drain_timeout,
-        drain_until: None,
+        drains: drains::Drains::default(),
+        closed_before: (0, 0),
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
         upgrades: Upgrades::new(),
         api,
@@ -308,9 +311,9 @@ struct Running<'a> {
     ticks: u64,
     /// Shards that have not ended.
     alive: usize,
-    drain_timeout: Duration,
-    /// Set once draining began.
-    drain_until: Option<Instant>,
+    drains: drains::Drains,
+    /// What had ended because of drains when the node's began: by itself, and cut off.
+    closed_before: (u64, u64),
     reloads: Reloads,
     upgrades: Upgrades,
     api: Option<Api>,
@@ -327,8 +330,8 @@ impl Running<'_> {
         // After a pause of the whole process one tick follows, not all that were missed.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let Running { checks, api, reloads, upgrades, drain_until, .. } = self;
-            let own = Own { checks, api, reloads, upgrades, drain_until: *drain_until };
+            let Running { checks, api, reloads, upgrades, drains, .. } = self;
+            let own = Own { checks, api, reloads, upgrades, drain_until: drains.ends_by() };
             let event = next_event(events, signals, &mut ticks, own).await;
             if let Some(exit) = self.obey(event) {
                 return exit;
@@ -344,13 +347,9 @@ impl Running<'_> {
                 tracing::info!("stopping at once");
                 return Some(Exit::Clean);
             }
-            Event::Drain if self.drain_until.is_some() => {
-                tracing::info!("a second signal: stopping at once");
-                return Some(Exit::Clean);
-            }
-            Event::Drain => self.drain(),
+            Event::Drain => return self.on_drain_signal(),
             Event::DrainTimedOut => {
-                tracing::warn!("drain_timeout is over; what still runs is cut off");
+                tracing::warn!("the time of the drain is over; what still runs is cut off");
                 return Some(Exit::Clean);
             }
             Event::Reload => self.reload(None),
@@ -373,6 +372,7 @@ impl Running<'_> {
                 if !self.reloads.is_under_way() {
                     self.swap();
                 }
+                self.drain_tick();
                 self.watch_file();
                 self.watch.tick(self.plane, &self.loaded.snapshot, &self.checks);
                 self.files.tick(self.ticks, self.plane);
@@ -419,59 +419,50 @@ impl Running<'_> {
     }
 
     fn answer(&mut self, question: &Question) -> Answer {
-        let (plane, loaded, checks, ports) = (self.plane, &self.loaded, &self.checks, &self.ports);
-        let waits = &self.reloads.waits;
-        let sight = Sight { plane, loaded, checks, ports, waits, now: Instant::now() };
         match question {
             Question::Ready => {
-                let ready = self.drain_until.is_none();
+                let ready = self.drains.node.is_none();
                 let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 Answer::json(status, &serde_json::json!({ "ready": ready, "draining": !ready }))
             }
-            Question::Clusters => sight.clusters(),
-            Question::Cluster(name) => sight.cluster_called(name),
-            Question::Endpoint(name) => sight.endpoint(name),
+            Question::Clusters => self.sight().clusters(),
+            Question::Cluster(name) => self.sight().cluster_called(name),
+            Question::Endpoint(name) => self.sight().endpoint(name),
             Question::SetState(..) if self.upgrades.is_under_way() => {
                 Answer::refused(StatusCode::CONFLICT, "an upgrade is under way")
             }
             Question::SetState(name, state) => {
-                match endpoints::find(&loaded.snapshot, name) {
-                    Ok((cluster, endpoint)) => self.watch.set_state(plane, cluster, endpoint, *state),
+                match endpoints::find(&self.loaded.snapshot, name) {
+                    Ok((cluster, endpoint)) => self.watch.set_state(self.plane, cluster, endpoint, *state),
                     Err(unknown) => return Answer::refused(StatusCode::NOT_FOUND, &unknown),
                 }
-                sight.endpoint(name)
+                self.sight().endpoint(name)
             }
             Question::Logs => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
             Question::Plan { name, text } => self.plan(name, text),
-            Question::Explain(asked) => admin::explain::answer(&sight, asked),
+            Question::Explain(asked) => admin::explain::answer(&self.sight(), asked),
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))
             }
-            Question::Metrics(format) => {
-                let draining = self.drain_until.is_some();
-                let own = metrics::Own { log_losses: self.log.losses(), draining };
-                metrics::answer(&sight, &own, *format)
-            }
+            Question::Drains => self.drains_shown(),
+            Question::Drain(asked) => self.answer_drain(asked),
+            Question::Metrics(format) => metrics::answer(&self.sight(), self.log.losses(), *format),
         }
-    }
-
-    fn drain(&mut self) {
-        tracing::info!(timeout = ?self.drain_timeout, "draining: no new connections; what runs may finish");
-        // A timeout beyond the clock's range is none.
-        let now = Instant::now();
-        self.drain_until =
-            Some(now.checked_add(self.drain_timeout).unwrap_or(now + Duration::from_secs(86_400)));
-        self.plane.drain(self.drain_timeout);
     }
 
     fn shard_ended(&mut self, shard: u16, how: ShardEnd) -> Option<Exit> {
         self.alive = self.alive.saturating_sub(1);
         self.watchdog.ended(shard);
         match how {
-            ShardEnd::Drained | ShardEnd::Stopped if self.drain_until.is_some() => {
-                (self.alive == 0).then_some(Exit::Clean)
+            ShardEnd::Drained | ShardEnd::Stopped if self.drains.ending => {
+                if self.alive == 0 {
+                    let since = self.drains.node.map(|node| node.since.elapsed());
+                    self.tell_over(since.unwrap_or_default());
+                    return Some(Exit::Clean);
+                }
+                None
             }
             ShardEnd::Drained | ShardEnd::Stopped => self.fault(shard, "it ended though nobody asked"),
             ShardEnd::Panicked(why) => self.fault(shard, &format!("it panicked: {why}")),

@@ -5,6 +5,7 @@
 //! no form can send and no script may without being asked for first (CORS). What changes something is answered only where
 //! other machines cannot ask.
 
+use super::drain::paths as drain;
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
@@ -29,7 +30,7 @@ const PLAN: &str = "/v1/plan";
 
 /// What every request of the API shares.
 #[derive(Debug, Clone)]
-struct Door {
+pub(super) struct Door {
     asks: mpsc::Sender<Ask>,
     /// Only this machine can ask.
     may_change: bool,
@@ -52,6 +53,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route("/v1/upgrade", post(upgrade))
         .route(PLAN, post(plan))
         .route("/v1/events", get(events))
+        .route("/v1/drain", get(drain::show).post(drain::begin))
         .route("/v1/logs", get(logs))
         .route("/v1/explain", post(explain))
         .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
@@ -125,7 +127,7 @@ fn is_literal(host: &str) -> bool {
 }
 
 impl Door {
-    async fn ask(&self, question: Question) -> Answer {
+    pub(super) async fn ask(&self, question: Question) -> Answer {
         let (sender, answer) = oneshot::channel();
         self.put(Ask::Answer(question, sender), answer).await.unwrap_or_else(ending)
     }

@@ -77,6 +77,33 @@ impl Where {
     }
 }
 
+impl Where {
+    /// What the process answers in JSON; otherwise it was said why there is nothing.
+    pub(super) fn ask_json(
+        &self,
+        environment: &Environment,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Value, Exit> {
+        let (reply, address) = self.ask(environment, method, path, body)?;
+        match reply.status {
+            200 => reply.read().map_err(|why| unreachable(&address, &why)),
+            409 => Err(match refused(&reply) {
+                Exit::Unreachable => Exit::Configuration,
+                exit => exit,
+            }),
+            _ => Err(refused(&reply)),
+        }
+    }
+    /// The same of a question that may find nobody, without a word.
+    pub(super) fn try_json(&self, environment: &Environment, path: &str) -> Option<Value> {
+        let address = self.find(environment, false).ok()?.address?;
+        let reply = client::ask(&address, "GET", path, None).ok()?;
+        reply.read().ok().filter(|_| reply.status == 200)
+    }
+}
+
 fn address(from: &str, text: &str) -> Result<Address, Exit> {
     config::admin_address(text).map_err(|what| {
         complain(&format!("{from}: {what}"));

@@ -7,11 +7,13 @@
 mod api;
 mod client;
 pub mod commands;
+pub mod drain;
 pub(crate) mod explain;
 mod server;
 mod table;
 mod view;
 
+pub(crate) use drain::{Asked as DrainAsked, Scope as DrainScope};
 pub use explain::Asked;
 pub(crate) use server::Api;
 pub(crate) use view::Sight;
@@ -56,6 +58,10 @@ pub(crate) enum Question {
         text: String,
     },
     Events,
+    /// Everything that drains.
+    Drains,
+    /// Somebody is to drain, or no longer.
+    Drain(DrainAsked),
     Metrics(Format),
     Explain(Asked),
 }

@@ -13,6 +13,8 @@ pub(super) struct Clusters<'a> {
     short: Option<Word<'a>>,
     #[serde(borrow, default)]
     waits: Vec<Word<'a>>,
+    #[serde(default)]
+    drain: Value,
     #[serde(borrow)]
     clusters: Vec<ClusterShown<'a>>,
 }
@@ -87,6 +89,10 @@ pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     if !shown.waits.is_empty() {
         let waits: Vec<&str> = shown.waits.iter().map(|key| &*key.0).collect();
         let _ = writeln!(out, "wait for an upgrade: {}\n", waits.join(", "));
+    }
+    let drains = super::drain::lines(&shown.drain);
+    if !drains.is_empty() {
+        let _ = writeln!(out, "{drains}");
     }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.

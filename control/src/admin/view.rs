@@ -6,6 +6,7 @@ use crate::endpoints;
 use crate::health::{Checks, Verdict};
 use crate::locked;
 use crate::ports::PortWatch;
+use crate::run::Drains;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::{Admin, Breaker, Eligible};
 use dataplane::io::Address;
@@ -24,6 +25,7 @@ pub(crate) struct Sight<'a> {
     pub(crate) ports: &'a PortWatch,
     /// Keys of the file that wait for an upgrade or a restart.
     pub(crate) waits: &'a [String],
+    pub(crate) drains: Drains<'a>,
     pub(crate) now: Instant,
 }
 
@@ -103,6 +105,8 @@ impl<'a> Sight<'a> {
             /// Keys of the file that wait for an upgrade or a restart.
             #[serde(skip_serializing_if = "<[String]>::is_empty")]
             waits: &'a [String],
+            /// As at `/v1/drain`.
+            drain: serde_json::Value,
             clusters: Vec<ClusterView<'a>>,
         }
         let clusters = self.loaded.snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
@@ -110,7 +114,11 @@ impl<'a> Sight<'a> {
         let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
         let short = locked::shortage(&self.plane.ring_memory());
         let short = short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND));
-        Answer::long_json(StatusCode::OK, &All { short, waits: self.waits, clusters }, bytes)
+        Answer::long_json(
+            StatusCode::OK,
+            &All { short, waits: self.waits, drain: self.drains.to_json(), clusters },
+            bytes,
+        )
     }
 
     /// One cluster with its endpoints.

@@ -10,6 +10,7 @@ mod admin;
 mod available;
 mod balance;
 mod cluster;
+mod drain;
 mod endpoint;
 mod error_page;
 mod failures;
@@ -34,6 +35,7 @@ mod written;
 
 pub use address::admin_address;
 pub(crate) use address::connectable;
+pub use drain::{Pace, Paces};
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, ProcessSettings, Shards};

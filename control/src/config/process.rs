@@ -1,5 +1,6 @@
 //! What concerns the process: `version`, `[runtime]`, `[log]`, `[[access_log]]`.
 
+use super::drain::{self, Paces};
 use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::Table;
@@ -32,6 +33,7 @@ pub(super) static ROOT: Section = Section {
         Key::new("cluster", Shape::Tables(&cluster::SECTION), Nothing, "Where requests are forwarded to.")
             .absent("none"),
         Key::new("admin", Shape::Table(&admin::SECTION), Nothing, "The admin API.").absent("none"),
+        Key::new("drain", Shape::Table(&drain::SECTION), Nothing, "How connections are sent away."),
         Key::later("include", Shape::Free("reserved"), Nothing, "Other files."),
         Key::later("certificate", Shape::Free("reserved"), Nothing, "Certificates."),
         Key::later("filter", Shape::Free("reserved"), Nothing, "Filters."),
@@ -74,7 +76,7 @@ pub(super) static RUNTIME: Section = Section {
             "Look at this file once a second, and reload when it is another and has stayed so for a second. SIGHUP and \
              `ringway reload` work all the same.",
         ),
-        Key::new("drain_timeout", Shape::Duration(limits::DRAIN_TIMEOUT, None), Nothing, "From SIGTERM, or from a reload that takes a listener away, until what still runs is closed."),
+        Key::new("drain_timeout", Shape::Duration(limits::DRAIN_TIMEOUT, None), Nothing, "From when no new connections are taken until what still runs is closed: where a reload takes a listener away, and where `[drain]` says nothing else."),
     ],
 };
 
@@ -108,6 +110,7 @@ pub struct ProcessSettings {
     pub watch: bool,
     /// Who is asked for names; the machine's where there are none.
     pub resolvers: Vec<SocketAddr>,
+    pub drains: Paces,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,6 +179,7 @@ pub(super) fn read(root: &Table<'_>, environment: &Environment) -> (Runtime, Pro
         shards,
         watch: table.flag("watch"),
         resolvers: resolvers(&table),
+        drains: drain::read(root, runtime.drain_timeout),
     };
     (runtime, settings)
 }

@@ -2,7 +2,7 @@
 
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
-    access_log, admin, available, balance, cluster, endpoint, error_page, failures, health, listener,
+    access_log, admin, available, balance, cluster, drain, endpoint, error_page, failures, health, listener,
     matching, process, reply, retry, route, sticky, template,
 };
 use std::fmt::Write;
@@ -12,6 +12,10 @@ pub fn sections() -> &'static [&'static Section] {
     static ALL: &[&Section] = &[
         &process::ROOT,
         &process::RUNTIME,
+        &drain::SECTION,
+        &drain::SHUTDOWN,
+        &drain::DEPLOY,
+        &drain::REBALANCE,
         &admin::SECTION,
         &process::LOG,
         &access_log::SECTION,

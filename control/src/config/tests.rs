@@ -275,8 +275,12 @@ fn files_that_cannot_be_read() {
 
 /// Every key that the design names, by section. What is not built is refused, never unknown.
 const KEYS: &[(&str, &str)] = &[
-    ("", "version runtime admin log access_log listener route cluster include certificate filter"),
+    ("", "version runtime drain admin log access_log listener route cluster include certificate filter"),
     ("runtime", "shards backend node resolver drain_timeout watch"),
+    ("drain", "shutdown deploy rebalance"),
+    ("drain.shutdown", "window accept_for curve"),
+    ("drain.rebalance", "window accept_for curve"),
+    ("drain.deploy", "window curve"),
     ("admin", "address"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),

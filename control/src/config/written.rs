@@ -1,7 +1,7 @@
 //! The keys of a file as they are written, by object: what `ringway plan` compares once it knows that an object is another.
 
 use super::keys::{ReloadEffect, Section, Shape};
-use super::{access_log, admin, cluster, listener, process, route};
+use super::{access_log, admin, cluster, drain, listener, process, route};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Runtime,
+    Drain,
     Admin,
     Log,
     AccessLog,
@@ -42,8 +43,9 @@ pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMa
             objects.insert((kind, name.to_owned()), keys);
         }
     };
-    let single: [(&str, Kind, &'static Section); 3] = [
+    let single: [(&str, Kind, &'static Section); 4] = [
         ("runtime", Kind::Runtime, &process::RUNTIME),
+        ("drain", Kind::Drain, &drain::SECTION),
         ("admin", Kind::Admin, &admin::SECTION),
         ("log", Kind::Log, &process::LOG),
     ];
@@ -200,6 +202,7 @@ fn shown(value: &DeValue<'_>) -> String {
 pub(crate) fn default_of(kind: Kind, path: &str) -> String {
     let mut section: &'static Section = match kind {
         Kind::Runtime => &process::RUNTIME,
+        Kind::Drain => &drain::SECTION,
         Kind::Admin => &admin::SECTION,
         Kind::Log => &process::LOG,
         Kind::AccessLog => &access_log::SECTION,

@@ -13,26 +13,17 @@ pub(crate) use text::Format;
 use crate::admin::{Answer, Sight};
 use text::Text;
 
-/// What control counts itself.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Own {
-    /// Log entries that were lost, as [`crate::log::Log::losses`] says.
-    pub(crate) log_losses: [u64; 3],
-    /// Whether new connections are taken no more.
-    pub(crate) draining: bool,
-}
-
 /// Bytes that the metrics of an endpoint, and of any other object, take roughly.
 const ENDPOINT_BYTES: usize = 3 * 1024;
 const OBJECT_BYTES: usize = 32 * 1024;
 
-/// All metrics.
-pub(crate) fn answer(sight: &Sight<'_>, own: &Own, format: Format) -> Answer {
+/// All metrics. `log_losses` are what [`crate::log::Log::losses`] says.
+pub(crate) fn answer(sight: &Sight<'_>, log_losses: [u64; 3], format: Format) -> Answer {
     let snapshot = &sight.loaded.snapshot;
     let endpoints: usize = snapshot.clusters.iter().flatten().map(|cluster| cluster.endpoints.len()).sum();
     let others = snapshot.listeners.len() + snapshot.clusters.len();
     let mut text = Text::new(format, ENDPOINT_BYTES * endpoints + OBJECT_BYTES * (1 + others));
-    process::write(&mut text, sight, own);
+    process::write(&mut text, sight, log_losses);
     objects::write(&mut text, sight);
     Answer::text(format.content_type(), text.finish())
 }

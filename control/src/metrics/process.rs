@@ -1,10 +1,10 @@
 //! Metrics of the process and its shards.
 
-use super::Own;
 use super::text::{Kind, Text, seconds};
 use crate::admin::Sight;
 use dataplane::fault::{CLOSE_REASONS, REFUSALS};
 use dataplane::plane;
+use dataplane::spec::Reason;
 use dataplane::stats::Stats;
 use dataplane::stats::retries::Retried;
 
@@ -43,6 +43,10 @@ static ROWS: &[Row] = &[
     gauge("ringway_shard_links_open", "Links to endpoints that are open, idle ones included.", |s| {
         s.links_open.get()
     }),
+    gauge("ringway_shard_requests_open", "Requests that are not answered yet, at the last turn.", |s| {
+        s.exchanges_open.get()
+    }),
+    gauge("ringway_shard_tunnels_open", "Tunnels that are open, at the last turn.", |s| s.tunnels_open.get()),
     counter("ringway_shard_requests", "Requests with a whole head.", |s| s.requests.get()),
     counter("ringway_shard_responses", "Requests that were answered.", |s| s.responses.get()),
     counter("ringway_shard_connects", "Links begun.", |s| s.connects.get()),
@@ -92,14 +96,13 @@ static ROWS: &[Row] = &[
     counter("ringway_shard_unparks", "Those of them to which something came.", |s| s.unparks.get()),
 ];
 
-pub(super) fn write(text: &mut Text, sight: &Sight<'_>, own: &Own) {
+pub(super) fn write(text: &mut Text, sight: &Sight<'_>, log_losses: [u64; 3]) {
     let stats = || sight.plane.stats();
     let sum = |of: &dyn Fn(&Stats) -> u64| stats().map(of).fold(0, u64::wrapping_add);
     text.family("ringway_build_info", Kind::Gauge, "The version that runs; always 1.")
         .put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    text.family("ringway_draining", Kind::Gauge, "1 while no new connections are taken.")
-        .put(&[], u8::from(own.draining));
-    process(text, own);
+    drains(text, sight);
+    process(text, log_losses);
 
     let shards: Vec<String> = (0..stats().count()).map(|shard| shard.to_string()).collect();
     for row in ROWS {
@@ -164,11 +167,30 @@ pub(super) fn write(text: &mut Text, sight: &Sight<'_>, own: &Own) {
         .put(&[], sight.plane.lost_events());
 }
 
+/// What goes away.
+fn drains(text: &mut Text, sight: &Sight<'_>) {
+    let help = "1 while the node drains: from when /ready fails.";
+    text.family("ringway_draining", Kind::Gauge, help).put(&[], u8::from(!sight.drains.is_ready()));
+    let help = "Until what still runs is cut off, where the node drains; else 0.";
+    text.family("ringway_drain_left_seconds", Kind::Gauge, help).put(&[], sight.drains.left_s());
+    let mut family =
+        text.family("ringway_drains", Kind::Counter, "Drains of the node and of listeners that began.");
+    for (reason, begun) in Reason::ALL.iter().zip(sight.drains.begun()) {
+        family.put(&[("reason", reason.name())], begun);
+    }
+    let help = "1 while the listener takes no new connections because it, or the node, drains.";
+    let mut family = text.family("ringway_listener_draining", Kind::Gauge, help);
+    for listener in sight.loaded.snapshot.listeners.iter().flatten().filter(|listener| !listener.is_gone()) {
+        let drained = sight.drains.is_drained(&listener.name);
+        family.put(&[("listener", &listener.name)], u8::from(drained));
+    }
+}
+
 /// What concerns no shard.
-fn process(text: &mut Text, own: &Own) {
+fn process(text: &mut Text, log_losses: [u64; 3]) {
     let help = "Log entries that were lost: the ring of a shard was full, the output took nothing, or the process log's lines waited too long.";
     let mut family = text.family("ringway_log_lost", Kind::Counter, help);
-    for (cause, lost) in ["ring_full", "not_written", "process_log"].iter().zip(own.log_losses) {
+    for (cause, lost) in ["ring_full", "not_written", "process_log"].iter().zip(log_losses) {
         family.put(&[("cause", cause)], lost);
     }
     // The size of this directory is the number of open descriptors since Linux 6.2, and 0 before.

@@ -18,6 +18,7 @@ impl What {
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Runtime => "runtime",
+        Kind::Drain => "drain",
         Kind::Admin => "admin",
         Kind::Log => "log",
         Kind::AccessLog => "access_log",
@@ -30,7 +31,9 @@ fn kind(kind: Kind) -> &'static str {
 /// The kind of an object and its name; none where its kind says all.
 fn names(object: &Object) -> (&'static str, String) {
     match object {
-        Object::Of(of @ (Kind::Runtime | Kind::Admin | Kind::Log), _) => (kind(*of), String::new()),
+        Object::Of(of @ (Kind::Runtime | Kind::Drain | Kind::Admin | Kind::Log), _) => {
+            (kind(*of), String::new())
+        }
         Object::Of(of, name) => (kind(*of), name.clone()),
         Object::Endpoint(cluster, endpoint) => ("endpoint", format!("{cluster}/{endpoint}")),
         Object::RouteOrder => ("routes", "their order".to_owned()),

@@ -2,7 +2,7 @@
 
 use super::environment;
 use crate::admin::commands::{self, Where};
-use crate::admin::{Asked, Name};
+use crate::admin::{self, Asked, DrainAsked, Name};
 use crate::exit::Exit;
 use dataplane::cluster::eligible::Admin;
 
@@ -29,6 +29,11 @@ pub fn plan(at: &Where, json: bool) -> Exit {
 /// `ringway set`.
 pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
     commands::set(name, state, at, &environment(false))
+}
+
+/// `ringway drain`.
+pub fn drain(asked: &DrainAsked, wait: bool, at: &Where) -> Exit {
+    admin::drain::command(asked, wait, at, &environment(false))
 }
 
 /// `ringway explain`.

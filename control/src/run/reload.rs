@@ -149,7 +149,7 @@ impl Reloads {
 impl Running<'_> {
     /// Somebody wants the file to be read anew.
     pub(super) fn reload(&mut self, asker: Asker) {
-        let refused = if self.drain_until.is_some() {
+        let refused = if self.drains.ends() {
             Some("the process drains: it reloads no more")
         } else if self.upgrades.is_under_way() {
             Some("an upgrade is under way")
@@ -182,7 +182,7 @@ impl Running<'_> {
     /// One tick: looks at the file, where that is asked for.
     pub(super) fn watch_file(&mut self) {
         let watch = self.reloads.watch.as_mut();
-        let is_last = self.drain_until.is_some() || self.upgrades.is_under_way();
+        let is_last = self.drains.ends() || self.upgrades.is_under_way();
         if !is_last && watch.is_some_and(|watch| watch.tick(Instant::now())) {
             tracing::info!("the configuration's file is another: reloading");
             self.reload(None);
@@ -227,11 +227,11 @@ impl Running<'_> {
     /// The file is right: makes all ready, once no other swap is under way.
     fn make_ready(&mut self, file: Box<Loaded>, read: Duration, begun: Instant, askers: Vec<Asker>) {
         self.plane.switch();
-        if !self.plane.has_switched(self.plane.swaps()) {
+        if !self.plane.is_settled() {
             self.reloads.stage = Stage::HasRead { file, read, begun, askers };
             return;
         }
-        if self.drain_until.is_some() {
+        if self.drains.ends() {
             let why = "the process drains: it reloads no more";
             return answer_all(askers, &Answer::refused(StatusCode::CONFLICT, why));
         }
@@ -312,7 +312,6 @@ impl Running<'_> {
         self.watch.follow(self.plane, &before, &snapshot);
         self.watch.events.set_format(log_settings_of(&configured.process).format);
         self.files.follow(&configured.files, self.plane);
-        self.drain_timeout = configured.runtime.drain_timeout;
         if let Some(api) = api {
             // Whoever asked by the former gets their answer: connections outlive it.
             self.api = api;

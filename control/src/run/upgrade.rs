@@ -7,6 +7,7 @@ use crate::ready;
 use crate::upgrade::{Gift, Next, Took};
 use axum::http::StatusCode;
 use dataplane::plane::Handed;
+use dataplane::spec::Reason;
 use serde_json::json;
 use std::path::PathBuf;
 use tokio::sync::oneshot;
@@ -106,8 +107,13 @@ impl Running<'_> {
     }
 
     fn begin_upgrade(&self) -> Result<oneshot::Receiver<Started>, String> {
-        if self.drain_until.is_some() {
-            return Err("the process drains: it upgrades no more".to_owned());
+        if self.drains.node.is_some() {
+            return Err("the node drains: call that off first".to_owned());
+        }
+        if let Some((name, _)) = self.drains.listeners().next() {
+            return Err(format!(
+                "listener {name} drains, which the next process would not know of: call that off first"
+            ));
         }
         if self.upgrades.is_under_way() {
             return Err("an upgrade is under way".to_owned());
@@ -180,7 +186,7 @@ impl Running<'_> {
             api.stop();
         }
         self.upgrades.stage = Stage::Over { admin };
-        self.drain();
+        self.drain_node(Reason::Deploy, None);
     }
 }
 

@@ -22,6 +22,7 @@ mod dead_peer;
 mod discovery;
 mod discovery_hostile;
 mod doctor;
+mod drain;
 mod error_pages;
 mod exhaustion;
 mod explain;

@@ -159,7 +159,8 @@ fn gated() -> (Origin, std::sync::mpsc::Sender<()>) {
 fn a_drain_lets_what_runs_finish_and_takes_nothing_new() {
     for signal in [Signal::TERM, Signal::QUIT] {
         let (origin, release) = gated();
-        let mut proxy = Setup { endpoints: &[origin.address], ..Setup::default() }.start();
+        let tables = "[drain.shutdown]\ncurve = \"immediate\"\n";
+        let mut proxy = Setup { endpoints: &[origin.address], tables, ..Setup::default() }.start();
         let edge = proxy.edge();
         let mut idle = Client::connect(edge);
         idle.send(ASK);

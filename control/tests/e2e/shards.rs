@@ -40,7 +40,7 @@ fn sixty_four_long_connections_are_spread_evenly_over_eight_shards() {
 #[test]
 fn a_limit_and_a_drain_hold_while_connections_move() {
     let setup = Setup {
-        runtime: "shards = 8\n",
+        runtime: "shards = 8\ndrain_timeout = \"4s\"\n",
         listener: "max_connections = 20",
         tables: REPLY,
         ..Setup::default()

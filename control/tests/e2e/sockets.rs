@@ -254,10 +254,10 @@ fn an_inherited_socket_is_served_by_all_shards() {
     }
     let spread = spread(&proxy, (0..31).map(|n| format!("/{n}")));
     assert!(spread.len() == 4 && spread.values().all(|n| (6..=10).contains(n)), "{spread:?}");
+    drop((early, clients));
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.exit_code(PATIENCE), 0);
     // It is still ours: the next process takes it over.
-    drop((early, clients));
     let _next = Proxy::start(&text(&listens, REPLY));
     assert_eq!(Client::get(at, "/").status, 200);
 }

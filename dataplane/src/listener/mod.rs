@@ -176,15 +176,13 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, index: usize) {
 }
 
 /// The sockets of this shard are `sockets` from now on, the highest number last: those that are new are accepted on, those that
-/// are not among them any more go away, and one may be another listener's. What another process accepts on is only let go:
-/// whoever is queued there is that one's.
+/// are not among them any more go away, and one may be another listener's.
 pub fn follow(core: &mut Core, io: &mut impl Io, sockets: &[Socket]) {
     let known = core.listeners.iter().map(|listener| listener.number).max();
     for index in 0..core.listeners.len() {
         let listener = &mut core.listeners[index];
         match sockets.binary_search_by_key(&listener.number, |socket| socket.number) {
             Ok(at) => listener.id = sockets[at].listener,
-            Err(_) if core.drains.hands_over() => stop(core, io, index),
             Err(_) => leave(core, io, index),
         }
     }

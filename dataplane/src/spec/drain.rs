@@ -120,10 +120,6 @@ impl Drains {
             (node, own) => node.or(own),
         }
     }
-    /// Whether another process accepts on the same sockets.
-    pub fn hands_over(&self) -> bool {
-        self.node.is_some_and(|order| order.reason == Reason::Deploy)
-    }
     /// Whether conns may still leave by the order of this number.
     pub fn has(&self, number: u32) -> bool {
         self.node.is_some_and(|order| order.number == number)

@@ -70,6 +70,11 @@ impl Client {
         Self::over(TcpStream::connect_timeout(&to, PATIENCE).expect("connect"))
     }
 
+    /// The same where nobody may listen, or no longer: `None` is who was not let in.
+    pub fn try_connect(to: SocketAddr) -> Option<Self> {
+        TcpStream::connect_timeout(&to, Duration::from_millis(100)).ok().map(Self::over)
+    }
+
     /// From this local address, any port.
     pub fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
         use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
