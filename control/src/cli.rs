@@ -1,6 +1,6 @@
 //! The command line: what each call asks for, and what this version does not do yet.
 
-use crate::admin::commands::Where;
+use crate::admin::commands::{Part, Where, Which};
 use crate::admin::{Asked, Name};
 use crate::doctor::{Profile, Question};
 use crate::exit::Exit;
@@ -61,8 +61,22 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// Ask the running process for its clusters and endpoints: state, health, links, and the ports that they have
+    /// Ask the running process for its clusters and endpoints: state, health, links, and the ports that they have; or for its
+    /// listeners, routes, shards or limits
     Status {
+        /// What is asked for
+        #[arg(value_enum, default_value_t, value_name = "PART")]
+        part: Part,
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the connections of clients, with what they do and where they go; or close one
+    Connections {
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         at: Where,
         /// Print what the API says
@@ -177,7 +191,13 @@ pub enum Call {
         json: bool,
     },
     Doctor(Question),
+    Connections {
+        which: Which,
+        at: Where,
+        json: bool,
+    },
     Status {
+        part: Part,
         at: Where,
         json: bool,
     },
@@ -217,7 +237,10 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         Ok(Line { command: Some(Command::Doctor { config, profile, json, strict }) }) => {
             Call::Doctor(Question { config, profile, json, strict })
         }
-        Ok(Line { command: Some(Command::Status { at, json }) }) => Call::Status { at, json },
+        Ok(Line { command: Some(Command::Status { part, at, json }) }) => Call::Status { part, at, json },
+        Ok(Line { command: Some(Command::Connections { which, at, json }) }) => {
+            Call::Connections { which, at, json }
+        }
         Ok(Line { command: Some(Command::Reload { at, json }) }) => Call::Reload { at, json },
         Ok(Line { command: Some(Command::Plan { at, json }) }) => match at.config {
             Some(_) => Call::Plan { at, json },
@@ -276,7 +299,16 @@ mod tests {
         );
         let at = |admin: Option<&str>| Where { admin: admin.map(str::to_owned), config: None };
         let name = Name { cluster: "app".to_owned(), endpoint: "unix:/run/x".to_owned() };
-        assert_eq!(call("status"), Call::Status { at: at(None), json: false });
+        assert_eq!(call("status"), Call::Status { part: Part::Clusters, at: at(None), json: false });
+        assert_eq!(
+            call("status limits --json"),
+            Call::Status { part: Part::Limits, at: at(None), json: true }
+        );
+        let which = Which { source: Some("10.0.0.0/8".to_owned()), limit: Some(5), ..Which::default() };
+        assert_eq!(
+            call("connections --source 10.0.0.0/8 --limit 5"),
+            Call::Connections { which, at: at(None), json: false }
+        );
         assert_eq!(
             call("set app/unix:/run/x drain --admin 127.0.0.1:1"),
             Call::Set { name: name.clone(), state: Admin::Drain, at: at(Some("127.0.0.1:1")) }
@@ -317,6 +349,10 @@ mod tests {
             "run -c a -x",
             "help",
             "doctor --profile fast",
+            "status everything",
+            "connections --limit many",
+            "connections --kill 0.1.1 --listener edge",
+            "connections --endpoint app/one --cluster app",
             "set app/one",
             "set app/one up",
             "set app ready",

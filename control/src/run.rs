@@ -8,7 +8,8 @@ mod told;
 
 use crate::admin::{
     self,
-    commands::{self, Where},
+    commands::{self, Part, Where, Which},
+    connections::Lists,
 };
 use crate::admin::{Answer, Api, Ask, Asked, Name, Question, Sight};
 use crate::cli::complain;
@@ -93,8 +94,13 @@ pub fn doctor(question: &doctor::Question) -> Exit {
 }
 
 /// `ringway status`.
-pub fn status(at: &Where, json: bool) -> Exit {
-    commands::status(at, json, &environment(false))
+pub fn status(part: Part, at: &Where, json: bool) -> Exit {
+    commands::status(part, at, json, &environment(false))
+}
+
+/// `ringway connections`.
+pub fn connections(which: &Which, at: &Where, json: bool) -> Exit {
+    commands::connections(which, at, json, &environment(false))
 }
 
 /// `ringway reload`.
@@ -250,14 +256,15 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
         drain_timeout: loaded.snapshot.runtime.drain_timeout,
         drain_until: None,
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
+        lists: Lists::default(),
         api,
     };
     let mut ticks = interval(TICK);
     // After a pause of the whole process one tick follows, not all that were missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let exit = loop {
-        let Running { checks, api, reloads, drain_until, .. } = &mut running;
-        let own = Own { checks, api, reloads, drain_until: *drain_until };
+        let Running { checks, api, reloads, lists, drain_until, .. } = &mut running;
+        let own = Own { checks, api, reloads, lists, drain_until: *drain_until };
         let event = next_event(&mut events, &mut signals, &mut ticks, own).await;
         if let Some(exit) = running.obey(event) {
             break exit;
@@ -310,6 +317,8 @@ struct Running<'a> {
     /// Set once draining began.
     drain_until: Option<Instant>,
     reloads: Reloads,
+    /// Questions about connections.
+    lists: Lists,
     api: Option<Api>,
 }
 
@@ -341,6 +350,10 @@ impl Running<'_> {
                 // Who asked may be gone.
                 let _ = to.send(self.answer(&question));
             }
+            Event::Asked(Ask::Connections(wants, to)) => {
+                self.lists.ask(wants, to, self.plane, &self.loaded.snapshot);
+            }
+            Event::Lists => self.lists.look(self.plane, &self.loaded.snapshot),
             Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
             Event::Asked(Ask::Probe(name, to)) => {
                 let _ = to.send(endpoints::task(&name, &self.loaded));
@@ -409,6 +422,11 @@ impl Running<'_> {
             Question::Clusters => sight.clusters(),
             Question::Cluster(name) => sight.cluster_called(name),
             Question::Endpoint(name) => sight.endpoint(name),
+            Question::Listeners => sight.listeners(),
+            Question::Routes => sight.routes(),
+            Question::Route(name) => sight.route_called(name),
+            Question::Shards => sight.shards(),
+            Question::Limits(own) => sight.limits(own),
             Question::SetState(name, state) => {
                 match endpoints::find(&loaded.snapshot, name) {
                     Ok((cluster, endpoint)) => self.watch.set_state(plane, cluster, endpoint, *state),

@@ -226,6 +226,15 @@ pub const CHECK_DESCRIPTORS_DIVISOR: u64 = 8;
 /// Checks sent by hand that run at once.
 pub const PROBES_AT_ONCE: usize = 8;
 
+// --- what a shard says of its conns (shard/listing.rs) ------------------------------------------------------------
+
+/// Slots looked at in one turn, and conns described, each at two system calls: together some 20 us.
+pub const LISTING_SLOTS_PER_TURN: u32 = 64;
+pub const LISTING_ROWS_PER_TURN: u32 = 16;
+/// Conns in one answer, by default and at most.
+pub const LISTING_ROWS_DEFAULT: usize = 100;
+pub const LISTING_ROWS: usize = 1000;
+
 // --- the admin API (control's admin) -----------------------------------------------------------------------------
 
 /// Connections to it; one more waits in the backlog.

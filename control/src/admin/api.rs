@@ -5,12 +5,14 @@
 //! no form can send and no script may without being asked for first (CORS). What changes something is answered only where
 //! other machines cannot ask.
 
+use super::connections::{self, ConnId, Listed, Page, Wants};
+use super::objects::LimitView;
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -34,11 +36,16 @@ struct Door {
     /// Only this machine can ask.
     may_change: bool,
     probes: Arc<Semaphore>,
+    /// Connections to the API that may still come.
+    places: Arc<Semaphore>,
+    /// Lists of connections, one at a time.
+    lists: Arc<Semaphore>,
 }
 
 /// All paths.
-pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
-    let door = Door { asks, may_change, probes: Arc::new(Semaphore::new(limits::PROBES_AT_ONCE)) };
+pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool, places: Arc<Semaphore>) -> Router {
+    let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
+    let door = Door { asks, may_change, probes, places, lists: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/live", get(live))
         .route("/ready", get(ready))
@@ -48,6 +55,13 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
+        .route("/v1/listeners", get(listeners))
+        .route("/v1/routes", get(routes))
+        .route("/v1/routes/{route}", get(route))
+        .route("/v1/shards", get(shards))
+        .route("/v1/limits", get(limits_used))
+        .route("/v1/connections", get(connections))
+        .route("/v1/connections/{id}", get(connection).delete(kill))
         .route("/v1/reload", post(reload))
         .route(PLAN, post(plan))
         .route("/v1/events", get(events))
@@ -129,6 +143,11 @@ impl Door {
         self.put(Ask::Answer(question, sender), answer).await.unwrap_or_else(ending)
     }
 
+    async fn list(&self, wants: Wants) -> connections::Reply {
+        let (sender, answer) = oneshot::channel();
+        self.put(Ask::Connections(wants, sender), answer).await.unwrap_or_else(|end| Err(ending(end)))
+    }
+
     async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
         self.asks.send(ask).await.map_err(|_| Ending)?;
         answer.await.map_err(|_| Ending)
@@ -161,6 +180,85 @@ async fn clusters(State(door): State<Door>) -> Answer {
 
 async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
     door.ask(Question::Cluster(name)).await
+}
+
+async fn listeners(State(door): State<Door>) -> Answer {
+    door.ask(Question::Listeners).await
+}
+
+async fn routes(State(door): State<Door>) -> Answer {
+    door.ask(Question::Routes).await
+}
+
+async fn route(State(door): State<Door>, Path(name): Path<String>) -> Answer {
+    door.ask(Question::Route(name)).await
+}
+
+async fn shards(State(door): State<Door>) -> Answer {
+    door.ask(Question::Shards).await
+}
+
+/// Every limit that is counted, and how near it is.
+async fn limits_used(State(door): State<Door>) -> Answer {
+    let used = |limit, places: &Semaphore, most: usize| {
+        let used = most.saturating_sub(places.available_permits());
+        LimitView::new(limit, "", used as u64, most as u64)
+    };
+    let own = vec![
+        used("ADMIN_CONNECTIONS", &door.places, limits::ADMIN_CONNECTIONS),
+        used("PROBES_AT_ONCE", &door.probes, limits::PROBES_AT_ONCE),
+    ];
+    door.ask(Question::Limits(own)).await
+}
+
+/// A page of the connections, from shard to shard.
+async fn connections(State(door): State<Door>, RawQuery(query): RawQuery) -> Answer {
+    let mut page = match Page::read(query.as_deref()) {
+        Ok(page) => page,
+        Err(why) => return Answer::refused(StatusCode::BAD_REQUEST, &why),
+    };
+    let Ok(_turn) = door.lists.acquire().await else { return ending(Ending) };
+    let mut rows = Vec::new();
+    let next = loop {
+        let listed = match door.list(Wants::Page(page.clone())).await {
+            Ok(listed) => listed,
+            Err(answer) => return answer,
+        };
+        page.most = page.most.saturating_sub(listed.rows.len());
+        rows.extend(listed.rows);
+        match listed.next {
+            Some(from) => page.from = from,
+            None => (page.shard, page.from) = (page.shard + 1, 0),
+        }
+        if page.shard >= listed.shards {
+            break None;
+        }
+        if page.most == 0 {
+            break Some(format!("{}.{}", page.shard, page.from));
+        }
+    };
+    Answer::json(StatusCode::OK, &json!({ "connections": rows, "next": next }))
+}
+
+async fn connection(door: State<Door>, id: Path<String>) -> Answer {
+    one(&door, &id, Wants::Show).await
+}
+
+async fn kill(door: State<Door>, id: Path<String>) -> Answer {
+    one(&door, &id, Wants::Kill).await
+}
+
+async fn one(door: &Door, id: &str, wants: fn(ConnId) -> Wants) -> Answer {
+    let Some(id) = ConnId::parse(id) else {
+        return Answer::refused(StatusCode::BAD_REQUEST, "a connection is named as SHARD.SLOT.LIFE");
+    };
+    match door.list(wants(id)).await {
+        Ok(Listed { rows, .. }) => match rows.first() {
+            Some(row) => Answer::json(StatusCode::OK, row),
+            None => connections::gone(id),
+        },
+        Err(answer) => answer,
+    }
 }
 
 async fn events(State(door): State<Door>) -> Answer {

@@ -1,7 +1,7 @@
-//! `ringway status`, `reload`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
+//! `ringway status`, `connections`, `reload`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
-use super::{Asked, Name, api};
+use super::{Asked, Name, api, connections, table};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded};
 use crate::endpoints;
@@ -23,6 +23,84 @@ pub struct Where {
     /// A configuration whose admin.address says it
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// What `ringway status` tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Part {
+    #[default]
+    Clusters,
+    Listeners,
+    Routes,
+    Shards,
+    /// Every limit that is counted, the nearest to its bound first.
+    Limits,
+}
+
+impl Part {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Clusters => "/v1/clusters",
+            Self::Listeners => "/v1/listeners",
+            Self::Routes => "/v1/routes",
+            Self::Shards => "/v1/shards",
+            Self::Limits => "/v1/limits",
+        }
+    }
+}
+
+/// Which connections `ringway connections` shows, or closes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
+pub struct Which {
+    /// Those of a listener
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// Those that go to a cluster now
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Those that go to an endpoint now, as app/one
+    #[arg(long, value_name = "CLUSTER/ENDPOINT", conflicts_with = "cluster")]
+    pub endpoint: Option<String>,
+    /// Those of clients in a network, as 10.0.0.0/8
+    #[arg(long, value_name = "NETWORK")]
+    pub source: Option<String>,
+    /// How many at most [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u16>,
+    /// Those behind the last page, which said this
+    #[arg(long, value_name = "NEXT")]
+    pub after: Option<String>,
+    /// Close the one with this ID, at once
+    #[arg(long, value_name = "ID", conflicts_with_all = ["listener", "cluster", "endpoint", "source", "limit", "after"])]
+    pub kill: Option<String>,
+}
+
+impl Which {
+    fn path(&self) -> Result<String, Exit> {
+        if let Some(id) = &self.kill {
+            return Ok(format!("/v1/connections/{}", segment(id)));
+        }
+        let endpoint = match self.endpoint.as_deref().map(|text| (text, Name::parse(text))) {
+            Some((text, None)) => {
+                complain(&format!("{text:?}: an endpoint is named as CLUSTER/ENDPOINT"));
+                return Err(Exit::CommandLine);
+            }
+            Some((_, name)) => name,
+            None => None,
+        };
+        let (of_endpoint, name) = endpoint.map(|name| (name.cluster, name.endpoint)).unzip();
+        let values = [
+            ("listener", self.listener.clone()),
+            ("cluster", self.cluster.clone().or(of_endpoint)),
+            ("endpoint", name),
+            ("source", self.source.clone()),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("after", self.after.clone()),
+        ];
+        let pairs = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", segment(&value))).collect();
+        Ok(format!("/v1/connections?{}", pairs.join("&")))
+    }
 }
 
 /// Where the demo listens, and who says nothing else looks.
@@ -117,14 +195,49 @@ pub fn set(name: &Name, state: Admin, at: &Where, environment: &Environment) -> 
     }
 }
 
+/// `ringway connections`.
+pub fn connections(which: &Which, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    let path = match which.path() {
+        Ok(path) => path,
+        Err(exit) => return exit,
+    };
+    let method = if which.kill.is_some() { "DELETE" } else { "GET" };
+    match at.ask(environment, method, &path, None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
+            Ok(body) => {
+                let text = match &which.kill {
+                    _ if as_json => body.to_string(),
+                    Some(_) => {
+                        let word = |key: &str| body[key].as_str().unwrap_or("-").to_owned();
+                        format!(
+                            "{} of {} at listener {} is closed",
+                            word("id"),
+                            word("peer"),
+                            word("listener")
+                        )
+                    }
+                    None => connections::text(&body),
+                };
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
+        Ok((reply, _)) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
 /// `ringway status`.
-pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
-    match at.ask(environment, "GET", "/v1/clusters", None) {
+pub fn status(part: Part, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    match at.ask(environment, "GET", part.path(), None) {
         Ok((reply, address)) if reply.status == 200 => {
             let text = if as_json {
                 reply.text().map(str::to_owned)
+            } else if part != Part::Clusters {
+                reply.read().map(|body: Value| table::part(part, &body))
             } else {
-                reply.read().map(|shown| super::table::clusters(&shown))
+                reply.read().map(|shown| table::clusters(&shown))
             };
             match text {
                 Ok(text) => {
@@ -251,7 +364,7 @@ pub fn probe_one(name: &Name, at: &Where, as_json: bool, environment: &Environme
         // Without a file there is an address.
         (None, None) => return Exit::Internal,
     };
-    ready::print(if as_json { body.to_string() } else { super::table::probe(name, &body) }.trim_end());
+    ready::print(if as_json { body.to_string() } else { table::probe(name, &body) }.trim_end());
     if body["passed"] == true { Exit::Clean } else { Exit::Configuration }
 }
 

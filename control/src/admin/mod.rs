@@ -7,7 +7,10 @@
 mod api;
 mod client;
 pub mod commands;
+pub(crate) mod connections;
 pub(crate) mod explain;
+mod objects;
+mod query;
 mod server;
 mod table;
 mod view;
@@ -19,7 +22,9 @@ pub(crate) use view::Sight;
 use crate::health::Task;
 use crate::metrics::Format;
 use axum::http::StatusCode;
+use connections::{Reply, Wants};
 use dataplane::cluster::eligible::Admin;
+use objects::LimitView;
 use tokio::sync::oneshot;
 
 /// An endpoint by its names.
@@ -47,6 +52,13 @@ pub(crate) enum Question {
     /// By its name.
     Cluster(String),
     Endpoint(Name),
+    Listeners,
+    Routes,
+    /// By its name.
+    Route(String),
+    Shards,
+    /// With those that the API counts itself.
+    Limits(Vec<LimitView>),
     SetState(Name, Admin),
     /// What the logs lost.
     Logs,
@@ -108,6 +120,8 @@ pub(crate) enum Ask {
     Reload(oneshot::Sender<Answer>),
     /// What a check of this endpoint would be; an error says which name is unknown.
     Probe(Name, oneshot::Sender<Result<Task, String>>),
+    /// What a shard says of its connections.
+    Connections(Wants, oneshot::Sender<Reply>),
 }
 
 #[cfg(test)]

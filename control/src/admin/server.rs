@@ -62,7 +62,9 @@ impl Api {
             Address::Unix(_) => true,
         };
         let (sender, asks) = mpsc::channel(limits::ADMIN_QUESTIONS);
-        let task = tokio::spawn(serve(listener, api::router(sender, may_change)));
+        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+        let router = api::router(sender, may_change, Arc::clone(&places));
+        let task = tokio::spawn(serve(listener, router, places));
         Ok(Self { address, asks, task, _file: file })
     }
 
@@ -82,8 +84,7 @@ impl Drop for Api {
     }
 }
 
-async fn serve(listener: Listener, router: Router) {
-    let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+async fn serve(listener: Listener, router: Router, places: Arc<Semaphore>) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = match &listener {

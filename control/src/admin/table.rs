@@ -1,6 +1,7 @@
 //! Answers of the API as text for a terminal.
 
 use super::Name;
+use super::commands::Part;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -140,6 +141,80 @@ fn row<'a>(endpoint: &'a EndpointShown<'_>) -> [Cow<'a, str>; 9] {
         ports,
         last,
     ]
+}
+
+/// A list of objects as a table: a title and a key for each column. What an object does not say is a "-".
+pub(super) fn rows<const N: usize>(list: &Value, columns: &[(&'static str, &str); N]) -> String {
+    let mut rows = vec![columns.map(|(title, _)| Cow::Borrowed(title))];
+    for object in list.as_array().into_iter().flatten() {
+        rows.push(columns.map(|(_, key)| cell(&object[key])));
+    }
+    let mut out = String::new();
+    write_table(&mut out, &rows);
+    out
+}
+
+fn cell(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => Cow::Borrowed("-"),
+        Value::String(text) if text.is_empty() => Cow::Borrowed("-"),
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Bool(flag) => Cow::Borrowed(if *flag { "yes" } else { "no" }),
+        Value::Array(list) if list.is_empty() => Cow::Borrowed("-"),
+        Value::Array(list) => Cow::Owned(list.iter().map(cell).collect::<Vec<_>>().join(", ")),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
+/// What `ringway status` shows of a part of the process.
+pub(super) fn part(part: Part, body: &Value) -> String {
+    match part {
+        Part::Clusters => String::new(),
+        Part::Listeners => rows(
+            &body["listeners"],
+            &[
+                ("LISTENER", "name"),
+                ("PROTOCOL", "protocol"),
+                ("BOUND", "bound"),
+                ("LEAVING", "leaving"),
+                ("OPEN", "connections"),
+                ("MOST", "max_connections"),
+                ("ACCEPTED", "accepted"),
+                ("REQUESTS", "requests"),
+                ("CLUSTER", "cluster"),
+            ],
+        ),
+        Part::Routes => rows(
+            &body["routes"],
+            &[
+                ("ROUTE", "name"),
+                ("LISTENERS", "listeners"),
+                ("ACTION", "action"),
+                ("CLUSTER", "cluster"),
+                ("STATUS", "status"),
+                ("MAINTENANCE", "in_maintenance"),
+                ("REQUESTS", "requests"),
+                ("CONNECTIONS", "connections"),
+            ],
+        ),
+        Part::Shards => rows(
+            &body["shards"],
+            &[
+                ("SHARD", "shard"),
+                ("CONNECTIONS", "connections"),
+                ("LINKS", "links"),
+                ("QUEUED", "queued"),
+                ("REQUESTS", "requests"),
+                ("TURNS", "turns"),
+                ("CPU MS", "cpu_ms"),
+                ("STARVED", "starved"),
+            ],
+        ),
+        Part::Limits => rows(
+            &body["limits"],
+            &[("LIMIT", "limit"), ("OF", "of"), ("USED", "used"), ("MOST", "most"), ("PERCENT", "percent")],
+        ),
+    }
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

@@ -1,6 +1,7 @@
 //! What a process that serves waits for.
 
 use super::reload::{Reloads, Step};
+use crate::admin::connections::Lists;
 use crate::admin::{Api, Ask};
 use crate::health::{Checks, Happened};
 use dataplane::plane::{PlaneEvent, ShardEnd};
@@ -28,6 +29,8 @@ pub(super) enum Event {
     Checks(Happened),
     /// Somebody asks, by the admin API.
     Asked(Ask),
+    /// Shards may have said which connections they have.
+    Lists,
 }
 
 pub(super) struct Signals {
@@ -57,6 +60,7 @@ pub(super) struct Own<'a> {
     pub(super) checks: &'a mut Checks,
     pub(super) api: &'a mut Option<Api>,
     pub(super) reloads: &'a mut Reloads,
+    pub(super) lists: &'a mut Lists,
     pub(super) drain_until: Option<Instant>,
 }
 
@@ -66,7 +70,7 @@ pub(super) async fn next_event(
     ticks: &mut Interval,
     own: Own<'_>,
 ) -> Event {
-    let Own { checks, api, reloads, drain_until } = own;
+    let Own { checks, api, reloads, lists, drain_until } = own;
     let drain_timed_out = async {
         match drain_until {
             Some(at) => sleep_until(at).await,
@@ -93,6 +97,7 @@ pub(super) async fn next_event(
         step = reloads.next() => Event::Reloads(step),
         // Before questions: checks come at their own pace, and whoever asks without a pause must not hold them up.
         happened = checks.next() => Event::Checks(happened),
+        () = lists.next() => Event::Lists,
         Some(ask) = asked => Event::Asked(ask),
     }
 }

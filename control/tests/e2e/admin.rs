@@ -14,16 +14,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-fn admin(proxy: &Proxy) -> SocketAddr {
+pub fn admin(proxy: &Proxy) -> SocketAddr {
     proxy.ready["admin"].as_str().expect("an admin address").parse().unwrap()
 }
 
-fn json(body: &[u8]) -> Value {
+pub fn json(body: &[u8]) -> Value {
     serde_json::from_slice(body).expect("JSON")
 }
 
 /// A request to the API of `proxy`, with these lines between the Host and the body.
-fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
+pub fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let response = Client::once(
         to,
@@ -34,9 +34,9 @@ fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
     (response.status, json(&response.body))
 }
 
-const JSON: &str = "Content-Type: application/json\r\n";
+pub const JSON: &str = "Content-Type: application/json\r\n";
 
-fn command(proxy: &Proxy, args: &[&str]) -> Ended {
+pub fn command(proxy: &Proxy, args: &[&str]) -> Ended {
     call(ringway().args(args).arg("--admin").arg(proxy.ready["admin"].as_str().unwrap()))
 }
 

@@ -25,6 +25,7 @@ pub enum CloseReason {
     DeadOrigin,
     NoLink,
     Drained,
+    Killed,
     Evicted,
     ListenerFull,
     ProxyPeerNotAllowed,
@@ -78,6 +79,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     ),
     (CloseReason::NoLink, "no_link", "no endpoint took the connection of a tcp listener; a refusal says why"),
     (CloseReason::Drained, "drained", "the process was going away"),
+    (CloseReason::Killed, "killed", "an operator closed it: `ringway connections --kill`"),
     (
         CloseReason::Evicted,
         "evicted",

@@ -12,6 +12,7 @@ use queue::{Consumer, Producer, PushError, RingBuffer};
 #[cfg(not(loom))]
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use super::listing::Listing;
 use super::swap::Swap;
 use crate::spec::ClusterId;
 use crate::sync::{Arc, AtomicBool, Ordering, Padded, fence};
@@ -29,6 +30,8 @@ pub enum Command {
     Look { cluster: ClusterId },
     /// Go over to another configuration, and give back what was.
     Swap(Box<Swap>),
+    /// Say which conns there are, or close one.
+    List(Box<Listing>),
     /// Fail on purpose, for the test that a shard's death is the process's.
     Inject(Failure),
 }
