@@ -83,6 +83,22 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the configuration that runs, changes made at run time included, as a file that another process can run
+    Export {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Show what was changed at run time and is not in the file
+    Drift {
+        /// Go back to what the file says
+        #[arg(long)]
+        forget: bool,
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
     /// Have the running process read its file anew: what changed follows, what did not is left alone, and an invalid file changes
     /// nothing. Exit 1 if it is wrong
     Reload {
@@ -124,7 +140,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say where a request would go, and why, by what the running process knows now: listener, route, cluster, endpoints.
+    /// Say where a request, or a connection to a tcp listener, would go, and why, by what the running process knows now: listener, route, cluster, endpoints.
     /// Nothing is sent
     Explain {
         #[command(flatten)]
@@ -156,8 +172,6 @@ pub enum Later {
     #[command(hide = true)]
     Top(Anything),
     #[command(hide = true)]
-    Export(Anything),
-    #[command(hide = true)]
     Upgrade(Anything),
 }
 
@@ -173,7 +187,6 @@ impl Later {
         match self {
             Self::Drain(_) => "drain",
             Self::Top(_) => "top",
-            Self::Export(_) => "export",
             Self::Upgrade(_) => "upgrade",
         }
     }
@@ -193,6 +206,14 @@ pub enum Call {
     Doctor(Question),
     Connections {
         which: Which,
+        at: Where,
+        json: bool,
+    },
+    Export {
+        at: Where,
+    },
+    Drift {
+        forget: bool,
         at: Where,
         json: bool,
     },
@@ -238,6 +259,8 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
             Call::Doctor(Question { config, profile, json, strict })
         }
         Ok(Line { command: Some(Command::Status { part, at, json }) }) => Call::Status { part, at, json },
+        Ok(Line { command: Some(Command::Export { at }) }) => Call::Export { at },
+        Ok(Line { command: Some(Command::Drift { forget, at, json }) }) => Call::Drift { forget, at, json },
         Ok(Line { command: Some(Command::Connections { which, at, json }) }) => {
             Call::Connections { which, at, json }
         }
@@ -297,7 +320,7 @@ mod tests {
             call("doctor -c a.toml --profile idle --json --strict"),
             question(Some("a.toml"), Profile::Idle, true, true)
         );
-        let at = |admin: Option<&str>| Where { admin: admin.map(str::to_owned), config: None };
+        let at = |admin: Option<&str>| Where { admin: admin.map(str::to_owned), ..Where::default() };
         let name = Name { cluster: "app".to_owned(), endpoint: "unix:/run/x".to_owned() };
         assert_eq!(call("status"), Call::Status { part: Part::Clusters, at: at(None), json: false });
         assert_eq!(
@@ -320,12 +343,16 @@ mod tests {
         );
         assert_eq!(call("plan -c a.toml --json"), Call::Plan { at: at.clone(), json: true });
         assert_eq!(call("reload -c a.toml"), Call::Reload { at, json: false });
+        assert_eq!(call("export"), Call::Export { at: Where::default() });
+        assert_eq!(call("drift --forget"), Call::Drift { forget: true, at: Where::default(), json: false });
         let asked = Asked {
-            method: "GET".to_owned(),
-            url: "http://a/".to_owned(),
+            method: Some("GET".to_owned()),
+            url: Some("http://a/".to_owned()),
             headers: vec!["x:y".to_owned(), "z:".to_owned()],
             source: Some([1, 2, 3, 4].into()),
             listener: Some("edge".to_owned()),
+            sni: None,
+            alpn: Vec::new(),
         };
         assert_eq!(
             call("explain GET http://a/ -H x:y --source 1.2.3.4 -H z: --listener edge"),
@@ -360,6 +387,9 @@ mod tests {
             "probe app/",
             "plan",
             "explain GET",
+            "explain",
+            "explain --sni a",
+            "explain GET / --sni a",
             "explain GET / --source nowhere",
         ] {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
@@ -368,7 +398,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = ["drain", "top", "export", "upgrade"];
+        let later = ["drain", "top", "upgrade"];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }

@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         Call::Check { config, json } => run::check(&config, json),
         Call::Doctor(question) => run::doctor(&question),
         Call::Status { part, at, json } => run::status(part, &at, json),
+        Call::Export { at } => run::export(&at),
+        Call::Drift { forget, at, json } => run::drift(forget, &at, json),
         Call::Connections { which, at, json } => run::connections(&which, &at, json),
         Call::Reload { at, json } => run::reload(&at, json),
         Call::Plan { at, json } => run::plan(&at, json),

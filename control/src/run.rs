@@ -1,17 +1,15 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
 //!
-//! `event` is what control waits for, `told` what it says of its start, `reload` how it goes over to another configuration.
+//! `calls` are the commands that ask the running process, `event` is what control waits for, `told` what it says of its start, `reload` how it goes over to another configuration.
 
+mod calls;
+mod drift;
 mod event;
 mod reload;
 mod told;
 
-use crate::admin::{
-    self,
-    commands::{self, Part, Where, Which},
-    connections::Lists,
-};
-use crate::admin::{Answer, Api, Ask, Asked, Name, Question, Sight};
+use crate::admin::connections::Lists;
+use crate::admin::{self, Answer, Api, Ask, Question, Sight};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
 use crate::discovery::Discovery;
@@ -20,7 +18,6 @@ use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::health::{Checks, Happened};
 use crate::inherited;
-use crate::locked;
 use crate::log::{self, Log};
 use crate::maintenance::Files;
 use crate::metrics;
@@ -29,7 +26,6 @@ use crate::pressure::Pressure;
 use crate::ready;
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
-use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
 use event::{Event, Own, Signals, next_event};
@@ -41,7 +37,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use told::{announce, explain as explain_start, explain_api};
+use told::{announce, explain as explain_start, explain_api, warn_of_shortage};
+
+pub use calls::*;
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
@@ -91,41 +89,6 @@ pub fn check(file: &Path, json: bool) -> Exit {
 /// `ringway doctor`.
 pub fn doctor(question: &doctor::Question) -> Exit {
     doctor::run(question, &environment(false))
-}
-
-/// `ringway status`.
-pub fn status(part: Part, at: &Where, json: bool) -> Exit {
-    commands::status(part, at, json, &environment(false))
-}
-
-/// `ringway connections`.
-pub fn connections(which: &Which, at: &Where, json: bool) -> Exit {
-    commands::connections(which, at, json, &environment(false))
-}
-
-/// `ringway reload`.
-pub fn reload(at: &Where, json: bool) -> Exit {
-    commands::reload(at, json, &environment(false))
-}
-
-/// `ringway plan`.
-pub fn plan(at: &Where, json: bool) -> Exit {
-    commands::plan(at, json, &environment(false))
-}
-
-/// `ringway set`.
-pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
-    commands::set(name, state, at, &environment(false))
-}
-
-/// `ringway explain`.
-pub fn explain(asked: &Asked, at: &Where, json: bool) -> Exit {
-    commands::explain(asked, at, json, &environment(false))
-}
-
-/// `ringway probe`.
-pub fn probe(name: &Name, at: &Where, json: bool) -> Exit {
-    commands::probe_one(name, at, json, &environment(false))
 }
 
 fn eprint_all(lines: &str) {
@@ -219,7 +182,13 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
         Err(e) => return cannot(&format!("cannot listen for signals: {e}")),
     };
     // Before the plane too: a taken address is told before anybody is served.
-    let api = match loaded.process.admin.as_ref().map(|to| Api::start(to).map_err(|e| (to, e))).transpose() {
+    let api = match loaded
+        .process
+        .admin
+        .as_ref()
+        .map(|to| Api::start(to).map_err(|e| (&to.address, e)))
+        .transpose()
+    {
         Ok(api) => api,
         Err((to, error)) => return cannot(&explain_api(to, &error)),
     };
@@ -235,9 +204,7 @@ async fn serve_with(loaded: &Loaded, file: Option<&Path>, environment: Environme
     };
     announce(&plane, loaded, api.as_ref(), file.is_none());
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
-    if let Some(shortage) = locked::shortage(&plane.ring_memory()) {
-        tracing::warn!("{shortage}; mend: {}", locked::MEND);
-    }
+    warn_of_shortage(&plane);
     inject_asked_fault(&plane);
 
     let mut running = Running {
@@ -354,6 +321,7 @@ impl Running<'_> {
                 self.lists.ask(wants, to, self.plane, &self.loaded.snapshot);
             }
             Event::Lists => self.lists.look(self.plane, &self.loaded.snapshot),
+            Event::Asked(Ask::Change(wanted, to)) => self.change(wanted, to),
             Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
             Event::Asked(Ask::Probe(name, to)) => {
                 let _ = to.send(endpoints::task(&name, &self.loaded));
@@ -411,8 +379,9 @@ impl Running<'_> {
 
     fn answer(&mut self, question: &Question) -> Answer {
         let (plane, loaded, checks, ports) = (self.plane, &self.loaded, &self.checks, &self.ports);
-        let waits = &self.reloads.waits;
-        let sight = Sight { plane, loaded, checks, ports, waits, now: Instant::now() };
+        let (waits, drift) = (&self.reloads.waits, self.reloads.changes.names());
+        let (drift, now) = (drift.as_slice(), Instant::now());
+        let sight = Sight { plane, loaded, checks, ports, waits, drift, now };
         match question {
             Question::Ready => {
                 let ready = self.drain_until.is_none();
@@ -438,6 +407,8 @@ impl Running<'_> {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
             Question::Plan { name, text } => self.plan(name, text),
+            Question::Export => Answer::text("application/toml", self.export()),
+            Question::Drift => self.drift(),
             Question::Explain(asked) => admin::explain::answer(&sight, asked),
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))

@@ -242,6 +242,9 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 /// Bytes of a request's head, and of its body.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 pub const ADMIN_BODY_BYTES: usize = 64 * 1024;
+/// Permissions of the file of its socket, and bytes of its token: what is shorter can be guessed.
+pub const ADMIN_SOCKET_MODE: u32 = 0o600;
+pub const ADMIN_TOKEN_BYTES: Bound<usize> = bound(16, 43, 1024);
 /// To send a request's head, or its body; also the longest that a connection waits for its next request.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = secs(10);
 /// A connection's life: a peer that reads slowly holds one no longer.

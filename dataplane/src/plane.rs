@@ -221,20 +221,14 @@ impl Plane {
             log_readers.push(reader);
         }
         drop(ready);
-        let (rings, got) = gather(&started, count)?;
-        let asked = RingOptions::default().bytes();
-        let ring_memory = RingMemory { shards: count, asked, got: got.min(asked), lockable };
-        for shard in go {
-            // One that is gone already is reported through `notify`.
-            let _ = shard.send(rings.clone());
-        }
-        let clusters = snapshot.clusters.iter().zip(&shared.clusters);
-        let watched = clusters.filter_map(|(spec, shared)| Watched::new(spec.as_ref()?, shared.as_ref()?));
-        let watched = RefCell::new(watched.collect());
-        let (untold, unsent) = (RefCell::default(), RefCell::default());
+        let ring_memory = connect(&started, &go, lockable)?;
+        let (untold, unsent, watched) = (RefCell::default(), RefCell::default(), RefCell::default());
         let present = RefCell::new(Swap { snapshot, routes, shared, sockets: Some(sockets) });
         let (swaps, listening) = (Cell::new(0), RefCell::new(listening));
-        Ok(Self { present, swaps, listening, shards, log_readers, untold, unsent, watched, ring_memory })
+        let plane =
+            Self { present, swaps, listening, shards, log_readers, untold, unsent, watched, ring_memory };
+        plane.follow_watched();
+        Ok(plane)
     }
 
     /// One entry for each bound address.
@@ -333,6 +327,22 @@ fn check_kernel(snapshot: &Snapshot) -> Result<(), StartError> {
 
 /// A shard's ring and the bytes that it locks, or why it has none.
 type Ready = (u16, Result<(Fd, u64), String>);
+
+/// Tells each shard the rings of all, once each has one, and says what they were made of.
+fn connect(
+    started: &mpsc::Receiver<Ready>,
+    go: &[mpsc::Sender<Arc<[Fd]>>],
+    lockable: u64,
+) -> Result<RingMemory, StartError> {
+    let shards = u16::try_from(go.len()).unwrap_or(u16::MAX);
+    let (rings, got) = gather(started, shards)?;
+    for shard in go {
+        // One that is gone already is reported through `notify`.
+        let _ = shard.send(rings.clone());
+    }
+    let asked = RingOptions::default().bytes();
+    Ok(RingMemory { shards, asked, got: got.min(asked), lockable })
+}
 
 /// The rings of all shards, once each has one: none may be unknown to another when connections come. And what the smallest
 /// of them locks, bytes.

@@ -1,19 +1,17 @@
-//! The paths of the API, and who may ask what.
-//!
-//! A page of another site, opened in an operator's browser, must not reach it: every request names a host that is an
-//! address or `localhost` (against DNS rebinding), and what changes something needs `Content-Type: application/json`, which
-//! no form can send and no script may without being asked for first (CORS). What changes something is answered only where
-//! other machines cannot ask.
+//! The paths of the API, and what is asked of control's loop for each.
 
+use super::change;
 use super::connections::{self, ConnId, Listed, Page, Wants};
+use super::guard::Guard;
 use super::objects::LimitView;
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
+use crate::reload::Wanted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -21,20 +19,18 @@ use axum::routing::{get, post, put};
 use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
 use serde_json::json;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// The one path whose requests are long: they have a whole configuration in them.
 const PLAN: &str = "/v1/plan";
 
 /// What every request of the API shares.
 #[derive(Debug, Clone)]
-struct Door {
+pub(super) struct Door {
     asks: mpsc::Sender<Ask>,
-    /// Only this machine can ask.
-    may_change: bool,
+    guard: watch::Receiver<Guard>,
     probes: Arc<Semaphore>,
     /// Connections to the API that may still come.
     places: Arc<Semaphore>,
@@ -43,21 +39,30 @@ struct Door {
 }
 
 /// All paths.
-pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool, places: Arc<Semaphore>) -> Router {
+pub(super) fn router(
+    asks: mpsc::Sender<Ask>,
+    guard: watch::Receiver<Guard>,
+    places: Arc<Semaphore>,
+) -> Router {
     let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
-    let door = Door { asks, may_change, probes, places, lists: Arc::new(Semaphore::new(1)) };
+    let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/clusters", get(clusters))
-        .route("/v1/clusters/{cluster}", get(cluster))
-        .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
+        .route("/v1/clusters/{cluster}", get(cluster).put(change::put_cluster).delete(change::end_cluster))
+        .route(
+            "/v1/clusters/{cluster}/endpoints/{endpoint}",
+            get(endpoint).put(change::put_endpoint).delete(change::end_endpoint),
+        )
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
         .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
         .route("/v1/listeners", get(listeners))
         .route("/v1/routes", get(routes))
-        .route("/v1/routes/{route}", get(route))
+        .route("/v1/routes/{route}", get(route).put(change::put_route).delete(change::end_route))
+        .route("/v1/export", get(export))
+        .route("/v1/drift", get(drift).delete(change::forget))
         .route("/v1/shards", get(shards))
         .route("/v1/limits", get(limits_used))
         .route("/v1/connections", get(connections))
@@ -71,7 +76,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool, places: Arc<Sema
         .method_not_allowed_fallback(async || {
             Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
         })
-        .layer(from_fn_with_state(door.clone(), guard))
+        .layer(from_fn_with_state(door.clone(), admit))
         .with_state(door)
 }
 
@@ -83,12 +88,17 @@ impl IntoResponse for Answer {
 }
 
 /// Refuses what nobody should ask, and reads the body.
-async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    if let Err(answer) = admit(&door, request.method(), request.headers()) {
-        return answer.into_response();
+async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let guard = door.guard.borrow().clone();
+    if let Err(answer) = guard.admit(request.method(), request.uri().path(), request.headers()) {
+        return *answer;
     }
     let (head, body) = request.into_parts();
-    let most = if head.uri.path() == PLAN { limits::ADMIN_PLAN_BYTES } else { limits::ADMIN_BODY_BYTES };
+    let most = match head.uri.path() {
+        PLAN => limits::ADMIN_PLAN_BYTES,
+        path if head.method == Method::PUT && !path.ends_with("/state") => limits::ADMIN_OBJECT_BYTES,
+        _ => limits::ADMIN_BODY_BYTES,
+    };
     let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, most));
     let body = match body.await {
         Ok(Ok(body)) => body,
@@ -103,40 +113,6 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
     next.run(Request::from_parts(head, Body::from(body))).await
 }
 
-fn admit(door: &Door, method: &Method, headers: &HeaderMap) -> Result<(), Answer> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_literal(host) {
-        let why = "the Host must be an address or localhost";
-        return Err(Answer::refused(StatusCode::MISDIRECTED_REQUEST, why));
-    }
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
-    }
-    if !door.may_change {
-        let why = "other machines can reach this address: it changes nothing; use loopback or a unix socket";
-        return Err(Answer::refused(StatusCode::FORBIDDEN, why));
-    }
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let why = "needs Content-Type: application/json";
-        return Err(Answer::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-    }
-    Ok(())
-}
-
-/// Whether a Host names no name that somebody else's DNS could point here: an address, or `localhost`.
-fn is_literal(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')) => {
-            name
-        }
-        _ => host,
-    };
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
-}
-
 impl Door {
     async fn ask(&self, question: Question) -> Answer {
         let (sender, answer) = oneshot::channel();
@@ -146,6 +122,12 @@ impl Door {
     async fn list(&self, wants: Wants) -> connections::Reply {
         let (sender, answer) = oneshot::channel();
         self.put(Ask::Connections(wants, sender), answer).await.unwrap_or_else(|end| Err(ending(end)))
+    }
+
+    /// Has something changed, and says what that did.
+    pub(super) async fn change(&self, wanted: Wanted) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        self.put(Ask::Change(wanted, sender), answer).await.unwrap_or_else(ending)
     }
 
     async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
@@ -192,6 +174,14 @@ async fn routes(State(door): State<Door>) -> Answer {
 
 async fn route(State(door): State<Door>, Path(name): Path<String>) -> Answer {
     door.ask(Question::Route(name)).await
+}
+
+async fn export(State(door): State<Door>) -> Answer {
+    door.ask(Question::Export).await
+}
+
+async fn drift(State(door): State<Door>) -> Answer {
+    door.ask(Question::Drift).await
 }
 
 async fn shards(State(door): State<Door>) -> Answer {
@@ -350,35 +340,4 @@ pub(super) fn shown(verdict: &Verdict, took: Duration, transcript: &Transcript) 
         "sent": transcript.sent.escape_ascii().to_string(),
         "received": transcript.received.escape_ascii().to_string(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_that_dns_cannot_point_here() {
-        for good in [
-            "127.0.0.1",
-            "127.0.0.1:9901",
-            "[::1]:9901",
-            "[::1]",
-            "localhost",
-            "LOCALHOST:9901",
-            "10.0.0.5:1",
-        ] {
-            assert!(is_literal(good), "{good}");
-        }
-        for bad in [
-            "",
-            "example.com",
-            "example.com:9901",
-            "127.0.0.1.nip.io",
-            "localhost.evil.com",
-            "localhost:x",
-            "::1:z",
-        ] {
-            assert!(!is_literal(bad), "{bad}");
-        }
-    }
 }

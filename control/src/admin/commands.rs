@@ -1,6 +1,7 @@
 //! `ringway status`, `connections`, `reload`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
+use super::guard::Token;
 use super::{Asked, Name, api, connections, table};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded};
@@ -11,7 +12,9 @@ use crate::ready;
 use crate::reload::lines;
 use dataplane::cluster::eligible::Admin;
 use dataplane::io::Address;
+use dataplane::limits;
 use serde_json::{Value, json};
+use std::io::Read as _;
 use std::path::PathBuf;
 
 /// How a command finds the running process.
@@ -23,6 +26,9 @@ pub struct Where {
     /// A configuration whose admin.address says it
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A file with its token, where it asks for one [default: RINGWAY_TOKEN_FILE, or what FILE says]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What `ringway status` tells of.
@@ -109,6 +115,7 @@ const DEFAULT: &str = "127.0.0.1:9901";
 /// What [`Where`] comes to.
 struct Found {
     address: Option<Address>,
+    token: Option<Token>,
     /// Of `config`, where that was read.
     loaded: Option<Loaded>,
 }
@@ -129,10 +136,29 @@ impl Where {
         }
         let address = match (said, &loaded) {
             (Some((from, text)), _) => Some(address(from, &text)?),
-            (None, Some(loaded)) => loaded.process.admin.clone(),
+            (None, Some(loaded)) => loaded.process.admin.as_ref().map(|admin| admin.address.clone()),
             (None, None) => Some(address("the default", DEFAULT)?),
         };
-        Ok(Found { address, loaded })
+        let of_file = || loaded.as_ref()?.process.admin.as_ref()?.guard.token.clone();
+        let token = self.token()?.or_else(of_file);
+        Ok(Found { address, token, loaded })
+    }
+
+    /// What the file that is said has in it.
+    fn token(&self) -> Result<Option<Token>, Exit> {
+        let file =
+            self.token_file.clone().or_else(|| std::env::var_os("RINGWAY_TOKEN_FILE").map(PathBuf::from));
+        let Some(file) = file else { return Ok(None) };
+        let cannot = |why: &str| {
+            complain(&format!("the token of {}: {why}", file.display()));
+            Exit::CommandLine
+        };
+        let most = u64::try_from(limits::ADMIN_TOKEN_BYTES.max).unwrap_or(u64::MAX) + 2;
+        let mut text = String::new();
+        let read = std::fs::File::open(&file).and_then(|file| file.take(most).read_to_string(&mut text));
+        read.map_err(|error| cannot(&error.to_string()))?;
+        let token = Token::new(text.trim_end_matches(['\r', '\n']));
+        token.map(Some).ok_or_else(|| cannot("it is empty, or not printable ASCII without spaces"))
     }
 
     /// Asks the running process, and says where that is; says so where it cannot be reached.
@@ -143,12 +169,12 @@ impl Where {
         path: &str,
         body: Option<&str>,
     ) -> Result<(Reply, Address), Exit> {
-        let Found { address, .. } = self.find(environment, false)?;
+        let Found { address, token, .. } = self.find(environment, false)?;
         let Some(address) = address else {
             complain("the configuration has no [admin], so the running process cannot be asked");
             return Err(Exit::Unreachable);
         };
-        match client::ask(&address, method, path, body) {
+        match client::ask(&address, token.as_ref(), method, path, body) {
             Ok(reply) => Ok((reply, address)),
             Err(why) => Err(unreachable(&address, &why)),
         }
@@ -173,7 +199,7 @@ fn refused(reply: &Reply) -> Exit {
     complain(body.get("error").and_then(Value::as_str).unwrap_or("it refused"));
     match reply.status {
         400 | 404 => Exit::CommandLine,
-        403 => Exit::Configuration,
+        401 => Exit::Configuration,
         _ => Exit::Unreachable,
     }
 }
@@ -247,6 +273,43 @@ pub fn status(part: Part, at: &Where, as_json: bool, environment: &Environment) 
                 Err(why) => unreachable(&address, &why),
             }
         }
+        Ok((reply, _)) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway export`.
+pub fn export(at: &Where, environment: &Environment) -> Exit {
+    match at.ask(environment, "GET", "/v1/export", None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.text() {
+            Ok(text) => {
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
+        Ok((reply, _)) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway drift`: what was changed at run time, or back to the file.
+pub fn drift(forget: bool, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    if forget {
+        return match at.ask(environment, "DELETE", "/v1/drift", None) {
+            Ok((reply, address)) => changes(&reply, &address, as_json),
+            Err(exit) => exit,
+        };
+    }
+    match at.ask(environment, "GET", "/v1/drift", None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
+            Ok(body) => {
+                let text = if as_json { body.to_string() } else { table::drift(&body) };
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
         Ok((reply, _)) => refused(&reply),
         Err(exit) => exit,
     }
@@ -329,6 +392,14 @@ fn changes(reply: &Reply, address: &Address, as_json: bool) -> Exit {
     for key in body["waits"].as_array().into_iter().flatten() {
         text += &format!("waits for a restart: {}\n", key.as_str().unwrap_or("-"));
     }
+    for (key, what) in [
+        ("drift", "stays as it was changed at run time"),
+        ("ended", "is as the file says again, and no longer as it was changed at run time"),
+    ] {
+        for name in body[key].as_array().into_iter().flatten() {
+            text += &format!("{} {what}\n", name.as_str().unwrap_or("-"));
+        }
+    }
     if let Some(total) = body["took_ms"]["total"].as_f64() {
         text += &format!("in force after {total:.1} ms\n");
     }
@@ -344,12 +415,13 @@ fn problem_line(problem: &Value) -> String {
 
 /// `ringway probe`. Exit 1 where the check failed.
 pub fn probe_one(name: &Name, at: &Where, as_json: bool, environment: &Environment) -> Exit {
-    let Found { address, loaded } = match at.find(environment, true) {
+    let Found { address, token, loaded } = match at.find(environment, true) {
         Ok(found) => found,
         Err(exit) => return exit,
     };
-    let asked =
-        address.map(|address| (client::ask(&address, "POST", &path_of(name, "/probe"), None), address));
+    let asked = address.map(|address| {
+        (client::ask(&address, token.as_ref(), "POST", &path_of(name, "/probe"), None), address)
+    });
     let body = match (asked, loaded) {
         (Some((Ok(reply), _)), _) if reply.status != 200 => return refused(&reply),
         (Some((Ok(reply), address)), _) => match reply.read() {

@@ -159,7 +159,7 @@ impl Lists {
     }
 
     /// Waits until it is worth looking again; pending for ever while nobody asks.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&self) {
         match self.asked.is_empty() && self.waiting.is_empty() {
             true => std::future::pending().await,
             false => sleep(PAUSE).await,

@@ -1,14 +1,16 @@
 //! The admin API: how commands, people and other programs ask the running process, and tell it.
 //!
-//! `server` accepts and bounds, `api` knows paths and who may ask what, `client` is the other end for our commands
+//! `server` accepts and bounds, `guard` says who may ask what, `api` knows paths, `client` is the other end for our commands
 //! (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop, which alone has it, and
 //! the answer comes back ready to send. A new path is a line in `api` and a variant here.
 
 mod api;
+mod change;
 mod client;
 pub mod commands;
 pub(crate) mod connections;
 pub(crate) mod explain;
+pub mod guard;
 mod objects;
 mod query;
 mod server;
@@ -21,6 +23,7 @@ pub(crate) use view::Sight;
 
 use crate::health::Task;
 use crate::metrics::Format;
+use crate::reload::Wanted;
 use axum::http::StatusCode;
 use connections::{Reply, Wants};
 use dataplane::cluster::eligible::Admin;
@@ -67,6 +70,10 @@ pub(crate) enum Question {
         name: String,
         text: String,
     },
+    /// The configuration that runs, as a file.
+    Export,
+    /// What was changed at run time.
+    Drift,
     Events,
     Metrics(Format),
     Explain(Asked),
@@ -118,6 +125,8 @@ pub(crate) enum Ask {
     Answer(Question, oneshot::Sender<Answer>),
     /// Reads the file anew; answered when it is in force, or why it is not.
     Reload(oneshot::Sender<Answer>),
+    /// Changes something at run time; answered as a reload is.
+    Change(Wanted, oneshot::Sender<Answer>),
     /// What a check of this endpoint would be; an error says which name is unknown.
     Probe(Name, oneshot::Sender<Result<Task, String>>),
     /// What a shard says of its connections.

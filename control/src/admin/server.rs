@@ -1,6 +1,8 @@
 //! Accepts the API's connections, within bounds of number, size and time.
 
+use super::guard::Guard;
 use super::{Ask, api};
+use crate::config::AdminSettings;
 use axum::Router;
 use dataplane::io::Address;
 use dataplane::limits;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// The API at work. Dropped, it is gone, and its socket's file too.
 #[derive(Debug)]
@@ -23,7 +25,8 @@ pub(crate) struct Api {
     address: Address,
     asks: mpsc::Receiver<Ask>,
     task: tokio::task::JoinHandle<()>,
-    _file: Option<SocketFile>,
+    guard: watch::Sender<Guard>,
+    file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -40,8 +43,8 @@ impl Api {
     ///
     /// # Errors
     /// As of bind(2): EADDRINUSE where somebody listens already.
-    pub(crate) fn start(to: &Address) -> io::Result<Self> {
-        let (listener, address, file) = match to {
+    pub(crate) fn start(settings: &AdminSettings) -> io::Result<Self> {
+        let (listener, address, file) = match &settings.address {
             Address::Ip(to) => {
                 let listener = std::net::TcpListener::bind(SocketAddr::from(*to))?;
                 listener.set_nonblocking(true)?;
@@ -50,22 +53,27 @@ impl Api {
                 (Listener::Tcp(listener), address, None)
             }
             Address::Unix(name) => {
-                let made = plane::private_listener(name);
+                let made = plane::private_listener(name, settings.mode);
                 let (fd, file) = made.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
                 let listener = std::os::unix::net::UnixListener::from(fd);
                 listener.set_nonblocking(true)?;
-                (Listener::Unix(UnixListener::from_std(listener)?), to.clone(), file)
+                (Listener::Unix(UnixListener::from_std(listener)?), settings.address.clone(), file)
             }
-        };
-        let may_change = match &address {
-            Address::Ip(address) => address.ip().is_some_and(|ip| ip.is_loopback()),
-            Address::Unix(_) => true,
         };
         let (sender, asks) = mpsc::channel(limits::ADMIN_QUESTIONS);
         let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
-        let router = api::router(sender, may_change, Arc::clone(&places));
+        let (guard, guarded) = watch::channel(settings.guard.clone());
+        let router = api::router(sender, guarded, Arc::clone(&places));
         let task = tokio::spawn(serve(listener, router, places));
-        Ok(Self { address, asks, task, _file: file })
+        Ok(Self { address, asks, task, guard, file })
+    }
+
+    /// Goes over to other settings of the same address. The next request follows them.
+    pub(crate) fn follow(&self, settings: &AdminSettings) {
+        if let Some(error) = self.file.as_ref().and_then(|file| file.set_mode(settings.mode).err()) {
+            tracing::warn!("the permissions of {} stay as they are: {error}", self.address);
+        }
+        self.guard.send_replace(settings.guard.clone());
     }
 
     pub(crate) fn address(&self) -> &Address {

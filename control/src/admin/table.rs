@@ -14,6 +14,8 @@ pub(super) struct Clusters<'a> {
     short: Option<Word<'a>>,
     #[serde(borrow, default)]
     waits: Vec<Word<'a>>,
+    #[serde(borrow, default)]
+    drift: Vec<Word<'a>>,
     #[serde(borrow)]
     clusters: Vec<ClusterShown<'a>>,
 }
@@ -88,6 +90,10 @@ pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     if !shown.waits.is_empty() {
         let waits: Vec<&str> = shown.waits.iter().map(|key| &*key.0).collect();
         let _ = writeln!(out, "wait for a restart: {}\n", waits.join(", "));
+    }
+    if !shown.drift.is_empty() {
+        let drift: Vec<&str> = shown.drift.iter().map(|name| &*name.0).collect();
+        let _ = writeln!(out, "changed at run time, beside the file: {}\n", drift.join(", "));
     }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.
@@ -215,6 +221,20 @@ pub(super) fn part(part: Part, body: &Value) -> String {
             &[("LIMIT", "limit"), ("OF", "of"), ("USED", "used"), ("MOST", "most"), ("PERCENT", "percent")],
         ),
     }
+}
+
+/// What was changed at run time.
+pub(super) fn drift(body: &Value) -> String {
+    let mut out = String::new();
+    for change in body["changes"].as_array().into_iter().flatten() {
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(out, "{} {}: {}", text(change, "kind"), text(change, "name"), text(change, "change"));
+    }
+    for state in body["states"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "endpoint {}: set to {}", text(state, "endpoint"), text(state, "state"));
+    }
+    if out.is_empty() { "all is as the file says\n".to_owned() } else { out }
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

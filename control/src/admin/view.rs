@@ -24,6 +24,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) ports: &'a PortWatch,
     /// Keys of the file that wait for a restart.
     pub(crate) waits: &'a [String],
+    /// Objects that were changed at run time, beside the file.
+    pub(crate) drift: &'a [String],
     pub(crate) now: Instant,
 }
 
@@ -103,6 +105,9 @@ impl<'a> Sight<'a> {
             /// Keys of the file that wait for a restart.
             #[serde(skip_serializing_if = "<[String]>::is_empty")]
             waits: &'a [String],
+            /// Objects that were changed at run time, beside the file.
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            drift: &'a [String],
             clusters: Vec<ClusterView<'a>>,
         }
         let clusters = self.loaded.snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
@@ -110,7 +115,11 @@ impl<'a> Sight<'a> {
         let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
         let short = locked::shortage(&self.plane.ring_memory());
         let short = short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND));
-        Answer::long_json(StatusCode::OK, &All { short, waits: self.waits, clusters }, bytes)
+        Answer::long_json(
+            StatusCode::OK,
+            &All { short, waits: self.waits, drift: self.drift, clusters },
+            bytes,
+        )
     }
 
     /// One cluster with its endpoints.

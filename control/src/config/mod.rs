@@ -10,6 +10,7 @@ mod admin;
 mod available;
 mod balance;
 mod cluster;
+mod document;
 mod endpoint;
 mod error_page;
 mod failures;
@@ -34,6 +35,8 @@ mod written;
 
 pub use address::admin_address;
 pub(crate) use address::connectable;
+pub use admin::AdminSettings;
+pub(crate) use document::Node;
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, ProcessSettings, Shards};

@@ -277,7 +277,7 @@ fn files_that_cannot_be_read() {
 const KEYS: &[(&str, &str)] = &[
     ("", "version runtime admin log access_log listener route cluster include certificate filter"),
     ("runtime", "shards backend node resolver drain_timeout watch"),
-    ("admin", "address"),
+    ("admin", "address socket_mode token protect"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),
     (
@@ -307,7 +307,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.match.header, route.match.cookie, route.match.query", "prefix regex"),
     ("route.match.available", "cluster below at_least"),
     ("route.respond", "status body headers"),
-    ("route.respond.body, route.respond.headers, cluster.sticky.key", "file env"),
+    ("route.respond.body, route.respond.headers, cluster.sticky.key, admin.token", "file env"),
     ("route.maintenance", "status body headers"),
     ("route.redirect", "status to"),
     ("route.timeouts", "connect response_header response_body send queue"),

@@ -60,7 +60,7 @@ pub(super) struct Own<'a> {
     pub(super) checks: &'a mut Checks,
     pub(super) api: &'a mut Option<Api>,
     pub(super) reloads: &'a mut Reloads,
-    pub(super) lists: &'a mut Lists,
+    pub(super) lists: &'a Lists,
     pub(super) drain_until: Option<Instant>,
 }
 

@@ -18,6 +18,7 @@ mod admin;
 mod bad_input;
 mod balance;
 mod bodies;
+mod changes;
 mod connections;
 mod dead_peer;
 mod discovery;

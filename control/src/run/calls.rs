@@ -1,0 +1,52 @@
+//! The commands that ask the running process something, or tell it.
+
+use super::environment;
+use crate::admin::commands::{self, Part, Where, Which};
+use crate::admin::{Asked, Name};
+use crate::exit::Exit;
+use dataplane::cluster::eligible::Admin;
+
+/// `ringway status`.
+pub fn status(part: Part, at: &Where, json: bool) -> Exit {
+    commands::status(part, at, json, &environment(false))
+}
+
+/// `ringway connections`.
+pub fn connections(which: &Which, at: &Where, json: bool) -> Exit {
+    commands::connections(which, at, json, &environment(false))
+}
+
+/// `ringway reload`.
+pub fn reload(at: &Where, json: bool) -> Exit {
+    commands::reload(at, json, &environment(false))
+}
+
+/// `ringway plan`.
+pub fn plan(at: &Where, json: bool) -> Exit {
+    commands::plan(at, json, &environment(false))
+}
+
+/// `ringway export`.
+pub fn export(at: &Where) -> Exit {
+    commands::export(at, &environment(false))
+}
+
+/// `ringway drift`.
+pub fn drift(forget: bool, at: &Where, json: bool) -> Exit {
+    commands::drift(forget, at, json, &environment(false))
+}
+
+/// `ringway set`.
+pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
+    commands::set(name, state, at, &environment(false))
+}
+
+/// `ringway explain`.
+pub fn explain(asked: &Asked, at: &Where, json: bool) -> Exit {
+    commands::explain(asked, at, json, &environment(false))
+}
+
+/// `ringway probe`.
+pub fn probe(name: &Name, at: &Where, json: bool) -> Exit {
+    commands::probe_one(name, at, json, &environment(false))
+}
