@@ -1,9 +1,10 @@
 //! The paths of the API, and what is asked of control's loop for each.
 
-use super::change;
 use super::connections::{self, ConnId, Listed, Page, Wants};
 use super::guard::Guard;
 use super::objects::LimitView;
+use super::openapi;
+use super::paths::{OPERATIONS, PLAN};
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
@@ -15,16 +16,12 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-
-/// The one path whose requests are long: they have a whole configuration in them.
-const PLAN: &str = "/v1/plan";
 
 /// What every request of the API shares.
 #[derive(Debug, Clone)]
@@ -46,32 +43,9 @@ pub(super) fn router(
 ) -> Router {
     let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
     let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)) };
-    Router::new()
-        .route("/live", get(live))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/v1/clusters", get(clusters))
-        .route("/v1/clusters/{cluster}", get(cluster).put(change::put_cluster).delete(change::end_cluster))
-        .route(
-            "/v1/clusters/{cluster}/endpoints/{endpoint}",
-            get(endpoint).put(change::put_endpoint).delete(change::end_endpoint),
-        )
-        .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
-        .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
-        .route("/v1/listeners", get(listeners))
-        .route("/v1/routes", get(routes))
-        .route("/v1/routes/{route}", get(route).put(change::put_route).delete(change::end_route))
-        .route("/v1/export", get(export))
-        .route("/v1/drift", get(drift).delete(change::forget))
-        .route("/v1/shards", get(shards))
-        .route("/v1/limits", get(limits_used))
-        .route("/v1/connections", get(connections))
-        .route("/v1/connections/{id}", get(connection).delete(kill))
-        .route("/v1/reload", post(reload))
-        .route(PLAN, post(plan))
-        .route("/v1/events", get(events))
-        .route("/v1/logs", get(logs))
-        .route("/v1/explain", post(explain))
+    let described = OPERATIONS.iter();
+    let routes = described.fold(Router::new(), |routes, one| routes.route(one.path, (one.on)()));
+    routes
         .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
@@ -144,52 +118,57 @@ fn ending(_: Ending) -> Answer {
     Answer::refused(StatusCode::SERVICE_UNAVAILABLE, "the process ends")
 }
 
-async fn live() -> Answer {
+pub(super) async fn live() -> Answer {
     Answer::json(StatusCode::OK, &json!({ "live": true }))
 }
 
-async fn ready(State(door): State<Door>) -> Answer {
+/// What the API is.
+pub(super) async fn described() -> Answer {
+    Answer::json(StatusCode::OK, &openapi::document())
+}
+
+pub(super) async fn ready(State(door): State<Door>) -> Answer {
     door.ask(Question::Ready).await
 }
 
-async fn logs(State(door): State<Door>) -> Answer {
+pub(super) async fn logs(State(door): State<Door>) -> Answer {
     door.ask(Question::Logs).await
 }
 
-async fn clusters(State(door): State<Door>) -> Answer {
+pub(super) async fn clusters(State(door): State<Door>) -> Answer {
     door.ask(Question::Clusters).await
 }
 
-async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
+pub(super) async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
     door.ask(Question::Cluster(name)).await
 }
 
-async fn listeners(State(door): State<Door>) -> Answer {
+pub(super) async fn listeners(State(door): State<Door>) -> Answer {
     door.ask(Question::Listeners).await
 }
 
-async fn routes(State(door): State<Door>) -> Answer {
+pub(super) async fn routes(State(door): State<Door>) -> Answer {
     door.ask(Question::Routes).await
 }
 
-async fn route(State(door): State<Door>, Path(name): Path<String>) -> Answer {
+pub(super) async fn route(State(door): State<Door>, Path(name): Path<String>) -> Answer {
     door.ask(Question::Route(name)).await
 }
 
-async fn export(State(door): State<Door>) -> Answer {
+pub(super) async fn export(State(door): State<Door>) -> Answer {
     door.ask(Question::Export).await
 }
 
-async fn drift(State(door): State<Door>) -> Answer {
+pub(super) async fn drift(State(door): State<Door>) -> Answer {
     door.ask(Question::Drift).await
 }
 
-async fn shards(State(door): State<Door>) -> Answer {
+pub(super) async fn shards(State(door): State<Door>) -> Answer {
     door.ask(Question::Shards).await
 }
 
 /// Every limit that is counted, and how near it is.
-async fn limits_used(State(door): State<Door>) -> Answer {
+pub(super) async fn limits_used(State(door): State<Door>) -> Answer {
     let used = |limit, places: &Semaphore, most: usize| {
         let used = most.saturating_sub(places.available_permits());
         LimitView::new(limit, "", used as u64, most as u64)
@@ -202,7 +181,7 @@ async fn limits_used(State(door): State<Door>) -> Answer {
 }
 
 /// A page of the connections, from shard to shard.
-async fn connections(State(door): State<Door>, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn connections(State(door): State<Door>, RawQuery(query): RawQuery) -> Answer {
     let mut page = match Page::read(query.as_deref()) {
         Ok(page) => page,
         Err(why) => return Answer::refused(StatusCode::BAD_REQUEST, &why),
@@ -230,11 +209,11 @@ async fn connections(State(door): State<Door>, RawQuery(query): RawQuery) -> Ans
     Answer::json(StatusCode::OK, &json!({ "connections": rows, "next": next }))
 }
 
-async fn connection(door: State<Door>, id: Path<String>) -> Answer {
+pub(super) async fn connection(door: State<Door>, id: Path<String>) -> Answer {
     one(&door, &id, Wants::Show).await
 }
 
-async fn kill(door: State<Door>, id: Path<String>) -> Answer {
+pub(super) async fn kill(door: State<Door>, id: Path<String>) -> Answer {
     one(&door, &id, Wants::Kill).await
 }
 
@@ -251,16 +230,16 @@ async fn one(door: &Door, id: &str, wants: fn(ConnId) -> Wants) -> Answer {
     }
 }
 
-async fn events(State(door): State<Door>) -> Answer {
+pub(super) async fn events(State(door): State<Door>) -> Answer {
     door.ask(Question::Events).await
 }
 
-async fn reload(State(door): State<Door>) -> Answer {
+pub(super) async fn reload(State(door): State<Door>) -> Answer {
     let (sender, answer) = oneshot::channel();
     door.put(Ask::Reload(sender), answer).await.unwrap_or_else(ending)
 }
 
-async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
+pub(super) async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -276,13 +255,13 @@ async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
     }
 }
 
-async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
+pub(super) async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     door.ask(Question::Metrics(Format::accepted(accept))).await
 }
 
 /// Says where a request would go.
-async fn explain(State(door): State<Door>, body: Bytes) -> Answer {
+pub(super) async fn explain(State(door): State<Door>, body: Bytes) -> Answer {
     match serde_json::from_slice(&body) {
         Ok(asked) => door.ask(Question::Explain(asked)).await,
         Err(error) => Answer::refused(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -295,11 +274,11 @@ fn name(Path((cluster, endpoint)): Names) -> Name {
     Name { cluster, endpoint }
 }
 
-async fn endpoint(State(door): State<Door>, names: Names) -> Answer {
+pub(super) async fn endpoint(State(door): State<Door>, names: Names) -> Answer {
     door.ask(Question::Endpoint(name(names))).await
 }
 
-async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answer {
+pub(super) async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answer {
     let wanted = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let wanted = wanted.as_ref().and_then(|body| body.as_object()).filter(|body| body.len() == 1);
     let wanted = wanted.and_then(|body| body.get("state")?.as_str());
@@ -312,7 +291,7 @@ async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answe
 }
 
 /// Makes one check and shows its bytes.
-async fn probe_one(State(door): State<Door>, names: Names) -> Answer {
+pub(super) async fn probe_one(State(door): State<Door>, names: Names) -> Answer {
     let (sender, answer) = oneshot::channel();
     let task = match door.put(Ask::Probe(name(names), sender), answer).await {
         Ok(Ok(task)) => task,

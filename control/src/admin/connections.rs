@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
 
 /// Names one life of a connection: `SHARD.SLOT.LIFE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,8 +259,8 @@ pub(super) fn gone(id: ConnId) -> Answer {
     Answer::refused(StatusCode::NOT_FOUND, &format!("there is no connection {id}"))
 }
 
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ConnectionView<'a> {
     id: String,
     listener: &'a str,
     protocol: &'static str,
@@ -288,7 +289,7 @@ fn shown(shard: u16, row: &Row, snapshot: &Snapshot) -> Value {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let text = |address: Option<SocketAddress>| address.map(|address| address.to_string());
     let link_local = row.upstream.and_then(|upstream| upstream.local);
-    let view = Shown {
+    let view = ConnectionView {
         id: ConnId { shard, place: row.place }.to_string(),
         listener: listener.map_or("", |listener| &listener.name),
         protocol: match listener.map(|listener| listener.protocol) {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// A request that nobody sends, or a connection to a tcp listener that nobody opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -124,9 +125,10 @@ impl Asked {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExplainedView<'a> {
     listener: &'a str,
+    #[schema(value_type = String)]
     source: IpAddr,
     /// Routes in front of the one that takes it, in file order.
     passed_over: Vec<PassedOver<'a>>,
@@ -148,14 +150,14 @@ struct Shown<'a> {
     endpoints: Vec<EndpointShown<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PassedOver<'a> {
     route: &'a str,
     /// The first key of its match that does not hold, or `listeners`.
     key: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct EndpointShown<'a> {
     name: &'a str,
     address: String,
@@ -204,7 +206,7 @@ pub(crate) fn answer(sight: &Sight<'_>, asked: &Asked) -> Answer {
     if let Some(cluster) = cluster {
         endpoints.extend(cluster.present().map(|e| endpoint_shown(sight, &explained, cluster, e)));
     }
-    let shown = Shown {
+    let shown = ExplainedView {
         listener: &listener.name,
         source,
         passed_over: explained.passed_over.iter().map(|(route, key)| PassedOver { route, key }).collect(),

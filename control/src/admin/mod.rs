@@ -2,7 +2,8 @@
 //!
 //! `server` accepts and bounds, `guard` says who may ask what, `api` knows paths, `client` is the other end for our commands
 //! (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop, which alone has it, and
-//! the answer comes back ready to send. A new path is a line in `api` and a variant here.
+//! the answer comes back ready to send. A new path is a row in `paths`, which `openapi` describes, a function in `api` and a
+//! variant here.
 
 mod api;
 mod change;
@@ -12,6 +13,8 @@ pub(crate) mod connections;
 pub(crate) mod explain;
 pub mod guard;
 mod objects;
+mod openapi;
+mod paths;
 mod query;
 mod server;
 mod table;

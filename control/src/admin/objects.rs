@@ -10,9 +10,10 @@ use dataplane::stats::objects::Traffic;
 use serde::Serialize;
 use serde_json::json;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
-#[derive(Debug, Serialize)]
-struct ListenerView<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ListenerView<'a> {
     name: &'a str,
     protocol: &'static str,
     /// As the configuration has them.
@@ -31,8 +32,8 @@ struct ListenerView<'a> {
     cluster: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
-struct RouteView<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RouteView<'a> {
     name: &'a str,
     /// Empty: every http listener.
     listeners: Vec<&'a str>,
@@ -48,8 +49,8 @@ struct RouteView<'a> {
     connections: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct ShardView {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShardView {
     shard: usize,
     connections: u64,
     links: u64,
@@ -60,10 +61,11 @@ struct ShardView {
     cpu_ms: Option<u64>,
     /// Receives that wait for a buffer.
     starved: u64,
+    #[schema(value_type = Vec<BuffersView>)]
     buffers: [BuffersView; 3],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct BuffersView {
     size: &'static str,
     free: u64,
@@ -71,7 +73,7 @@ struct BuffersView {
 }
 
 /// One bound, and how much of it is used.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct LimitView {
     /// The key of the configuration, or the name in `dataplane::limits`.
     limit: &'static str,

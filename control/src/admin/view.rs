@@ -14,6 +14,7 @@ use dataplane::spec::{Cluster, Endpoint};
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 /// Where all that is shown comes from.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +30,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) now: Instant,
 }
 
-#[derive(Debug, Serialize)]
-struct ClusterView<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClusterView<'a> {
     name: &'a str,
     balance: &'a str,
     /// Usable endpoints that are no backup, and those that are.
@@ -53,9 +54,10 @@ impl<T: Display> Serialize for Words<'_, T> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct EndpointView<'a> {
     name: &'a str,
+    #[schema(value_type = String)]
     address: Words<'a, Address>,
     weight: u32,
     /// What an operator said: ready, drain or maint.
@@ -81,8 +83,9 @@ struct EndpointView<'a> {
     check: Option<CheckView<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct CheckView<'a> {
+    #[schema(value_type = String)]
     result: Words<'a, Verdict>,
     class: &'static str,
     took_ms: f64,

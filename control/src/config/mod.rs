@@ -40,6 +40,7 @@ pub(crate) use document::Node;
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, ProcessSettings, Shards};
+pub(crate) use reference::body_sections;
 pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};
 pub(crate) use sticky::value as sticky_value;

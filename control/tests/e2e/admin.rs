@@ -409,3 +409,23 @@ fn connections_and_heads_are_bounded() {
     drop(silent);
     assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
 }
+
+#[test]
+fn the_api_describes_itself() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let (status, described) = ask(admin(&proxy), "GET /v1/openapi.json", "", "");
+    assert_eq!(status, 200);
+    assert_eq!(described, json(include_bytes!("../../../docs/openapi.json")));
+    // Each path that only reads and needs no name answers as it says.
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let Some(get) = methods.get("get").filter(|_| !path.contains('{')) else { continue };
+        let to = admin(&proxy);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+        let response = Client::once(to, &head);
+        assert_eq!(response.status, 200, "{path}");
+        let content = get["responses"]["200"]["content"].as_object().unwrap();
+        let kind = response.field("content-type").unwrap_or_default();
+        assert!(content.keys().any(|one| kind.starts_with(one.as_str())), "{path}: {kind}");
+    }
+}
