@@ -1,6 +1,6 @@
 //! The command line: what each call asks for, and what this version does not do yet.
 
-use crate::admin::commands::Where;
+use crate::admin::commands::{Part, Where, Which};
 use crate::admin::drain::Asked as DrainAsked;
 use crate::admin::{Asked, Name};
 use crate::doctor::{Profile, Question};
@@ -62,8 +62,38 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// Ask the running process for its clusters and endpoints: state, health, links, and the ports that they have
+    /// Ask the running process for its clusters and endpoints: state, health, links, and the ports that they have; or for its
+    /// listeners, routes, shards or limits
     Status {
+        /// What is asked for
+        #[arg(value_enum, default_value_t, value_name = "PART")]
+        part: Part,
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the connections of clients, with what they do and where they go; or close one
+    Connections {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        at: Where,
+        /// Print what the API says
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the configuration that runs, changes made at run time included, as a file that another process can run
+    Export {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Show what was changed at run time and is not in the file
+    Drift {
+        /// Go back to what the file says
+        #[arg(long)]
+        forget: bool,
         #[command(flatten)]
         at: Where,
         /// Print what the API says
@@ -131,7 +161,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say where a request would go, and why, by what the running process knows now: listener, route, cluster, endpoints.
+    /// Say where a request, or a connection to a tcp listener, would go, and why, by what the running process knows now: listener, route, cluster, endpoints.
     /// Nothing is sent
     Explain {
         #[command(flatten)]
@@ -160,8 +190,6 @@ fn endpoint_name(text: &str) -> Result<Name, String> {
 pub enum Later {
     #[command(hide = true)]
     Top(Anything),
-    #[command(hide = true)]
-    Export(Anything),
 }
 
 #[derive(Debug, PartialEq, Eq, Args)]
@@ -175,7 +203,6 @@ impl Later {
     fn name(&self) -> &'static str {
         match self {
             Self::Top(_) => "top",
-            Self::Export(_) => "export",
         }
     }
 }
@@ -192,7 +219,21 @@ pub enum Call {
         json: bool,
     },
     Doctor(Question),
+    Connections {
+        which: Which,
+        at: Where,
+        json: bool,
+    },
+    Export {
+        at: Where,
+    },
+    Drift {
+        forget: bool,
+        at: Where,
+        json: bool,
+    },
     Status {
+        part: Part,
         at: Where,
         json: bool,
     },
@@ -241,7 +282,12 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         Ok(Line { command: Some(Command::Doctor { config, profile, json, strict }) }) => {
             Call::Doctor(Question { config, profile, json, strict })
         }
-        Ok(Line { command: Some(Command::Status { at, json }) }) => Call::Status { at, json },
+        Ok(Line { command: Some(Command::Status { part, at, json }) }) => Call::Status { part, at, json },
+        Ok(Line { command: Some(Command::Export { at }) }) => Call::Export { at },
+        Ok(Line { command: Some(Command::Drift { forget, at, json }) }) => Call::Drift { forget, at, json },
+        Ok(Line { command: Some(Command::Connections { which, at, json }) }) => {
+            Call::Connections { which, at, json }
+        }
         Ok(Line { command: Some(Command::Reload { at, json }) }) => Call::Reload { at, json },
         Ok(Line { command: Some(Command::Upgrade { at, json }) }) => Call::Upgrade { at, json },
         Ok(Line { command: Some(Command::Plan { at, json }) }) => match at.config {
@@ -306,9 +352,18 @@ mod tests {
             call("doctor -c a.toml --profile idle --json --strict"),
             question(Some("a.toml"), Profile::Idle, true, true)
         );
-        let at = |admin: Option<&str>| Where { admin: admin.map(str::to_owned), config: None };
+        let at = |admin: Option<&str>| Where { admin: admin.map(str::to_owned), ..Where::default() };
         let name = Name { cluster: "app".to_owned(), endpoint: "unix:/run/x".to_owned() };
-        assert_eq!(call("status"), Call::Status { at: at(None), json: false });
+        assert_eq!(call("status"), Call::Status { part: Part::Clusters, at: at(None), json: false });
+        assert_eq!(
+            call("status limits --json"),
+            Call::Status { part: Part::Limits, at: at(None), json: true }
+        );
+        let which = Which { source: Some("10.0.0.0/8".to_owned()), limit: Some(5), ..Which::default() };
+        assert_eq!(
+            call("connections --source 10.0.0.0/8 --limit 5"),
+            Call::Connections { which, at: at(None), json: false }
+        );
         assert_eq!(
             call("set app/unix:/run/x drain --admin 127.0.0.1:1"),
             Call::Set { name: name.clone(), state: Admin::Drain, at: at(Some("127.0.0.1:1")) }
@@ -334,12 +389,16 @@ mod tests {
         );
         let asked = DrainAsked::default();
         assert_eq!(call("drain"), Call::Drain { asked, wait: false, at: Where::default() });
+        assert_eq!(call("export"), Call::Export { at: Where::default() });
+        assert_eq!(call("drift --forget"), Call::Drift { forget: true, at: Where::default(), json: false });
         let asked = Asked {
-            method: "GET".to_owned(),
-            url: "http://a/".to_owned(),
+            method: Some("GET".to_owned()),
+            url: Some("http://a/".to_owned()),
             headers: vec!["x:y".to_owned(), "z:".to_owned()],
             source: Some([1, 2, 3, 4].into()),
             listener: Some("edge".to_owned()),
+            sni: None,
+            alpn: Vec::new(),
         };
         assert_eq!(
             call("explain GET http://a/ -H x:y --source 1.2.3.4 -H z: --listener edge"),
@@ -363,6 +422,10 @@ mod tests {
             "run -c a -x",
             "help",
             "doctor --profile fast",
+            "status everything",
+            "connections --limit many",
+            "connections --kill 0.1.1 --listener edge",
+            "connections --endpoint app/one --cluster app",
             "set app/one",
             "set app/one up",
             "set app ready",
@@ -370,6 +433,9 @@ mod tests {
             "probe app/",
             "plan",
             "explain GET",
+            "explain",
+            "explain --sni a",
+            "explain GET / --sni a",
             "explain GET / --source nowhere",
             "drain --node --listener edge",
             "drain --reason boredom",
@@ -382,7 +448,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = ["top", "export"];
+        let later = ["top"];
         for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }

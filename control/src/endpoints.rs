@@ -189,6 +189,11 @@ impl Watch {
         }
     }
 
+    /// What operators said that is not `ready`: of which cluster, which endpoint, what.
+    pub(crate) fn all_said(&self) -> impl Iterator<Item = (&str, &str, Admin)> {
+        self.said.iter().map(|((cluster, endpoint), state)| (&**cluster, &**endpoint, *state))
+    }
+
     /// An operator says what an endpoint is to do.
     pub(crate) fn set_state(&mut self, plane: &Plane, cluster: &Cluster, endpoint: &Endpoint, state: Admin) {
         let name = (Arc::clone(&cluster.name), Arc::clone(&endpoint.name));

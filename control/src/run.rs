@@ -1,15 +1,18 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
 //!
-//! `event` is what control waits for, `told` what it says of its start, `reload` how it goes over to another configuration,
-//! `upgrade` how another process takes its place. `ask` is the commands that speak to a running process instead.
+//! `calls` are the commands that ask the running process, `event` is what control waits for, `told` what it says of its start,
+//! `reload` how it goes over to another configuration, `drift` what was changed at run time, `drain` how it sends connections
+//! away, `upgrade` how another process takes its place.
 
-mod ask;
+mod calls;
 mod drain;
+mod drift;
 mod event;
 mod reload;
 mod told;
 mod upgrade;
 
+use crate::admin::connections::Lists;
 use crate::admin::{self, Answer, Api, Ask, Question};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
@@ -20,7 +23,6 @@ use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::health::{Checks, Happened};
 use crate::inherited;
-use crate::locked;
 use crate::log::{self, Log};
 use crate::maintenance::Files;
 use crate::metrics;
@@ -29,7 +31,6 @@ use crate::pressure::Pressure;
 use crate::ready;
 use crate::upgrade::Former;
 use crate::watchdog::{TICK, Watchdog};
-pub use ask::{drain, explain, plan, probe, reload, set, status, upgrade};
 use axum::http::StatusCode;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
@@ -44,8 +45,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use told::{announce, explain as explain_start, explain_api};
+use told::{announce, explain as explain_start, explain_api, warn_of_shortage};
 use upgrade::Upgrades;
+
+pub use calls::*;
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
@@ -222,9 +225,7 @@ async fn serve_with(
         Err(error) => return cannot(&explain_start(&error)),
     };
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
-    if let Some(shortage) = locked::shortage(&plane.ring_memory()) {
-        tracing::warn!("{shortage}; mend: {}", locked::MEND);
-    }
+    warn_of_shortage(&plane);
     let mut running = Running {
         plane: &plane,
         loaded: Loaded { snapshot: Arc::clone(&snapshot), ..loaded.clone() },
@@ -242,6 +243,7 @@ async fn serve_with(
         closed_before: (0, 0),
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
         upgrades: Upgrades::new(),
+        lists: Lists::default(),
         api,
     };
     if let Some(former) = &former {
@@ -277,8 +279,8 @@ async fn serve_with(
 /// The admin API, where there is one, and whether it goes on with what another process listened on.
 fn start_api(loaded: &Loaded, given: Option<(String, OwnedFd)>) -> Result<(Option<Api>, bool), String> {
     let Some(to) = &loaded.process.admin else { return Ok((None, false)) };
-    let goes_on = given.as_ref().is_some_and(|(asked, _)| *asked == to.to_string());
-    let api = Api::start(to, given).map_err(|error| explain_api(to, &error))?;
+    let goes_on = given.as_ref().is_some_and(|(asked, _)| *asked == to.address.to_string());
+    let api = Api::start(to, given).map_err(|error| explain_api(&to.address, &error))?;
     Ok((Some(api), goes_on))
 }
 
@@ -316,6 +318,8 @@ struct Running<'a> {
     closed_before: (u64, u64),
     reloads: Reloads,
     upgrades: Upgrades,
+    /// Questions about connections.
+    lists: Lists,
     api: Option<Api>,
 }
 
@@ -330,8 +334,8 @@ impl Running<'_> {
         // After a pause of the whole process one tick follows, not all that were missed.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let Running { checks, api, reloads, upgrades, drains, .. } = self;
-            let own = Own { checks, api, reloads, upgrades, drain_until: drains.ends_by() };
+            let Running { checks, api, reloads, upgrades, lists, drains, .. } = self;
+            let own = Own { checks, api, reloads, upgrades, lists, drain_until: drains.ends_by() };
             let event = next_event(events, signals, &mut ticks, own).await;
             if let Some(exit) = self.obey(event) {
                 return exit;
@@ -361,6 +365,11 @@ impl Running<'_> {
                 // Who asked may be gone.
                 let _ = to.send(self.answer(&question));
             }
+            Event::Asked(Ask::Connections(wants, to)) => {
+                self.lists.ask(wants, to, self.plane, &self.loaded.snapshot);
+            }
+            Event::Lists => self.lists.look(self.plane, &self.loaded.snapshot),
+            Event::Asked(Ask::Change(wanted, to)) => self.change(wanted, to),
             Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
             Event::Asked(Ask::Upgrade(to)) => self.upgrade(Some(to)),
             Event::Asked(Ask::Probe(name, to)) => {
@@ -428,6 +437,11 @@ impl Running<'_> {
             Question::Clusters => self.sight().clusters(),
             Question::Cluster(name) => self.sight().cluster_called(name),
             Question::Endpoint(name) => self.sight().endpoint(name),
+            Question::Listeners => self.sight().listeners(),
+            Question::Routes => self.sight().routes(),
+            Question::Route(name) => self.sight().route_called(name),
+            Question::Shards => self.sight().shards(),
+            Question::Limits(own) => self.sight().limits(own),
             Question::SetState(..) if self.upgrades.is_under_way() => {
                 Answer::refused(StatusCode::CONFLICT, "an upgrade is under way")
             }
@@ -442,6 +456,8 @@ impl Running<'_> {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
             Question::Plan { name, text } => self.plan(name, text),
+            Question::Export => Answer::text("application/toml", self.export()),
+            Question::Drift => self.drift(),
             Question::Explain(asked) => admin::explain::answer(&self.sight(), asked),
             Question::Events => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "events": self.watch.events.kept() }))

@@ -226,6 +226,15 @@ pub const CHECK_DESCRIPTORS_DIVISOR: u64 = 8;
 /// Checks sent by hand that run at once.
 pub const PROBES_AT_ONCE: usize = 8;
 
+// --- what a shard says of its conns (shard/listing.rs) ------------------------------------------------------------
+
+/// Slots looked at in one turn, and conns described, each at two system calls: together some 20 us.
+pub const LISTING_SLOTS_PER_TURN: u32 = 64;
+pub const LISTING_ROWS_PER_TURN: u32 = 16;
+/// Conns in one answer, by default and at most.
+pub const LISTING_ROWS_DEFAULT: usize = 100;
+pub const LISTING_ROWS: usize = 1000;
+
 // --- the admin API (control's admin) -----------------------------------------------------------------------------
 
 /// Connections to it; one more waits in the backlog.
@@ -233,6 +242,9 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 /// Bytes of a request's head, and of its body.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 pub const ADMIN_BODY_BYTES: usize = 64 * 1024;
+/// Permissions of the file of its socket, and bytes of its token: what is shorter can be guessed.
+pub const ADMIN_SOCKET_MODE: u32 = 0o600;
+pub const ADMIN_TOKEN_BYTES: Bound<usize> = bound(16, 43, 1024);
 /// To send a request's head, or its body; also the longest that a connection waits for its next request.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = secs(10);
 /// A connection's life: a peer that reads slowly holds one no longer.

@@ -5,6 +5,7 @@ mod drains;
 pub mod explain;
 mod lent;
 mod listening;
+pub mod listing;
 pub mod numbers;
 pub mod swap;
 
@@ -31,6 +32,7 @@ pub use drains::Left;
 pub use lent::{link_socket, private_listener};
 pub use listening::Handed;
 use listening::Listening;
+use listing::Listing;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -153,6 +155,9 @@ struct Running {
     commands: RefCell<Sender<Command>>,
     stats: Arc<Stats>,
     switching: RefCell<Switching>,
+    /// What it lists, and whether it has a question.
+    listed: RefCell<rtrb::Consumer<Box<Listing>>>,
+    is_listing: Cell<bool>,
 }
 
 impl Plane {
@@ -191,6 +196,7 @@ impl Plane {
             let event = socket::event().map_err(|errno| StartError::Machine(format!("eventfd: {errno}")))?;
             let (sender, receiver) = mailbox(limits::MAILBOX_COMMANDS, move || socket::signal_event(event));
             let (returns, returned) = rtrb::RingBuffer::new(1);
+            let (listings, listed) = rtrb::RingBuffer::new(1);
             let setup = Setup {
                 shard,
                 snapshot: snapshot.clone(),
@@ -212,12 +218,15 @@ impl Plane {
                 sizes,
                 commands: receiver,
                 returns,
+                listings,
                 event,
                 rings,
             };
             let thread = spawn(start, ready.clone(), notify.clone())?;
             let switching = RefCell::new(Switching::new(returned));
-            shards.push(Running { thread, commands: RefCell::new(sender), stats, switching });
+            let (commands, listed) = (RefCell::new(sender), RefCell::new(listed));
+            let is_listing = Cell::new(false);
+            shards.push(Running { thread, commands, stats, switching, listed, is_listing });
             log_readers.push(reader);
         }
         drop(ready);
@@ -376,6 +385,7 @@ struct Start {
     sizes: RingOptions,
     commands: Receiver<Command>,
     returns: rtrb::Producer<Box<Swap>>,
+    listings: rtrb::Producer<Box<Listing>>,
     event: Fd,
     /// Tells the rings of all shards, or closes because one has none.
     rings: mpsc::Receiver<Arc<[Fd]>>,
@@ -403,7 +413,7 @@ fn run(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
 }
 
 fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
-    let Start { setup, sockets, cpu, features, sizes, commands, returns, event, rings } = start;
+    let Start { setup, sockets, cpu, features, sizes, commands, returns, listings, event, rings } = start;
     let number = setup.shard;
     // A container may forbid it: slower, not wrong.
     let _ = affinity::pin(cpu);
@@ -425,6 +435,7 @@ fn serve(start: Start, ready: &mpsc::Sender<Ready>) -> ShardEnd {
     ring.connect_shards(rings);
     shard.listen_to(&mut ring, commands, event);
     shard.return_to(returns);
+    shard.list_to(listings);
     // What is queued now is submitted by the first turn; the sockets listen already.
     shard.start(&mut ring);
     let how = loop {

@@ -67,6 +67,7 @@ fn is_beyond(name: &str) -> bool {
 const BEYOND: &[(&str, &str)] = &[
     ("close dead_origin", "the same"),
     ("close dead_peer", "nobody vanishes in the simulator: control/tests/e2e/dead_peer.rs"),
+    ("close killed", "an operator's act: tests/http1_shard/listing.rs"),
     ("close internal", "a bug of ours; the run fails when it happens"),
     (
         "close proxy_peer_not_allowed",

@@ -1,66 +1,56 @@
-//! The paths of the API, and who may ask what.
-//!
-//! A page of another site, opened in an operator's browser, must not reach it: every request names a host that is an
-//! address or `localhost` (against DNS rebinding), and what changes something needs `Content-Type: application/json`, which
-//! no form can send and no script may without being asked for first (CORS). What changes something is answered only where
-//! other machines cannot ask.
+//! The paths of the API, and what is asked of control's loop for each.
 
-use super::drain::paths as drain;
+use super::connections::{self, ConnId, Listed, Page, Wants};
+use super::guard::Guard;
+use super::objects::LimitView;
+use super::openapi;
+use super::paths::{OPERATIONS, PLAN};
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
+use crate::reload::Wanted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Path, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use dataplane::cluster::eligible::Admin;
 use dataplane::limits;
 use serde_json::json;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-
-/// The one path whose requests are long: they have a whole configuration in them.
-const PLAN: &str = "/v1/plan";
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// What every request of the API shares.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     asks: mpsc::Sender<Ask>,
-    /// Only this machine can ask.
-    may_change: bool,
+    guard: watch::Receiver<Guard>,
     probes: Arc<Semaphore>,
+    /// Connections to the API that may still come.
+    places: Arc<Semaphore>,
+    /// Lists of connections, one at a time.
+    lists: Arc<Semaphore>,
 }
 
 /// All paths.
-pub(super) fn router(asks: mpsc::Sender<Ask>, may_change: bool) -> Router {
-    let door = Door { asks, may_change, probes: Arc::new(Semaphore::new(limits::PROBES_AT_ONCE)) };
-    Router::new()
-        .route("/live", get(live))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/v1/clusters", get(clusters))
-        .route("/v1/clusters/{cluster}", get(cluster))
-        .route("/v1/clusters/{cluster}/endpoints/{endpoint}", get(endpoint))
-        .route("/v1/clusters/{cluster}/endpoints/{endpoint}/state", put(set_state))
-        .route("/v1/clusters/{cluster}/endpoints/{endpoint}/probe", post(probe_one))
-        .route("/v1/reload", post(reload))
-        .route("/v1/upgrade", post(upgrade))
-        .route(PLAN, post(plan))
-        .route("/v1/events", get(events))
-        .route("/v1/drain", get(drain::show).post(drain::begin))
-        .route("/v1/logs", get(logs))
-        .route("/v1/explain", post(explain))
+pub(super) fn router(
+    asks: mpsc::Sender<Ask>,
+    guard: watch::Receiver<Guard>,
+    places: Arc<Semaphore>,
+) -> Router {
+    let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
+    let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)) };
+    let described = OPERATIONS.iter();
+    let routes = described.fold(Router::new(), |routes, one| routes.route(one.path, (one.on)()));
+    routes
         .fallback(async || Answer::refused(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
         })
-        .layer(from_fn_with_state(door.clone(), guard))
+        .layer(from_fn_with_state(door.clone(), admit))
         .with_state(door)
 }
 
@@ -72,12 +62,17 @@ impl IntoResponse for Answer {
 }
 
 /// Refuses what nobody should ask, and reads the body.
-async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    if let Err(answer) = admit(&door, request.method(), request.headers()) {
-        return answer.into_response();
+async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let guard = door.guard.borrow().clone();
+    if let Err(answer) = guard.admit(request.method(), request.uri().path(), request.headers()) {
+        return *answer;
     }
     let (head, body) = request.into_parts();
-    let most = if head.uri.path() == PLAN { limits::ADMIN_PLAN_BYTES } else { limits::ADMIN_BODY_BYTES };
+    let most = match head.uri.path() {
+        PLAN => limits::ADMIN_PLAN_BYTES,
+        path if head.method == Method::PUT && !path.ends_with("/state") => limits::ADMIN_OBJECT_BYTES,
+        _ => limits::ADMIN_BODY_BYTES,
+    };
     let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, most));
     let body = match body.await {
         Ok(Ok(body)) => body,
@@ -92,44 +87,21 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
     next.run(Request::from_parts(head, Body::from(body))).await
 }
 
-fn admit(door: &Door, method: &Method, headers: &HeaderMap) -> Result<(), Answer> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_literal(host) {
-        let why = "the Host must be an address or localhost";
-        return Err(Answer::refused(StatusCode::MISDIRECTED_REQUEST, why));
-    }
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
-    }
-    if !door.may_change {
-        let why = "other machines can reach this address: it changes nothing; use loopback or a unix socket";
-        return Err(Answer::refused(StatusCode::FORBIDDEN, why));
-    }
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let why = "needs Content-Type: application/json";
-        return Err(Answer::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-    }
-    Ok(())
-}
-
-/// Whether a Host names no name that somebody else's DNS could point here: an address, or `localhost`.
-fn is_literal(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')) => {
-            name
-        }
-        _ => host,
-    };
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
-}
-
 impl Door {
     pub(super) async fn ask(&self, question: Question) -> Answer {
         let (sender, answer) = oneshot::channel();
         self.put(Ask::Answer(question, sender), answer).await.unwrap_or_else(ending)
+    }
+
+    async fn list(&self, wants: Wants) -> connections::Reply {
+        let (sender, answer) = oneshot::channel();
+        self.put(Ask::Connections(wants, sender), answer).await.unwrap_or_else(|end| Err(ending(end)))
+    }
+
+    /// Has something changed, and says what that did.
+    pub(super) async fn change(&self, wanted: Wanted) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        self.put(Ask::Change(wanted, sender), answer).await.unwrap_or_else(ending)
     }
 
     async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
@@ -146,41 +118,133 @@ fn ending(_: Ending) -> Answer {
     Answer::refused(StatusCode::SERVICE_UNAVAILABLE, "the process ends")
 }
 
-async fn live() -> Answer {
+pub(super) async fn live() -> Answer {
     Answer::json(StatusCode::OK, &json!({ "live": true }))
 }
 
-async fn ready(State(door): State<Door>) -> Answer {
+/// What the API is.
+pub(super) async fn described() -> Answer {
+    Answer::json(StatusCode::OK, &openapi::document())
+}
+
+pub(super) async fn ready(State(door): State<Door>) -> Answer {
     door.ask(Question::Ready).await
 }
 
-async fn logs(State(door): State<Door>) -> Answer {
+pub(super) async fn logs(State(door): State<Door>) -> Answer {
     door.ask(Question::Logs).await
 }
 
-async fn clusters(State(door): State<Door>) -> Answer {
+pub(super) async fn clusters(State(door): State<Door>) -> Answer {
     door.ask(Question::Clusters).await
 }
 
-async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
+pub(super) async fn cluster(State(door): State<Door>, Path(name): Path<String>) -> Answer {
     door.ask(Question::Cluster(name)).await
 }
 
-async fn events(State(door): State<Door>) -> Answer {
+pub(super) async fn listeners(State(door): State<Door>) -> Answer {
+    door.ask(Question::Listeners).await
+}
+
+pub(super) async fn routes(State(door): State<Door>) -> Answer {
+    door.ask(Question::Routes).await
+}
+
+pub(super) async fn route(State(door): State<Door>, Path(name): Path<String>) -> Answer {
+    door.ask(Question::Route(name)).await
+}
+
+pub(super) async fn export(State(door): State<Door>) -> Answer {
+    door.ask(Question::Export).await
+}
+
+pub(super) async fn drift(State(door): State<Door>) -> Answer {
+    door.ask(Question::Drift).await
+}
+
+pub(super) async fn shards(State(door): State<Door>) -> Answer {
+    door.ask(Question::Shards).await
+}
+
+/// Every limit that is counted, and how near it is.
+pub(super) async fn limits_used(State(door): State<Door>) -> Answer {
+    let used = |limit, places: &Semaphore, most: usize| {
+        let used = most.saturating_sub(places.available_permits());
+        LimitView::new(limit, "", used as u64, most as u64)
+    };
+    let own = vec![
+        used("ADMIN_CONNECTIONS", &door.places, limits::ADMIN_CONNECTIONS),
+        used("PROBES_AT_ONCE", &door.probes, limits::PROBES_AT_ONCE),
+    ];
+    door.ask(Question::Limits(own)).await
+}
+
+/// A page of the connections, from shard to shard.
+pub(super) async fn connections(State(door): State<Door>, RawQuery(query): RawQuery) -> Answer {
+    let mut page = match Page::read(query.as_deref()) {
+        Ok(page) => page,
+        Err(why) => return Answer::refused(StatusCode::BAD_REQUEST, &why),
+    };
+    let Ok(_turn) = door.lists.acquire().await else { return ending(Ending) };
+    let mut rows = Vec::new();
+    let next = loop {
+        let listed = match door.list(Wants::Page(page.clone())).await {
+            Ok(listed) => listed,
+            Err(answer) => return answer,
+        };
+        page.most = page.most.saturating_sub(listed.rows.len());
+        rows.extend(listed.rows);
+        match listed.next {
+            Some(from) => page.from = from,
+            None => (page.shard, page.from) = (page.shard + 1, 0),
+        }
+        if page.shard >= listed.shards {
+            break None;
+        }
+        if page.most == 0 {
+            break Some(format!("{}.{}", page.shard, page.from));
+        }
+    };
+    Answer::json(StatusCode::OK, &json!({ "connections": rows, "next": next }))
+}
+
+pub(super) async fn connection(door: State<Door>, id: Path<String>) -> Answer {
+    one(&door, &id, Wants::Show).await
+}
+
+pub(super) async fn kill(door: State<Door>, id: Path<String>) -> Answer {
+    one(&door, &id, Wants::Kill).await
+}
+
+async fn one(door: &Door, id: &str, wants: fn(ConnId) -> Wants) -> Answer {
+    let Some(id) = ConnId::parse(id) else {
+        return Answer::refused(StatusCode::BAD_REQUEST, "a connection is named as SHARD.SLOT.LIFE");
+    };
+    match door.list(wants(id)).await {
+        Ok(Listed { rows, .. }) => match rows.first() {
+            Some(row) => Answer::json(StatusCode::OK, row),
+            None => connections::gone(id),
+        },
+        Err(answer) => answer,
+    }
+}
+
+pub(super) async fn events(State(door): State<Door>) -> Answer {
     door.ask(Question::Events).await
 }
 
-async fn reload(State(door): State<Door>) -> Answer {
+pub(super) async fn reload(State(door): State<Door>) -> Answer {
     let (sender, answer) = oneshot::channel();
     door.put(Ask::Reload(sender), answer).await.unwrap_or_else(ending)
 }
 
-async fn upgrade(State(door): State<Door>) -> Answer {
+pub(super) async fn upgrade(State(door): State<Door>) -> Answer {
     let (sender, answer) = oneshot::channel();
     door.put(Ask::Upgrade(sender), answer).await.unwrap_or_else(ending)
 }
 
-async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
+pub(super) async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -196,13 +260,13 @@ async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
     }
 }
 
-async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
+pub(super) async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     door.ask(Question::Metrics(Format::accepted(accept))).await
 }
 
 /// Says where a request would go.
-async fn explain(State(door): State<Door>, body: Bytes) -> Answer {
+pub(super) async fn explain(State(door): State<Door>, body: Bytes) -> Answer {
     match serde_json::from_slice(&body) {
         Ok(asked) => door.ask(Question::Explain(asked)).await,
         Err(error) => Answer::refused(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -215,11 +279,11 @@ fn name(Path((cluster, endpoint)): Names) -> Name {
     Name { cluster, endpoint }
 }
 
-async fn endpoint(State(door): State<Door>, names: Names) -> Answer {
+pub(super) async fn endpoint(State(door): State<Door>, names: Names) -> Answer {
     door.ask(Question::Endpoint(name(names))).await
 }
 
-async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answer {
+pub(super) async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answer {
     let wanted = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let wanted = wanted.as_ref().and_then(|body| body.as_object()).filter(|body| body.len() == 1);
     let wanted = wanted.and_then(|body| body.get("state")?.as_str());
@@ -232,7 +296,7 @@ async fn set_state(State(door): State<Door>, names: Names, body: Bytes) -> Answe
 }
 
 /// Makes one check and shows its bytes.
-async fn probe_one(State(door): State<Door>, names: Names) -> Answer {
+pub(super) async fn probe_one(State(door): State<Door>, names: Names) -> Answer {
     let (sender, answer) = oneshot::channel();
     let task = match door.put(Ask::Probe(name(names), sender), answer).await {
         Ok(Ok(task)) => task,
@@ -260,35 +324,4 @@ pub(super) fn shown(verdict: &Verdict, took: Duration, transcript: &Transcript) 
         "sent": transcript.sent.escape_ascii().to_string(),
         "received": transcript.received.escape_ascii().to_string(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_that_dns_cannot_point_here() {
-        for good in [
-            "127.0.0.1",
-            "127.0.0.1:9901",
-            "[::1]:9901",
-            "[::1]",
-            "localhost",
-            "LOCALHOST:9901",
-            "10.0.0.5:1",
-        ] {
-            assert!(is_literal(good), "{good}");
-        }
-        for bad in [
-            "",
-            "example.com",
-            "example.com:9901",
-            "127.0.0.1.nip.io",
-            "localhost.evil.com",
-            "localhost:x",
-            "::1:z",
-        ] {
-            assert!(!is_literal(bad), "{bad}");
-        }
-    }
 }

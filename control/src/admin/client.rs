@@ -1,5 +1,6 @@
 //! The other end of the API, for our own commands: one question on a connection of its own.
 
+use super::guard::Token;
 use dataplane::io::Address;
 use dataplane::limits;
 use dataplane::proto::http1::{Parsed, Scan, parse_response};
@@ -35,7 +36,13 @@ impl Reply {
 }
 
 /// Asks, and waits for the answer. The error is why there is none, in words.
-pub(super) fn ask(to: &Address, method: &str, path: &str, body: Option<&str>) -> Result<Reply, String> {
+pub(super) fn ask(
+    to: &Address,
+    token: Option<&Token>,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Result<Reply, String> {
     let host = match to {
         Address::Ip(address) => address.to_string(),
         Address::Unix(_) => "localhost".to_owned(),
@@ -45,8 +52,9 @@ pub(super) fn ask(to: &Address, method: &str, path: &str, body: Option<&str>) ->
         None if method == "GET" => String::new(),
         None => "Content-Type: application/json\r\nContent-Length: 0\r\n".to_owned(),
     };
+    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.text())).unwrap_or_default();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n{}",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{token}{fields}\r\n{}",
         body.unwrap_or_default()
     );
     match to {

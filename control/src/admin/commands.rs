@@ -1,7 +1,8 @@
-//! `ringway status`, `reload`, `upgrade`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
+//! `ringway status`, `connections`, `reload`, `upgrade`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
-use super::{Asked, Name, api};
+use super::guard::Token;
+use super::{Asked, Name, api, connections, table};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded};
 use crate::endpoints;
@@ -11,7 +12,9 @@ use crate::ready;
 use crate::reload::lines;
 use dataplane::cluster::eligible::Admin;
 use dataplane::io::Address;
+use dataplane::limits;
 use serde_json::{Value, json};
+use std::io::Read as _;
 use std::path::PathBuf;
 
 /// How a command finds the running process.
@@ -23,6 +26,87 @@ pub struct Where {
     /// A configuration whose admin.address says it
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A file with its token, where it asks for one [default: RINGWAY_TOKEN_FILE, or what FILE says]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What `ringway status` tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Part {
+    #[default]
+    Clusters,
+    Listeners,
+    Routes,
+    Shards,
+    /// Every limit that is counted, the nearest to its bound first.
+    Limits,
+}
+
+impl Part {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Clusters => "/v1/clusters",
+            Self::Listeners => "/v1/listeners",
+            Self::Routes => "/v1/routes",
+            Self::Shards => "/v1/shards",
+            Self::Limits => "/v1/limits",
+        }
+    }
+}
+
+/// Which connections `ringway connections` shows, or closes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
+pub struct Which {
+    /// Those of a listener
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// Those that go to a cluster now
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Those that go to an endpoint now, as app/one
+    #[arg(long, value_name = "CLUSTER/ENDPOINT", conflicts_with = "cluster")]
+    pub endpoint: Option<String>,
+    /// Those of clients in a network, as 10.0.0.0/8
+    #[arg(long, value_name = "NETWORK")]
+    pub source: Option<String>,
+    /// How many at most [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u16>,
+    /// Those behind the last page, which said this
+    #[arg(long, value_name = "NEXT")]
+    pub after: Option<String>,
+    /// Close the one with this ID, at once
+    #[arg(long, value_name = "ID", conflicts_with_all = ["listener", "cluster", "endpoint", "source", "limit", "after"])]
+    pub kill: Option<String>,
+}
+
+impl Which {
+    fn path(&self) -> Result<String, Exit> {
+        if let Some(id) = &self.kill {
+            return Ok(format!("/v1/connections/{}", segment(id)));
+        }
+        let endpoint = match self.endpoint.as_deref().map(|text| (text, Name::parse(text))) {
+            Some((text, None)) => {
+                complain(&format!("{text:?}: an endpoint is named as CLUSTER/ENDPOINT"));
+                return Err(Exit::CommandLine);
+            }
+            Some((_, name)) => name,
+            None => None,
+        };
+        let (of_endpoint, name) = endpoint.map(|name| (name.cluster, name.endpoint)).unzip();
+        let values = [
+            ("listener", self.listener.clone()),
+            ("cluster", self.cluster.clone().or(of_endpoint)),
+            ("endpoint", name),
+            ("source", self.source.clone()),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("after", self.after.clone()),
+        ];
+        let pairs = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", segment(&value))).collect();
+        Ok(format!("/v1/connections?{}", pairs.join("&")))
+    }
 }
 
 /// Where the demo listens, and who says nothing else looks.
@@ -31,6 +115,7 @@ const DEFAULT: &str = "127.0.0.1:9901";
 /// What [`Where`] comes to.
 struct Found {
     address: Option<Address>,
+    token: Option<Token>,
     /// Of `config`, where that was read.
     loaded: Option<Loaded>,
 }
@@ -51,10 +136,29 @@ impl Where {
         }
         let address = match (said, &loaded) {
             (Some((from, text)), _) => Some(address(from, &text)?),
-            (None, Some(loaded)) => loaded.process.admin.clone(),
+            (None, Some(loaded)) => loaded.process.admin.as_ref().map(|admin| admin.address.clone()),
             (None, None) => Some(address("the default", DEFAULT)?),
         };
-        Ok(Found { address, loaded })
+        let of_file = || loaded.as_ref()?.process.admin.as_ref()?.guard.token.clone();
+        let token = self.token()?.or_else(of_file);
+        Ok(Found { address, token, loaded })
+    }
+
+    /// What the file that is said has in it.
+    fn token(&self) -> Result<Option<Token>, Exit> {
+        let file =
+            self.token_file.clone().or_else(|| std::env::var_os("RINGWAY_TOKEN_FILE").map(PathBuf::from));
+        let Some(file) = file else { return Ok(None) };
+        let cannot = |why: &str| {
+            complain(&format!("the token of {}: {why}", file.display()));
+            Exit::CommandLine
+        };
+        let most = u64::try_from(limits::ADMIN_TOKEN_BYTES.max).unwrap_or(u64::MAX) + 2;
+        let mut text = String::new();
+        let read = std::fs::File::open(&file).and_then(|file| file.take(most).read_to_string(&mut text));
+        read.map_err(|error| cannot(&error.to_string()))?;
+        let token = Token::new(text.trim_end_matches(['\r', '\n']));
+        token.map(Some).ok_or_else(|| cannot("it is empty, or not printable ASCII without spaces"))
     }
 
     /// Asks the running process, and says where that is; says so where it cannot be reached.
@@ -65,12 +169,12 @@ impl Where {
         path: &str,
         body: Option<&str>,
     ) -> Result<(Reply, Address), Exit> {
-        let Found { address, .. } = self.find(environment, false)?;
+        let Found { address, token, .. } = self.find(environment, false)?;
         let Some(address) = address else {
             complain("the configuration has no [admin], so the running process cannot be asked");
             return Err(Exit::Unreachable);
         };
-        match client::ask(&address, method, path, body) {
+        match client::ask(&address, token.as_ref(), method, path, body) {
             Ok(reply) => Ok((reply, address)),
             Err(why) => Err(unreachable(&address, &why)),
         }
@@ -98,8 +202,8 @@ impl Where {
     }
     /// The same of a question that may find nobody, without a word.
     pub(super) fn try_json(&self, environment: &Environment, path: &str) -> Option<Value> {
-        let address = self.find(environment, false).ok()?.address?;
-        let reply = client::ask(&address, "GET", path, None).ok()?;
+        let Found { address, token, .. } = self.find(environment, false).ok()?;
+        let reply = client::ask(&address?, token.as_ref(), "GET", path, None).ok()?;
         reply.read().ok().filter(|_| reply.status == 200)
     }
 }
@@ -122,7 +226,7 @@ fn refused(reply: &Reply) -> Exit {
     complain(body.get("error").and_then(Value::as_str).unwrap_or("it refused"));
     match reply.status {
         400 | 404 => Exit::CommandLine,
-        403 => Exit::Configuration,
+        401 => Exit::Configuration,
         _ => Exit::Unreachable,
     }
 }
@@ -144,14 +248,49 @@ pub fn set(name: &Name, state: Admin, at: &Where, environment: &Environment) -> 
     }
 }
 
+/// `ringway connections`.
+pub fn connections(which: &Which, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    let path = match which.path() {
+        Ok(path) => path,
+        Err(exit) => return exit,
+    };
+    let method = if which.kill.is_some() { "DELETE" } else { "GET" };
+    match at.ask(environment, method, &path, None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
+            Ok(body) => {
+                let text = match &which.kill {
+                    _ if as_json => body.to_string(),
+                    Some(_) => {
+                        let word = |key: &str| body[key].as_str().unwrap_or("-").to_owned();
+                        format!(
+                            "{} of {} at listener {} is closed",
+                            word("id"),
+                            word("peer"),
+                            word("listener")
+                        )
+                    }
+                    None => connections::text(&body),
+                };
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
+        Ok((reply, _)) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
 /// `ringway status`.
-pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
-    match at.ask(environment, "GET", "/v1/clusters", None) {
+pub fn status(part: Part, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    match at.ask(environment, "GET", part.path(), None) {
         Ok((reply, address)) if reply.status == 200 => {
             let text = if as_json {
                 reply.text().map(str::to_owned)
+            } else if part != Part::Clusters {
+                reply.read().map(|body: Value| table::part(part, &body))
             } else {
-                reply.read().map(|shown| super::table::clusters(&shown))
+                reply.read().map(|shown| table::clusters(&shown))
             };
             match text {
                 Ok(text) => {
@@ -161,6 +300,43 @@ pub fn status(at: &Where, as_json: bool, environment: &Environment) -> Exit {
                 Err(why) => unreachable(&address, &why),
             }
         }
+        Ok((reply, _)) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway export`.
+pub fn export(at: &Where, environment: &Environment) -> Exit {
+    match at.ask(environment, "GET", "/v1/export", None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.text() {
+            Ok(text) => {
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
+        Ok((reply, _)) => refused(&reply),
+        Err(exit) => exit,
+    }
+}
+
+/// `ringway drift`: what was changed at run time, or back to the file.
+pub fn drift(forget: bool, at: &Where, as_json: bool, environment: &Environment) -> Exit {
+    if forget {
+        return match at.ask(environment, "DELETE", "/v1/drift", None) {
+            Ok((reply, address)) => changes(&reply, &address, as_json),
+            Err(exit) => exit,
+        };
+    }
+    match at.ask(environment, "GET", "/v1/drift", None) {
+        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
+            Ok(body) => {
+                let text = if as_json { body.to_string() } else { table::drift(&body) };
+                ready::print(text.trim_end());
+                Exit::Clean
+            }
+            Err(why) => unreachable(&address, &why),
+        },
         Ok((reply, _)) => refused(&reply),
         Err(exit) => exit,
     }
@@ -268,6 +444,14 @@ fn changes(reply: &Reply, address: &Address, as_json: bool) -> Exit {
     for key in body["waits"].as_array().into_iter().flatten() {
         text += &format!("waits for an upgrade: {}\n", key.as_str().unwrap_or("-"));
     }
+    for (key, what) in [
+        ("drift", "stays as it was changed at run time"),
+        ("ended", "is as the file says again, and no longer as it was changed at run time"),
+    ] {
+        for name in body[key].as_array().into_iter().flatten() {
+            text += &format!("{} {what}\n", name.as_str().unwrap_or("-"));
+        }
+    }
     if let Some(total) = body["took_ms"]["total"].as_f64() {
         text += &format!("in force after {total:.1} ms\n");
     }
@@ -283,12 +467,13 @@ fn problem_line(problem: &Value) -> String {
 
 /// `ringway probe`. Exit 1 where the check failed.
 pub fn probe_one(name: &Name, at: &Where, as_json: bool, environment: &Environment) -> Exit {
-    let Found { address, loaded } = match at.find(environment, true) {
+    let Found { address, token, loaded } = match at.find(environment, true) {
         Ok(found) => found,
         Err(exit) => return exit,
     };
-    let asked =
-        address.map(|address| (client::ask(&address, "POST", &path_of(name, "/probe"), None), address));
+    let asked = address.map(|address| {
+        (client::ask(&address, token.as_ref(), "POST", &path_of(name, "/probe"), None), address)
+    });
     let body = match (asked, loaded) {
         (Some((Ok(reply), _)), _) if reply.status != 200 => return refused(&reply),
         (Some((Ok(reply), address)), _) => match reply.read() {
@@ -303,7 +488,7 @@ pub fn probe_one(name: &Name, at: &Where, as_json: bool, environment: &Environme
         // Without a file there is an address.
         (None, None) => return Exit::Internal,
     };
-    ready::print(if as_json { body.to_string() } else { super::table::probe(name, &body) }.trim_end());
+    ready::print(if as_json { body.to_string() } else { table::probe(name, &body) }.trim_end());
     if body["passed"] == true { Exit::Clean } else { Exit::Configuration }
 }
 

@@ -11,15 +11,19 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use utoipa::ToSchema;
 
-/// A request that nobody sends.
+/// A request that nobody sends, or a connection to a tcp listener that nobody opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// Its method, as GET
-    pub method: String,
+    /// Its method, as GET; a connection to a tcp listener has none
+    #[arg(requires = "url")]
+    #[serde(default)]
+    pub method: Option<String>,
     /// Where it goes: an http URL, or a path alone
-    pub url: String,
+    #[serde(default)]
+    pub url: Option<String>,
     /// A field of its head, as 'name: value'; may be given again
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     #[serde(default)]
@@ -28,8 +32,16 @@ pub struct Asked {
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
     /// The listener that it comes to [default: the one on the URL's port, or the only one]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", required_unless_present = "method")]
     pub listener: Option<String>,
+    /// The name that a connection's ClientHello asks for
+    #[arg(long, value_name = "NAME", conflicts_with = "method")]
+    #[serde(default)]
+    pub sni: Option<String>,
+    /// A protocol that it offers; may be given again
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "method")]
+    #[serde(default)]
+    pub alpn: Vec<String>,
 }
 
 /// The parts of a URL that a request shows: authority and target.
@@ -43,11 +55,19 @@ fn parts(url: &str) -> Option<(&str, &str)> {
 }
 
 impl Asked {
-    /// The head as a client would send it; the error says what cannot be sent.
-    fn head(&self) -> Result<Vec<u8>, String> {
-        let (host, target) = parts(&self.url).ok_or("a URL is http://HOST[:PORT]/PATH or /PATH")?;
+    /// The head as a client would send it, none of a connection; the error says what cannot be sent.
+    fn head(&self) -> Result<Option<Vec<u8>>, String> {
+        let (method, url) = match (&self.method, &self.url) {
+            (Some(method), Some(url)) => (method, url),
+            (None, None) if self.headers.is_empty() => return Ok(None),
+            _ => return Err("a request has a method and a url, and a connection neither of them".to_owned()),
+        };
+        if self.sni.is_some() || !self.alpn.is_empty() {
+            return Err("sni and alpn are of connections to tcp listeners".to_owned());
+        }
+        let (host, target) = parts(url).ok_or("a URL is http://HOST[:PORT]/PATH or /PATH")?;
         let slash = if target.is_empty() || target.starts_with('?') { "/" } else { "" };
-        let mut head = format!("{} {slash}{target} HTTP/1.1\r\n", self.method);
+        let mut head = format!("{method} {slash}{target} HTTP/1.1\r\n");
         let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !host.is_empty() && !self.headers.iter().any(|line| name(line) == "host") {
             head.push_str(&format!("host: {host}\r\n"));
@@ -59,16 +79,16 @@ impl Asked {
             head.push_str(line);
             head.push_str("\r\n");
         }
-        let told = [&self.method, &self.url].into_iter().chain(&self.headers);
+        let told = [method, url].into_iter().chain(&self.headers);
         if told.flat_map(|text| text.chars()).any(|c| c == '\r' || c == '\n') {
             return Err("a line end stands in it".to_owned());
         }
         head.push_str("\r\n");
-        Ok(head.into_bytes())
+        Ok(Some(head.into_bytes()))
     }
 
     fn port(&self) -> Option<u16> {
-        let (host, _) = parts(&self.url).filter(|(host, _)| !host.is_empty())?;
+        let (host, _) = parts(self.url.as_deref()?).filter(|(host, _)| !host.is_empty())?;
         let after = host.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
         after.map_or(Some(80), |(_, port)| port.parse().ok())
     }
@@ -79,10 +99,14 @@ impl Asked {
         if let Some(name) = &self.listener {
             let found = all().find(|listener| *listener.name == **name);
             let found = found.ok_or_else(|| format!("no listener is called {name:?}"))?;
-            return match found.protocol {
-                Protocol::Http => Ok(found),
-                Protocol::Tcp => Err(format!("listener {name} takes connections, not requests")),
+            return match (found.protocol, &self.method) {
+                (Protocol::Http, Some(_)) | (Protocol::Tcp, None) => Ok(found),
+                (Protocol::Tcp, Some(_)) => Err(format!("listener {name} takes connections, not requests")),
+                (Protocol::Http, None) => Err(format!("listener {name} takes requests: say method and url")),
             };
+        }
+        if self.method.is_none() {
+            return Err("say which tcp listener is meant".to_owned());
         }
         let of_http = || all().filter(|listener| listener.protocol == Protocol::Http);
         let on_port = |listener: &&Arc<Listener>| {
@@ -101,9 +125,10 @@ impl Asked {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExplainedView<'a> {
     listener: &'a str,
+    #[schema(value_type = String)]
     source: IpAddr,
     /// Routes in front of the one that takes it, in file order.
     passed_over: Vec<PassedOver<'a>>,
@@ -125,14 +150,14 @@ struct Shown<'a> {
     endpoints: Vec<EndpointShown<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PassedOver<'a> {
     route: &'a str,
     /// The first key of its match that does not hold, or `listeners`.
     key: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct EndpointShown<'a> {
     name: &'a str,
     address: String,
@@ -155,11 +180,23 @@ pub(crate) fn answer(sight: &Sight<'_>, asked: &Asked) -> Answer {
         Err(why) => return refused(why),
     };
     let source = asked.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let Some(explained) = sight.plane.explain(listener.id, Some(source), head) else {
-        return refused("that is no whole head".to_owned());
+    let explained = match head {
+        Some(head) => sight.plane.explain(listener.id, Some(source), head),
+        None => {
+            let sni = asked.sni.as_deref();
+            match sight.plane.explain_opening(listener.id, Some(source), sni, &asked.alpn) {
+                Some(Err(reason)) => {
+                    return refused(format!("no client sends such a hello: {}", reason.name()));
+                }
+                explained => explained.and_then(Result::ok),
+            }
+        }
     };
+    let Some(explained) = explained else { return refused("that is no whole head".to_owned()) };
     let cluster = explained.cluster.and_then(|id| sight.loaded.snapshot.cluster(id));
     let (action, status) = action(&explained);
+    // A connection is only closed.
+    let status = status.filter(|_| listener.protocol == Protocol::Http);
     let endpoint_name = |id| {
         cluster
             .and_then(|cluster| cluster.present().find(|e| Some(e.id) == id))
@@ -169,7 +206,7 @@ pub(crate) fn answer(sight: &Sight<'_>, asked: &Asked) -> Answer {
     if let Some(cluster) = cluster {
         endpoints.extend(cluster.present().map(|e| endpoint_shown(sight, &explained, cluster, e)));
     }
-    let shown = Shown {
+    let shown = ExplainedView {
         listener: &listener.name,
         source,
         passed_over: explained.passed_over.iter().map(|(route, key)| PassedOver { route, key }).collect(),
@@ -237,8 +274,19 @@ fn endpoint_shown<'a>(
 /// The answer as text for a terminal.
 pub(super) fn text(asked: &Asked, body: &Value) -> String {
     let word = |key: &str| body[key].as_str().unwrap_or("-");
-    let mut out =
-        format!("{} {} from {} at listener {}\n", asked.method, asked.url, word("source"), word("listener"));
+    let what = match (&asked.method, &asked.url) {
+        (Some(method), Some(url)) => format!("{method} {url}"),
+        _ => {
+            let sni = asked.sni.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+            let alpn = if asked.alpn.is_empty() {
+                String::new()
+            } else {
+                format!(" with {}", asked.alpn.join(", "))
+            };
+            format!("a connection{sni}{alpn}")
+        }
+    };
+    let mut out = format!("{what} from {} at listener {}\n", word("source"), word("listener"));
     let list = |key: &str| body[key].as_array().map_or(&[][..], Vec::as_slice);
     // Writing to a String cannot fail.
     for passed in list("passed_over") {
@@ -283,13 +331,15 @@ mod tests {
 
     fn asked(url: &str, headers: &[&str]) -> Asked {
         let headers = headers.iter().map(|&line| line.to_owned()).collect();
-        Asked { method: "GET".to_owned(), url: url.to_owned(), headers, source: None, listener: None }
+        let (method, url) = (Some("GET".to_owned()), Some(url.to_owned()));
+        Asked { method, url, headers, source: None, listener: None, sni: None, alpn: Vec::new() }
     }
 
     #[test]
     fn a_head_is_made_as_a_client_makes_it() {
-        let head =
-            |url, headers: &[&str]| asked(url, headers).head().map(|head| String::from_utf8(head).unwrap());
+        let head = |url, headers: &[&str]| {
+            asked(url, headers).head().map(|head| String::from_utf8(head.unwrap()).unwrap())
+        };
         assert_eq!(
             head("http://a:81/x?y", &["X: 1"]).unwrap(),
             "GET /x?y HTTP/1.1\r\nhost: a:81\r\nX: 1\r\n\r\n"

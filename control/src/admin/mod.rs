@@ -1,14 +1,22 @@
 //! The admin API: how commands, people and other programs ask the running process, and tell it.
 //!
-//! `server` accepts and bounds, `api` knows paths and who may ask what, `client` is the other end for our commands
+//! `server` accepts and bounds, `guard` says who may ask what, `api` knows paths, `client` is the other end for our commands
 //! (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop, which alone has it, and
-//! the answer comes back ready to send. A new path is a line in `api` and a variant here.
+//! the answer comes back ready to send. A new path is a row in `paths`, which `openapi` describes, a function in `api` and a
+//! variant here.
 
 mod api;
+mod change;
 mod client;
 pub mod commands;
+pub(crate) mod connections;
 pub mod drain;
 pub(crate) mod explain;
+pub mod guard;
+mod objects;
+mod openapi;
+mod paths;
+mod query;
 mod server;
 mod table;
 mod view;
@@ -20,8 +28,11 @@ pub(crate) use view::Sight;
 
 use crate::health::Task;
 use crate::metrics::Format;
+use crate::reload::Wanted;
 use axum::http::StatusCode;
+use connections::{Reply, Wants};
 use dataplane::cluster::eligible::Admin;
+use objects::LimitView;
 use tokio::sync::oneshot;
 
 /// An endpoint by its names.
@@ -49,6 +60,13 @@ pub(crate) enum Question {
     /// By its name.
     Cluster(String),
     Endpoint(Name),
+    Listeners,
+    Routes,
+    /// By its name.
+    Route(String),
+    Shards,
+    /// With those that the API counts itself.
+    Limits(Vec<LimitView>),
     SetState(Name, Admin),
     /// What the logs lost.
     Logs,
@@ -57,6 +75,10 @@ pub(crate) enum Question {
         name: String,
         text: String,
     },
+    /// The configuration that runs, as a file.
+    Export,
+    /// What was changed at run time.
+    Drift,
     Events,
     /// Everything that drains.
     Drains,
@@ -114,8 +136,12 @@ pub(crate) enum Ask {
     Reload(oneshot::Sender<Answer>),
     /// Starts the next process; answered when that has taken over, or why it has not.
     Upgrade(oneshot::Sender<Answer>),
+    /// Changes something at run time; answered as a reload is.
+    Change(Wanted, oneshot::Sender<Answer>),
     /// What a check of this endpoint would be; an error says which name is unknown.
     Probe(Name, oneshot::Sender<Result<Task, String>>),
+    /// What a shard says of its connections.
+    Connections(Wants, oneshot::Sender<Reply>),
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Accepts the API's connections, within bounds of number, size and time.
 
+use super::guard::Guard;
 use super::{Ask, api};
+use crate::config::AdminSettings;
 use axum::Router;
 use dataplane::io::Address;
 use dataplane::limits;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// The API at work. Dropped, it is gone, and its socket's file too.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct Api {
     /// The same socket, for the next process in an upgrade, and its address as the configuration has it.
     spare: (String, OwnedFd),
     places: Arc<Semaphore>,
+    guard: watch::Sender<Guard>,
     file: Option<SocketFile>,
 }
 
@@ -45,11 +48,11 @@ impl Api {
     ///
     /// # Errors
     /// As of bind(2): EADDRINUSE where somebody listens already.
-    pub(crate) fn start(to: &Address, given: Option<(String, OwnedFd)>) -> io::Result<Self> {
-        let asked = to.to_string();
+    pub(crate) fn start(settings: &AdminSettings, given: Option<(String, OwnedFd)>) -> io::Result<Self> {
+        let asked = settings.address.to_string();
         let given = given.filter(|(place, _)| *place == asked).map(|(_, socket)| socket);
         let spare;
-        let (listener, address, file) = match to {
+        let (listener, address, file) = match &settings.address {
             Address::Ip(to) => {
                 let listener = match given {
                     Some(socket) => socket.into(),
@@ -64,23 +67,29 @@ impl Api {
             Address::Unix(name) => {
                 let (fd, file) = match given {
                     Some(socket) => (socket, SocketFile::of(name)),
-                    None => plane::private_listener(name)
+                    None => plane::private_listener(name, settings.mode)
                         .map_err(|errno| io::Error::from_raw_os_error(errno.0))?,
                 };
                 let listener = std::os::unix::net::UnixListener::from(fd);
                 spare = listener.try_clone()?.into();
                 listener.set_nonblocking(true)?;
-                (Listener::Unix(UnixListener::from_std(listener)?), to.clone(), file)
+                (Listener::Unix(UnixListener::from_std(listener)?), settings.address.clone(), file)
             }
-        };
-        let may_change = match &address {
-            Address::Ip(address) => address.ip().is_some_and(|ip| ip.is_loopback()),
-            Address::Unix(_) => true,
         };
         let (sender, asks) = mpsc::channel(limits::ADMIN_QUESTIONS);
         let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
-        let task = tokio::spawn(serve(listener, api::router(sender, may_change), Arc::clone(&places)));
-        Ok(Self { address, asks, task, spare: (asked, spare), places, file })
+        let (guard, guarded) = watch::channel(settings.guard.clone());
+        let router = api::router(sender, guarded, Arc::clone(&places));
+        let task = tokio::spawn(serve(listener, router, Arc::clone(&places)));
+        let api = Self { address, asks, task, spare: (asked, spare), places, guard, file };
+        api.set_mode(settings);
+        Ok(api)
+    }
+
+    /// Goes over to other settings of the same address. The next request follows them.
+    pub(crate) fn follow(&self, settings: &AdminSettings) {
+        self.set_mode(settings);
+        self.guard.send_replace(settings.guard.clone());
     }
 
     /// Its socket for another process, and its address as the configuration has it.
@@ -102,6 +111,12 @@ impl Api {
         let all = u32::try_from(limits::ADMIN_CONNECTIONS).unwrap_or(u32::MAX);
         // What lasts longer is cut off by the end of the process.
         let _ = tokio::time::timeout(within, self.places.acquire_many(all)).await;
+    }
+
+    fn set_mode(&self, settings: &AdminSettings) {
+        if let Some(error) = self.file.as_ref().and_then(|file| file.set_mode(settings.mode).err()) {
+            tracing::warn!("the permissions of {} stay as they are: {error}", self.address);
+        }
     }
 
     pub(crate) fn address(&self) -> &Address {

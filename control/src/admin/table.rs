@@ -1,6 +1,7 @@
 //! Answers of the API as text for a terminal.
 
 use super::Name;
+use super::commands::Part;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -15,6 +16,8 @@ pub(super) struct Clusters<'a> {
     waits: Vec<Word<'a>>,
     #[serde(default)]
     drain: Value,
+    #[serde(borrow, default)]
+    drift: Vec<Word<'a>>,
     #[serde(borrow)]
     clusters: Vec<ClusterShown<'a>>,
 }
@@ -94,6 +97,10 @@ pub(super) fn clusters(shown: &Clusters<'_>) -> String {
     if !drains.is_empty() {
         let _ = writeln!(out, "{drains}");
     }
+    if !shown.drift.is_empty() {
+        let drift: Vec<&str> = shown.drift.iter().map(|name| &*name.0).collect();
+        let _ = writeln!(out, "changed at run time, beside the file: {}\n", drift.join(", "));
+    }
     for cluster in &shown.clusters {
         // Writing to a String cannot fail.
         let breaker = match &*cluster.breaker.0 {
@@ -146,6 +153,94 @@ fn row<'a>(endpoint: &'a EndpointShown<'_>) -> [Cow<'a, str>; 9] {
         ports,
         last,
     ]
+}
+
+/// A list of objects as a table: a title and a key for each column. What an object does not say is a "-".
+pub(super) fn rows<const N: usize>(list: &Value, columns: &[(&'static str, &str); N]) -> String {
+    let mut rows = vec![columns.map(|(title, _)| Cow::Borrowed(title))];
+    for object in list.as_array().into_iter().flatten() {
+        rows.push(columns.map(|(_, key)| cell(&object[key])));
+    }
+    let mut out = String::new();
+    write_table(&mut out, &rows);
+    out
+}
+
+fn cell(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => Cow::Borrowed("-"),
+        Value::String(text) if text.is_empty() => Cow::Borrowed("-"),
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Bool(flag) => Cow::Borrowed(if *flag { "yes" } else { "no" }),
+        Value::Array(list) if list.is_empty() => Cow::Borrowed("-"),
+        Value::Array(list) => Cow::Owned(list.iter().map(cell).collect::<Vec<_>>().join(", ")),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
+/// What `ringway status` shows of a part of the process.
+pub(super) fn part(part: Part, body: &Value) -> String {
+    match part {
+        Part::Clusters => String::new(),
+        Part::Listeners => rows(
+            &body["listeners"],
+            &[
+                ("LISTENER", "name"),
+                ("PROTOCOL", "protocol"),
+                ("BOUND", "bound"),
+                ("LEAVING", "leaving"),
+                ("OPEN", "connections"),
+                ("MOST", "max_connections"),
+                ("ACCEPTED", "accepted"),
+                ("REQUESTS", "requests"),
+                ("CLUSTER", "cluster"),
+            ],
+        ),
+        Part::Routes => rows(
+            &body["routes"],
+            &[
+                ("ROUTE", "name"),
+                ("LISTENERS", "listeners"),
+                ("ACTION", "action"),
+                ("CLUSTER", "cluster"),
+                ("STATUS", "status"),
+                ("MAINTENANCE", "in_maintenance"),
+                ("REQUESTS", "requests"),
+                ("CONNECTIONS", "connections"),
+            ],
+        ),
+        Part::Shards => rows(
+            &body["shards"],
+            &[
+                ("SHARD", "shard"),
+                ("CONNECTIONS", "connections"),
+                ("LINKS", "links"),
+                ("QUEUED", "queued"),
+                ("REQUESTS", "requests"),
+                ("TURNS", "turns"),
+                ("CPU MS", "cpu_ms"),
+                ("STARVED", "starved"),
+            ],
+        ),
+        Part::Limits => rows(
+            &body["limits"],
+            &[("LIMIT", "limit"), ("OF", "of"), ("USED", "used"), ("MOST", "most"), ("PERCENT", "percent")],
+        ),
+    }
+}
+
+/// What was changed at run time.
+pub(super) fn drift(body: &Value) -> String {
+    let mut out = String::new();
+    for change in body["changes"].as_array().into_iter().flatten() {
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(out, "{} {}: {}", text(change, "kind"), text(change, "name"), text(change, "change"));
+    }
+    for state in body["states"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "endpoint {}: set to {}", text(state, "endpoint"), text(state, "state"));
+    }
+    if out.is_empty() { "all is as the file says\n".to_owned() } else { out }
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

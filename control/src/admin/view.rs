@@ -15,9 +15,10 @@ use dataplane::spec::{Cluster, Endpoint};
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 /// Where all that is shown comes from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sight<'a> {
     pub(crate) plane: &'a Plane,
     pub(crate) loaded: &'a Loaded,
@@ -26,11 +27,13 @@ pub(crate) struct Sight<'a> {
     /// Keys of the file that wait for an upgrade or a restart.
     pub(crate) waits: &'a [String],
     pub(crate) drains: Drains<'a>,
+    /// Objects that were changed at run time, beside the file.
+    pub(crate) drift: Vec<String>,
     pub(crate) now: Instant,
 }
 
-#[derive(Debug, Serialize)]
-struct ClusterView<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClusterView<'a> {
     name: &'a str,
     balance: &'a str,
     /// Usable endpoints that are no backup, and those that are.
@@ -53,9 +56,10 @@ impl<T: Display> Serialize for Words<'_, T> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct EndpointView<'a> {
     name: &'a str,
+    #[schema(value_type = String)]
     address: Words<'a, Address>,
     weight: u32,
     /// What an operator said: ready, drain or maint.
@@ -81,8 +85,9 @@ struct EndpointView<'a> {
     check: Option<CheckView<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct CheckView<'a> {
+    #[schema(value_type = String)]
     result: Words<'a, Verdict>,
     class: &'static str,
     took_ms: f64,
@@ -107,6 +112,9 @@ impl<'a> Sight<'a> {
             waits: &'a [String],
             /// As at `/v1/drain`.
             drain: serde_json::Value,
+            /// Objects that were changed at run time, beside the file.
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            drift: &'a [String],
             clusters: Vec<ClusterView<'a>>,
         }
         let clusters = self.loaded.snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
@@ -116,7 +124,7 @@ impl<'a> Sight<'a> {
         let short = short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND));
         Answer::long_json(
             StatusCode::OK,
-            &All { short, waits: self.waits, drain: self.drains.to_json(), clusters },
+            &All { short, waits: self.waits, drain: self.drains.to_json(), drift: &self.drift, clusters },
             bytes,
         )
     }

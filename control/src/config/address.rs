@@ -182,14 +182,7 @@ pub(super) fn admin(item: &Item<'_>) -> Option<Address> {
         }
         return unix(item, name).map(Address::from);
     }
-    let address = told(item, socket(text))?;
-    if address.ip().is_none_or(|ip| !ip.is_loopback()) {
-        item.warn(
-            "other machines may reach this address: there the API shows everything, and changes nothing",
-            Some(format!("127.0.0.1:{}", address.port())),
-        );
-    }
-    Some(address.into())
+    told(item, socket(text)).map(Address::from)
 }
 
 /// An admin address as a command line gives it. The error says what is wrong with it.

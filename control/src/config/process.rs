@@ -4,10 +4,9 @@ use super::drain::{self, Paces};
 use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::Table;
-use super::{Environment, access_log, address, admin, listener};
+use super::{AdminSettings, Environment, access_log, address, admin, listener};
 use super::{cluster, route};
 use crate::log::{LineFormat, Target};
-use dataplane::io::Address;
 use dataplane::limits::{self, Bound};
 use dataplane::spec::Runtime;
 use std::net::SocketAddr;
@@ -103,7 +102,7 @@ pub struct ProcessSettings {
     pub access_logs: Vec<AccessLog>,
     pub backend: Backend,
     /// Where the admin API listens; `None` has none.
-    pub admin: Option<Address>,
+    pub admin: Option<AdminSettings>,
     /// As asked; `Snapshot.runtime.shards` is what that comes to here.
     pub shards: Shards,
     /// Whether the file is looked at.

@@ -49,6 +49,11 @@ pub fn sections() -> &'static [&'static Section] {
     ALL
 }
 
+/// The objects that can be put at run time: what each is called, and its keys.
+pub(crate) fn body_sections() -> [(&'static str, &'static Section); 3] {
+    [("Cluster", &cluster::SECTION), ("Endpoint", &endpoint::ENDPOINT), ("Route", &route::SECTION)]
+}
+
 /// docs/config.md.
 pub fn manual() -> String {
     let mut out = String::from(HEAD);

@@ -12,7 +12,7 @@ use std::io::Read;
 
 /// A string's place, where the string itself would be.
 pub(super) static ELSEWHERE: Section = Section {
-    path: "route.respond.body, route.respond.headers, cluster.sticky.key",
+    path: "route.respond.body, route.respond.headers, cluster.sticky.key, admin.token",
     shared: true,
     doc: "A string, or one of these tables: where the string stands; so for \
           `route.maintenance`, `error_page` and the values of `cluster.health.headers`. It is read when the file is, and again on each \

@@ -281,7 +281,7 @@ const KEYS: &[(&str, &str)] = &[
     ("drain.shutdown", "window accept_for curve"),
     ("drain.rebalance", "window accept_for curve"),
     ("drain.deploy", "window curve"),
-    ("admin", "address"),
+    ("admin", "address socket_mode token protect"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),
     (
@@ -311,7 +311,7 @@ const KEYS: &[(&str, &str)] = &[
     ("route.match.header, route.match.cookie, route.match.query", "prefix regex"),
     ("route.match.available", "cluster below at_least"),
     ("route.respond", "status body headers"),
-    ("route.respond.body, route.respond.headers, cluster.sticky.key", "file env"),
+    ("route.respond.body, route.respond.headers, cluster.sticky.key, admin.token", "file env"),
     ("route.maintenance", "status body headers"),
     ("route.redirect", "status to"),
     ("route.timeouts", "connect response_header response_body send queue"),

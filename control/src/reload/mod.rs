@@ -1,8 +1,9 @@
 //! Going over to another configuration without a restart.
 //!
-//! `ids` says which name has which id, `configured` is a file in those ids, `next` is what runs after it, `plan` what
+//! `changes` is what was changed at run time beside the file, `ids` says which name has which id, `configured` is a file in those ids, `next` is what runs after it, `plan` what
 //! changes between two of them, `show` tells that, `watch` looks at the file. What then happens to the running process is in `run::reload`.
 
+mod changes;
 mod configured;
 mod ids;
 mod next;
@@ -12,6 +13,7 @@ mod show;
 mod tests;
 mod watch;
 
+pub(crate) use changes::{Changes, Edit, Read, Refused, Target, Wanted};
 pub(crate) use configured::put;
 pub(crate) use next::{Next, Present};
 pub(crate) use plan::{Object, Plan, What, addresses};

@@ -2,7 +2,7 @@
 
 use super::plan::{Object, Plan, What};
 use super::{Next, Present};
-use crate::config::{Environment, Kind, Loaded, ReloadEffect, parse};
+use crate::config::{Environment, Kind, Loaded, Node, ReloadEffect, parse};
 use crate::discovery::Discovery;
 use dataplane::plane::Plane;
 use dataplane::spec::{Cluster, Endpoint, Snapshot};
@@ -279,4 +279,48 @@ fn a_plan_says_what_then_happens() {
         plane.stop();
         plane.join();
     });
+}
+
+/// What a configuration comes to, without its text.
+fn meaning(loaded: &Loaded) -> String {
+    let Loaded { snapshot, sources, process, checks, maintenance_files, .. } = loaded;
+    format!("{snapshot:#?}{sources:#?}{process:#?}{checks:#?}{maintenance_files:#?}")
+}
+
+/// Every TOML file and example of the repository, and random ones: written anew by `export`, each comes to the same.
+#[test]
+fn an_exported_configuration_comes_to_the_same() {
+    let seed = 20_261_122;
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let mut texts: Vec<String> = (0..PAIRS).map(|_| draw(&mut random)).collect();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders =
+        vec![root.join("docs"), root.join("control/tests/config_cases"), root.join("control/src/config")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let text = || std::fs::read_to_string(&path).unwrap();
+            match path.extension().and_then(|ending| ending.to_str()) {
+                None if path.is_dir() => folders.push(path),
+                Some("toml") => texts.push(text()),
+                Some("md") => {
+                    let text = text();
+                    let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+                    texts.extend(blocks.map(|(block, _)| block.to_owned()));
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut compared = 0;
+    for text in &texts {
+        let Ok(loaded) = parse(text, "test", &environment()) else { continue };
+        let written = Node::of_text(text).unwrap().write();
+        let again =
+            parse(&written, "written", &environment()).unwrap_or_else(|report| panic!("{report}\n{written}"));
+        assert_eq!(meaning(&loaded), meaning(&again), "{text}\n---\n{written}");
+        compared += 1;
+    }
+    assert!(compared >= PAIRS + 30, "only {compared} of {}", texts.len());
 }

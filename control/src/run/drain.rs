@@ -302,6 +302,7 @@ impl Running<'_> {
             checks: &self.checks,
             ports: &self.ports,
             waits: &self.reloads.waits,
+            drift: self.reloads.changes.names(),
             drains,
             now: Instant::now(),
         }

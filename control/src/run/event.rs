@@ -2,6 +2,7 @@
 
 use super::reload::{Reloads, Step};
 use super::upgrade::{self, Upgrades};
+use crate::admin::connections::Lists;
 use crate::admin::{Api, Ask};
 use crate::health::{Checks, Happened};
 use dataplane::plane::{PlaneEvent, ShardEnd};
@@ -32,6 +33,8 @@ pub(super) enum Event {
     Checks(Happened),
     /// Somebody asks, by the admin API.
     Asked(Ask),
+    /// Shards may have said which connections they have.
+    Lists,
 }
 
 pub(super) struct Signals {
@@ -62,6 +65,7 @@ pub(super) struct Own<'a> {
     pub(super) api: &'a mut Option<Api>,
     pub(super) reloads: &'a mut Reloads,
     pub(super) upgrades: &'a mut Upgrades,
+    pub(super) lists: &'a Lists,
     pub(super) drain_until: Option<Instant>,
 }
 
@@ -71,7 +75,7 @@ pub(super) async fn next_event(
     ticks: &mut Interval,
     own: Own<'_>,
 ) -> Event {
-    let Own { checks, api, reloads, upgrades, drain_until } = own;
+    let Own { checks, api, reloads, upgrades, lists, drain_until } = own;
     let drain_timed_out = async {
         match drain_until {
             Some(at) => sleep_until(at).await,
@@ -99,6 +103,7 @@ pub(super) async fn next_event(
         step = upgrades.next() => Event::Upgrades(step),
         // Before questions: checks come at their own pace, and whoever asks without a pause must not hold them up.
         happened = checks.next() => Event::Checks(happened),
+        () = lists.next() => Event::Lists,
         Some(ask) = asked => Event::Asked(ask),
     }
 }

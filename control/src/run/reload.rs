@@ -7,11 +7,13 @@ use super::{Running, log_settings_of};
 use crate::admin::{Answer, Api};
 use crate::config::{self, Environment, Kind, Loaded, Report};
 use crate::log::{Log, Opened};
-use crate::reload::{Next, Object, Plan, Present, Watch, What, addresses};
+use crate::reload::{Changes, Next, Object, Plan, Present, Read, Refused, Wanted, Watch, What, addresses};
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Health;
+use dataplane::limits;
 use dataplane::spec::Snapshot;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,11 @@ pub(super) struct Reloads {
     stage: Stage,
     /// Who asked while one was under way, and wants what is in the file then.
     waiting: Vec<Asker>,
+    /// Changes that wait for their turn.
+    changing: VecDeque<(Wanted, Asker)>,
+    /// The file that runs, without what was changed at run time, and that.
+    pub(super) file: Arc<str>,
+    pub(super) changes: Changes,
     /// Keys of the file that wait for a restart or an upgrade.
     pub(super) waits: Vec<String>,
 }
@@ -45,13 +52,13 @@ pub(super) struct Reloads {
 enum Stage {
     Rests,
     Reads {
-        task: JoinHandle<Result<Loaded, Report>>,
+        task: JoinHandle<Result<Read, Refused>>,
         begun: Instant,
         askers: Vec<Asker>,
     },
     /// Read, and waits until every shard has gone over to what came before.
     HasRead {
-        file: Box<Loaded>,
+        file: Box<Read>,
         read: Duration,
         begun: Instant,
         askers: Vec<Asker>,
@@ -69,6 +76,8 @@ enum Stage {
 struct Ready {
     next: Next,
     snapshot: Arc<Snapshot>,
+    file: Arc<str>,
+    changes: Changes,
     /// Another one is in its place; none has none.
     api: Option<Option<Api>>,
     told: Told,
@@ -80,6 +89,8 @@ struct Told {
     askers: Vec<Asker>,
     plan: Plan,
     warnings: Value,
+    /// Changes at run time that ended.
+    ended: Vec<String>,
     begun: Instant,
     read: Duration,
     prepared: Duration,
@@ -88,7 +99,7 @@ struct Told {
 /// What a reload waits for.
 #[derive(Debug)]
 pub(super) enum Step {
-    Read(Result<Box<Loaded>, Report>),
+    Read(Result<Box<Read>, Refused>),
     Next,
 }
 
@@ -101,6 +112,9 @@ impl Reloads {
             watch: None,
             stage: Stage::Rests,
             waiting: Vec::new(),
+            changing: VecDeque::new(),
+            file: Arc::clone(&loaded.text),
+            changes: Changes::default(),
             waits: Vec::new(),
         };
         all.watch_if(loaded.process.watch);
@@ -135,7 +149,10 @@ impl Reloads {
         match &mut self.stage {
             Stage::Rests => std::future::pending().await,
             Stage::Reads { task, .. } => {
-                let died = |died| Report::of_file("the configuration", format!("could not be read: {died}"));
+                let died = |died| {
+                    let what = format!("could not be read: {died}");
+                    Refused::Wrong(Report::of_file("the configuration", what))
+                };
                 Step::Read(task.await.map_err(died).and_then(|read| read.map(Box::new)))
             }
             Stage::HasRead { .. } | Stage::Ready(_) | Stage::Switches { .. } => {
@@ -169,14 +186,47 @@ impl Running<'_> {
     /// Reads the file, if somebody waits for that and nothing is under way.
     fn begin_reload(&mut self) {
         let reloads = &mut self.reloads;
-        let (Stage::Rests, false, Some(path)) = (&reloads.stage, reloads.waiting.is_empty(), &reloads.path)
-        else {
+        if !matches!(reloads.stage, Stage::Rests) {
             return;
+        }
+        let (changes, file) = (reloads.changes.clone(), Arc::clone(&reloads.file));
+        let environment = reloads.environment.clone();
+        let (task, askers) = match &reloads.path {
+            Some(path) if !reloads.waiting.is_empty() => {
+                let path = path.clone();
+                let read = move || changes.reload(&path, &file, &environment);
+                (tokio::task::spawn_blocking(read), std::mem::take(&mut reloads.waiting))
+            }
+            _ => {
+                let Some((wanted, asker)) = reloads.changing.pop_front() else { return };
+                let read = move || changes.change(&wanted, &file, &environment);
+                (tokio::task::spawn_blocking(read), vec![asker])
+            }
         };
-        let (path, environment) = (path.clone(), reloads.environment.clone());
-        let task = tokio::task::spawn_blocking(move || config::load(&path, &environment));
-        let askers = std::mem::take(&mut reloads.waiting);
         reloads.stage = Stage::Reads { task, begun: Instant::now(), askers };
+    }
+
+    /// Somebody changes something at run time.
+    pub(super) fn change(&mut self, wanted: Wanted, asker: oneshot::Sender<Answer>) {
+        let full = self.reloads.changing.len() >= limits::CHANGES_WAITING;
+        let refused = if self.drains.ends() {
+            Some((StatusCode::CONFLICT, "the process drains: it changes no more"))
+        } else if self.upgrades.is_under_way() {
+            Some((StatusCode::CONFLICT, "an upgrade is under way"))
+        } else if full {
+            Some((StatusCode::SERVICE_UNAVAILABLE, "too many changes wait (CHANGES_WAITING)"))
+        } else {
+            None
+        };
+        if let Some((status, why)) = refused {
+            return answer(Some(asker), &Answer::refused(status, why));
+        }
+        match &wanted {
+            Wanted::Edit(edit) => tracing::info!("asked to change {}", edit.target),
+            Wanted::Forget => tracing::info!("asked to go back to the file"),
+        }
+        self.reloads.changing.push_back((wanted, Some(asker)));
+        self.begin_reload();
     }
 
     /// One tick: looks at the file, where that is asked for.
@@ -209,23 +259,23 @@ impl Running<'_> {
         self.begin_reload();
     }
 
-    fn on_read(&mut self, read: Result<Box<Loaded>, Report>, begun: Instant, askers: Vec<Asker>) {
+    fn on_read(&mut self, read: Result<Box<Read>, Refused>, begun: Instant, askers: Vec<Asker>) {
         match read {
             Ok(file) => self.make_ready(file, begun.elapsed(), begun, askers),
-            Err(report) => {
-                for problem in &report.problems {
+            Err(Refused::Unknown(what)) => answer_all(askers, &Answer::refused(StatusCode::NOT_FOUND, &what)),
+            Err(refused) => {
+                let (why, report) = wrong(&refused);
+                for problem in report.iter().flat_map(|report| &report.problems) {
                     tracing::error!("reload: {problem}");
                 }
-                tracing::error!("reload: the file is wrong; nothing changed");
-                let body =
-                    json!({ "error": "the file is wrong; nothing changed", "problems": report.to_json() });
-                answer_all(askers, &Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &body));
+                tracing::error!("reload: {why}; nothing changed");
+                answer_all(askers, &unprocessable(&format!("{why}; nothing changed"), report));
             }
         }
     }
 
     /// The file is right: makes all ready, once no other swap is under way.
-    fn make_ready(&mut self, file: Box<Loaded>, read: Duration, begun: Instant, askers: Vec<Asker>) {
+    fn make_ready(&mut self, file: Box<Read>, read: Duration, begun: Instant, askers: Vec<Asker>) {
         self.plane.switch();
         if !self.plane.is_settled() {
             self.reloads.stage = Stage::HasRead { file, read, begun, askers };
@@ -235,20 +285,23 @@ impl Running<'_> {
             let why = "the process drains: it reloads no more";
             return answer_all(askers, &Answer::refused(StatusCode::CONFLICT, why));
         }
-        match self.prepare(&file) {
+        let Read { loaded, file, changes, ended } = *file;
+        match self.prepare(&loaded) {
             Ok((next, snapshot, api)) => {
                 let told = Told {
                     askers,
                     plan: next.plan.clone(),
-                    warnings: file.warnings.to_json(),
+                    warnings: loaded.warnings.to_json(),
+                    ended,
                     begun,
                     read,
                     prepared: begun.elapsed().saturating_sub(read),
                 };
-                for warning in &file.warnings.problems {
+                for warning in &loaded.warnings.problems {
                     tracing::warn!("reload: {warning}");
                 }
-                self.reloads.stage = Stage::Ready(Box::new(Ready { next, snapshot, api, told }));
+                self.reloads.stage =
+                    Stage::Ready(Box::new(Ready { next, snapshot, file, changes, api, told }));
             }
             Err(why) => {
                 tracing::error!("reload: {why}; nothing changed");
@@ -270,9 +323,11 @@ impl Running<'_> {
         let before = &self.reloads.present.configured.process;
         let outputs = self.open_logs(file)?;
         let api = match &file.process.admin {
-            same if *same == before.admin => None,
+            same if same.as_ref().map(|to| &to.address) == before.admin.as_ref().map(|to| &to.address) => {
+                None
+            }
             None => Some(None),
-            Some(to) => Some(Some(Api::start(to, None).map_err(|error| explain_api(to, &error))?)),
+            Some(to) => Some(Some(Api::start(to, None).map_err(|error| explain_api(&to.address, &error))?)),
         };
         self.plane.listen(&next.snapshot).map_err(|error| explain(&error))?;
         let lists = (next.changed.as_slice(), next.gone.as_slice());
@@ -295,7 +350,8 @@ impl Running<'_> {
 
     /// Has the shards go over, and everybody else.
     fn go_over(&mut self, ready: Ready) {
-        let Ready { next, snapshot, api, told } = ready;
+        let Ready { next, snapshot, file, changes, api, told } = ready;
+        (self.reloads.file, self.reloads.changes) = (file, changes);
         let since = Instant::now();
         self.plane.swap(Arc::clone(&snapshot));
         self.discovery.on_swapped(self.plane);
@@ -312,9 +368,11 @@ impl Running<'_> {
         self.watch.follow(self.plane, &before, &snapshot);
         self.watch.events.set_format(log_settings_of(&configured.process).format);
         self.files.follow(&configured.files, self.plane);
-        if let Some(api) = api {
+        match (api, &self.api, &configured.process.admin) {
             // Whoever asked by the former gets their answer: connections outlive it.
-            self.api = api;
+            (Some(api), _, _) => self.api = api,
+            (None, Some(api), Some(settings)) => api.follow(settings),
+            (None, ..) => {}
         }
         self.reloads.waits = plan.waits();
         self.reloads.watch_if(configured.process.watch);
@@ -324,7 +382,7 @@ impl Running<'_> {
     }
 
     fn tell_reload(&self, told: Told, switched: Duration) {
-        let Told { askers, plan, warnings, begun, read, prepared } = told;
+        let Told { askers, plan, warnings, ended, begun, read, prepared } = told;
         for change in plan.changes.iter().take(LINES) {
             tracing::info!("reload: {}", change.line());
         }
@@ -342,6 +400,11 @@ impl Running<'_> {
                     "listens on {listens}"
                 );
             }
+        }
+        for name in &ended {
+            tracing::warn!(
+                "reload: the file is another where {name} was changed at run time: the file holds"
+            );
         }
         let waits = &self.reloads.waits;
         if !waits.is_empty() {
@@ -363,6 +426,8 @@ impl Running<'_> {
             "waits": waits,
             "listeners": self.bound(),
             "warnings": warnings,
+            "drift": self.reloads.changes.names(),
+            "ended": ended,
             "took_ms": took,
         });
         answer_all(askers, &Answer::json(StatusCode::OK, &body));
@@ -371,16 +436,20 @@ impl Running<'_> {
     /// What a reload to this text would change.
     pub(super) fn plan(&self, name: &str, text: &str) -> Answer {
         let reloads = &self.reloads;
-        let loaded = match config::parse(text, name, &reloads.environment) {
-            Ok(loaded) => loaded,
-            Err(report) => {
-                let body = json!({ "error": "the file is wrong", "problems": report.to_json() });
-                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &body);
+        let file = config::parse(text, name, &reloads.environment).map_err(Refused::Wrong);
+        let follow = |file| reloads.changes.follow(file, &reloads.file, name, &reloads.environment);
+        let Read { loaded, changes, ended, .. } = match file.and_then(follow) {
+            Ok(read) => read,
+            Err(refused) => {
+                let (why, report) = wrong(&refused);
+                return unprocessable(&why, report);
             }
         };
         match reloads.present.plan(&loaded, self.plane.swaps() + 1) {
             Ok(plan) => {
-                let body = json!({ "changes": plan.to_json(), "waits": plan.waits() });
+                let (drift, waits) = (changes.names(), plan.waits());
+                let body =
+                    json!({ "changes": plan.to_json(), "waits": waits, "drift": drift, "ended": ended });
                 Answer::json(StatusCode::OK, &body)
             }
             Err(why) => Answer::refused(StatusCode::CONFLICT, &why),
@@ -403,6 +472,26 @@ impl Running<'_> {
         };
         all.iter().filter(is_its).map(|bound| bound.address.to_string()).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Why nothing was read, in words and in the problems of a file.
+fn wrong(refused: &Refused) -> (String, Option<&Report>) {
+    match refused {
+        Refused::Wrong(report) => ("the file is wrong".to_owned(), Some(report)),
+        Refused::Unknown(what) => (what.clone(), None),
+        Refused::Clash(report, names) => {
+            let names = names.join(", ");
+            let why = format!(
+                "the file is right, but not with what was changed at run time ({names}); `ringway drift --forget` ends that"
+            );
+            (why, Some(report))
+        }
+    }
+}
+
+fn unprocessable(why: &str, report: Option<&Report>) -> Answer {
+    let problems = report.map(Report::to_json).unwrap_or_default();
+    Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why, "problems": problems }))
 }
 
 fn answer_all(askers: Vec<Asker>, with: &Answer) {

@@ -2,6 +2,7 @@
 
 use crate::admin::Api;
 use crate::config::Loaded;
+use crate::locked;
 use crate::ready;
 use dataplane::io::Address;
 use dataplane::plane::{Plane, StartError};
@@ -62,4 +63,11 @@ pub(super) fn announce(plane: &Plane, loaded: &Loaded, api: Option<&Api>, demo: 
         ready::print(&ready::line(&bound, admin.as_deref(), shards));
     }
     ready::notify("READY=1");
+}
+
+/// Says so where the rings are not as they should be.
+pub(super) fn warn_of_shortage(plane: &Plane) {
+    if let Some(shortage) = locked::shortage(&plane.ring_memory()) {
+        tracing::warn!("{shortage}; mend: {}", locked::MEND);
+    }
 }

@@ -121,6 +121,14 @@ impl Running<'_> {
         if self.reloads.is_busy() {
             return Err("a reload is under way".to_owned());
         }
+        let changes = self.reloads.changes.names();
+        if !changes.is_empty() {
+            return Err(format!(
+                "the next process reads the file, in which these changes at run time are not: {}; put what `ringway export` \
+                 prints in its place and reload, or take them back (`ringway drift --forget`)",
+                changes.join(", ")
+            ));
+        }
         let program = self.upgrades.program.clone().ok_or("the program's file is not known")?;
         let out = |why: String| format!("what listens cannot be handed over: {why}");
         let handed = self.plane.hand_over().map_err(|errno| out(errno.to_string()))?;

@@ -14,16 +14,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-fn admin(proxy: &Proxy) -> SocketAddr {
+pub fn admin(proxy: &Proxy) -> SocketAddr {
     proxy.ready["admin"].as_str().expect("an admin address").parse().unwrap()
 }
 
-fn json(body: &[u8]) -> Value {
+pub fn json(body: &[u8]) -> Value {
     serde_json::from_slice(body).expect("JSON")
 }
 
 /// A request to the API of `proxy`, with these lines between the Host and the body.
-fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
+pub fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let response = Client::once(
         to,
@@ -34,9 +34,9 @@ fn ask(to: SocketAddr, first: &str, fields: &str, body: &str) -> (u16, Value) {
     (response.status, json(&response.body))
 }
 
-const JSON: &str = "Content-Type: application/json\r\n";
+pub const JSON: &str = "Content-Type: application/json\r\n";
 
-fn command(proxy: &Proxy, args: &[&str]) -> Ended {
+pub fn command(proxy: &Proxy, args: &[&str]) -> Ended {
     call(ringway().args(args).arg("--admin").arg(proxy.ready["admin"].as_str().unwrap()))
 }
 
@@ -187,21 +187,145 @@ fn a_page_of_another_site_reaches_nothing() {
 }
 
 #[test]
-fn an_address_that_others_reach_shows_and_changes_nothing() {
+fn a_token_guards_what_changes_and_a_reload_takes_another() {
     let one = Subject::new("one");
-    let text = configuration(&[one.address()], "", "").replacen("\"127.0.0.1:0\"", "\"0.0.0.0:0\"", 1);
-    let proxy = Proxy::start(&text);
-    event(&proxy, "other machines may reach this address");
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("token");
+    let token = |text: &str| {
+        std::fs::write(&secret, format!("{text}\n")).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    token("first-token-0123456789");
+    let admin_of = |address: &str, more: &str| {
+        let keys = format!("\"{address}\"\ntoken = {{ file = {secret:?} }}\n{more}");
+        configuration(&[one.address()], "", "").replacen("\"127.0.0.1:0\"", &keys, 1)
+    };
+    // Where other machines could ask, too: they need the token.
+    let proxy = Proxy::start(&admin_of("0.0.0.0:0", ""));
+    event(&proxy, "the token goes there unencrypted");
     let to: SocketAddr = format!("127.0.0.1:{}", admin(&proxy).port()).parse().unwrap();
+    let name = format!("app/{}", one.address());
     assert_eq!(ask(to, "GET /v1/clusters", "", "").0, 200);
-    for path in ["/state", "/probe"] {
-        let path = format!("/v1/clusters/app/endpoints/{}{path}", one.address());
-        let method = if path.ends_with("state") { "PUT" } else { "POST" };
-        assert_eq!(ask(to, &format!("{method} {path}"), JSON, "{\"state\": \"maint\"}").0, 403);
+    let path = format!("PUT /v1/clusters/app/endpoints/{}/state", one.address());
+    let bearer = |token: &str| format!("{JSON}Authorization: Bearer {token}\r\n");
+    for fields in [JSON.to_owned(), bearer("wrong-token-0123456789"), bearer("first-token-012345678")] {
+        let (status, body) = ask(to, &path, &fields, "{\"state\": \"maint\"}");
+        assert!(status == 401 && body["error"].as_str().unwrap().contains("admin.token"), "{body}");
     }
-    let ended =
-        call(ringway().args(["set", &format!("app/{}", one.address()), "maint", "--admin", &to.to_string()]));
-    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let set = |extra: &[&str]| {
+        call(ringway().args(["set", &name, "maint", "--admin", &to.to_string()]).args(extra))
+    };
+    let ended = set(&[]);
+    assert_eq!((ended.code, ended.stderr.contains("--token-file")), (1, true), "{}", ended.stderr);
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "one", "nothing was changed");
+    let ended = set(&["--token-file", secret.to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let ended = call(
+        ringway()
+            .args(["set", &name, "ready", "--admin", &to.to_string()])
+            .env("RINGWAY_TOKEN_FILE", &secret),
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(set(&["--token-file", "/nowhere"]).code, 2);
+    token("other-token-0123456789");
+    let reload = |fields: &str| ask(to, "POST /v1/reload", fields, "").0;
+    assert_eq!(
+        (reload(&bearer("other-token-0123456789")), reload(&bearer("first-token-0123456789"))),
+        (401, 200)
+    );
+    assert_eq!(
+        (reload(&bearer("first-token-0123456789")), reload(&bearer("other-token-0123456789"))),
+        (401, 200)
+    );
+}
+
+#[test]
+fn all_of_the_api_may_need_the_token() {
+    let one = Subject::new("one");
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("token");
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    let keys = format!("\"127.0.0.1:0\"\nprotect = \"all\"\ntoken = {{ file = {secret:?} }}");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", "").replacen("\"127.0.0.1:0\"", &keys, 1));
+    let to = admin(&proxy);
+    let status = |path: &str, fields: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{fields}\r\n");
+        Client::once(to, &head).status
+    };
+    let token = "Authorization: Bearer 0123456789abcdef\r\n";
+    for path in ["/metrics", "/v1/clusters", "/v1/connections", "/v1/limits", "/v1/events", "/v2"] {
+        assert_eq!(status(path, ""), 401, "{path}");
+        assert_ne!(status(path, token), 401, "{path}");
+    }
+    assert_eq!((status("/live", ""), status("/ready", "")), (200, 200));
+}
+
+/// Whoever may reach listeners reaches nothing of the API by them.
+#[test]
+fn no_data_listener_leads_to_the_api() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let edge = proxy.edge();
+    for path in
+        ["/live", "/ready", "/metrics", "/v1/clusters", "/v1/connections", "/v1/export", "//v1/clusters"]
+    {
+        assert_eq!(Client::get(edge, path).text(), "one", "{path}");
+    }
+    let absolute = format!(
+        "GET http://{}/v1/clusters HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n",
+        admin(&proxy)
+    );
+    assert_eq!(Client::once(edge, &absolute).text(), "one");
+    let connect = format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", admin(&proxy));
+    assert!(Client::once(edge, &connect).status >= 400);
+    let before = one.served.load(SeqCst);
+    let put = format!(
+        "PUT /v1/clusters/app HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{JSON}Content-Length: 2\r\n\r\n{{}}"
+    );
+    assert_eq!(Client::once(edge, &put).text(), "one");
+    assert_eq!(one.served.load(SeqCst), before + 1, "the origin had it");
+}
+
+/// What is no request of the API costs a bounded time, and nobody else anything.
+#[test]
+fn hostile_input_ends_and_harms_nobody() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let to = admin(&proxy);
+    let chunk = format!("ffffffffffffffff\r\n{}", "x".repeat(100_000));
+    let deep = "[".repeat(60_000);
+    for bytes in [
+        "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\0".repeat(50_000),
+        "GET /v1/clusters HTTP/1.1\r\n\r\n".to_owned(),
+        format!("GET /{} HTTP/1.1\r\nHost: {to}\r\n\r\n", "a".repeat(100_000)),
+        format!("POST /v1/explain HTTP/1.1\r\nHost: {to}\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n{chunk}"),
+        format!("POST /v1/explain HTTP/1.1\r\nHost: {to}\r\n{JSON}Content-Length: 60000\r\n\r\n{deep}"),
+        format!(
+            "POST /v1/explain HTTP/1.1\r\nHost: {to}\r\n{JSON}Content-Length: 1\r\nContent-Length: 2\r\n\r\n{{}}"
+        ),
+        format!("DELETE /v1/connections/{} HTTP/1.1\r\nHost: {to}\r\n{JSON}\r\n", "9".repeat(9000)),
+        format!("GET /v1/clusters/%ff%fe HTTP/1.1\r\nHost: {to}\r\n\r\n"),
+    ] {
+        let mut stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // It may be refused in the midst of it.
+        let _ = stream.write_all(bytes.as_bytes());
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        let shown = &bytes[..bytes.len().min(60)];
+        let timed_out = ended.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!timed_out, "{shown:?} holds the connection");
+        assert!(
+            !answer.starts_with(b"HTTP/1.1 2") && !answer.starts_with(b"HTTP/1.1 5"),
+            "{shown:?}: {}",
+            answer.escape_ascii()
+        );
+    }
+    assert_eq!(ask(to, "GET /v1/clusters", "", "").0, 200);
+    assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
 }
 
 #[test]
@@ -284,4 +408,24 @@ fn connections_and_heads_are_bounded() {
     assert!(began.elapsed() >= Duration::from_secs(1), "it had to wait for a place");
     drop(silent);
     assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
+}
+
+#[test]
+fn the_api_describes_itself() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let (status, described) = ask(admin(&proxy), "GET /v1/openapi.json", "", "");
+    assert_eq!(status, 200);
+    assert_eq!(described, json(include_bytes!("../../../docs/openapi.json")));
+    // Each path that only reads and needs no name answers as it says.
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let Some(get) = methods.get("get").filter(|_| !path.contains('{')) else { continue };
+        let to = admin(&proxy);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+        let response = Client::once(to, &head);
+        assert_eq!(response.status, 200, "{path}");
+        let content = get["responses"]["200"]["content"].as_object().unwrap();
+        let kind = response.field("content-type").unwrap_or_default();
+        assert!(content.keys().any(|one| kind.starts_with(one.as_str())), "{path}: {kind}");
+    }
 }

@@ -205,3 +205,64 @@ fn the_command_says_why() {
         assert!(ended.code == 2 && ended.stderr.contains(words), "{args:?}: {} {}", ended.code, ended.stderr);
     }
 }
+
+/// What it says of a connection is what becomes of one: by captured hellos that name the same.
+#[test]
+fn connections_of_tcp_listeners_are_explained_too() {
+    const ONE: &[u8] = include_bytes!("../../../dataplane/tests/cases/hellos/openssl-tls13.bin");
+    const TWO: &[u8] = include_bytes!("../../../dataplane/tests/cases/hellos/openssl-tls12-alpn.bin");
+    let named = |name: &'static str| {
+        Origin::scripted(move |connection| {
+            connection.send(name);
+            connection.until_closed();
+        })
+    };
+    let (a, b) = (named("a"), named("b"));
+    let proxy = Proxy::start(&format!(
+        "[admin]\naddress = \"127.0.0.1:0\"\n[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+         [[route]]\nname = \"a\"\nlisteners = [\"edge\"]\nmatch = {{ sni = \"one.example.com\" }}\ncluster = \"a\"\n\
+         [[route]]\nname = \"b\"\nlisteners = [\"edge\"]\nmatch = {{ sni = \"*.example.com\", alpn = \"h2\", source = \"127.0.0.0/8\" }}\ncluster = \"b\"\n\
+         [[cluster]]\nname = \"a\"\nendpoints = [\"{}\"]\n[[cluster]]\nname = \"b\"\nendpoints = [\"{}\"]\n",
+        a.address, b.address
+    ));
+    let asked = |args: &[&str]| {
+        let admin = proxy.ready["admin"].as_str().unwrap();
+        let ended = call(
+            ringway().args(["explain", "--listener", "edge", "--admin", admin]).args(args).arg("--json"),
+        );
+        (ended.code, serde_json::from_str::<Value>(&ended.stdout).unwrap_or_default())
+    };
+    for (hello, args, said) in [
+        (ONE, &["--sni", "one.example.com"][..], "a"),
+        (TWO, &["--sni", "TWO.example.com", "--alpn", "h2", "--alpn", "http/1.1"], "b"),
+    ] {
+        let mut client = Client::connect(proxy.edge());
+        client.send(hello);
+        assert_eq!(client.raw(1), said.as_bytes());
+        let (code, body) = asked(args);
+        let found = (&body["route"], &body["cluster"], &body["action"]);
+        assert_eq!((code, found), (0, (&said.into(), &said.into(), &"forward".into())), "{body}");
+        assert_eq!(body["endpoints"][0]["takes"], true, "{body}");
+    }
+    let keys = |body: &Value| -> Vec<String> {
+        body["passed_over"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["key"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for (args, expected) in [
+        (&[][..], ["sni", "sni"]),
+        (&["--sni", "x.example.com"], ["sni", "alpn"]),
+        (&["--sni", "x.example.com", "--alpn", "h2", "--source", "192.0.2.1"], ["sni", "source"]),
+    ] {
+        let (code, body) = asked(args);
+        assert_eq!(
+            (code, keys(&body), &body["refusal"]),
+            (0, expected.map(str::to_owned).to_vec(), &"no_route".into())
+        );
+    }
+    assert_eq!(asked(&["--sni", "a b"]).0, 2, "no client may send that");
+    assert_eq!(asked(&["GET", "/"]).0, 2, "it takes connections");
+}

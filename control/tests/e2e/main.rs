@@ -18,6 +18,8 @@ mod admin;
 mod bad_input;
 mod balance;
 mod bodies;
+mod changes;
+mod connections;
 mod dead_peer;
 mod discovery;
 mod discovery_hostile;

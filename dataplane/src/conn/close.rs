@@ -46,9 +46,10 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReaso
     when_quiet(core, io, id);
 }
 
-/// Reasons that end a conn by RST, because its peer or its buffers cannot wait for a FIN to be taken.
+/// Reasons that end a conn by RST, because its peer, its buffers or the operator cannot wait for a FIN to be taken.
 fn resets(reason: CloseReason) -> bool {
-    matches!(reason, CloseReason::SendTimeout | CloseReason::Evicted | CloseReason::Internal)
+    use CloseReason::{Evicted, Internal, Killed, SendTimeout};
+    matches!(reason, SendTimeout | Evicted | Killed | Internal)
 }
 
 /// A response that only the connection's end delimits is not complete: a FIN would make it look so (threat B02). Other

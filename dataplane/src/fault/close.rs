@@ -26,6 +26,7 @@ pub enum CloseReason {
     NoLink,
     Drained,
     DrainCut,
+    Killed,
     Evicted,
     ListenerFull,
     ProxyPeerNotAllowed,
@@ -84,6 +85,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
         "the process or the listener drained, and it waited for a request or had its last answer",
     ),
     (CloseReason::DrainCut, "drain_cut", "it still ran when the time of a drain was over"),
+    (CloseReason::Killed, "killed", "an operator closed it: `ringway connections --kill`"),
     (
         CloseReason::Evicted,
         "evicted",

@@ -234,6 +234,8 @@ pub trait Io {
     fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno>;
     /// `Both` ends a recv that waits for bytes, or for a buffer, with [`Outcome::Eof`].
     fn shutdown(&mut self, fd: Fd, how: Shutdown) -> Result<(), Errno>;
+    /// Bytes that came from the peer, and bytes that it acknowledged, since the connection began; EOPNOTSUPP of a unix socket.
+    fn carried(&mut self, fd: Fd) -> Result<(u64, u64), Errno>;
     fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
     /// Bytes given to a socket that its peer's kernel has not acknowledged yet (SIOCOUTQ): what a slow peer is held to.

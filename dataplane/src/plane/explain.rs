@@ -5,11 +5,14 @@ use crate::cluster::ClusterState;
 use crate::cluster::balance::Hint;
 use crate::cluster::usable::Usable;
 use crate::conn::serve;
-use crate::fault::Refusal;
+use crate::fault::{CloseReason, Refusal};
+use crate::io::Mono;
 use crate::proto::RequestHead;
+use crate::proto::client_hello;
 use crate::proto::http1::{HeadLimits, Parsed, Scan, parse_request, via_names};
-use crate::route::Request;
-use crate::spec::{Action, ClusterId, EndpointId, ListenerId, Route};
+use crate::route::{Opening, Request};
+use crate::shard::swap::Swap;
+use crate::spec::{Action, Cluster, ClusterId, EndpointId, ListenerId, Route};
 use crate::sys::clock;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,14 +79,7 @@ impl Plane {
             return Some(Explained::refused(refusal));
         }
         let now = clock::now().mono;
-        let mut available = vec![0; present.snapshot.clusters.len()];
-        for id in present.routes.asks_about() {
-            let at = usize::from(id.0);
-            let (spec, shared) = (present.snapshot.cluster(*id), present.shared.clusters.get(at));
-            if let (Some(spec), Some(Some(shared)), Some(count)) = (spec, shared, available.get_mut(at)) {
-                *count = Usable::new(spec, shared, now).count();
-            }
-        }
+        let available = present.available(now);
         let request = Request { listener, head: &parsed, bytes: &head, source, available: &available };
         let found = present.routes.find(&request);
         let route = found.map(|route| present.shared.in_force(route));
@@ -110,18 +106,86 @@ impl Plane {
             return Some(explained);
         }
         let hint = Hint { now, ..Hint::of_request(cluster, &parsed, &head, source) };
-        if let Some(Some(shared)) = present.shared.clusters.get(usize::from(cluster.id.0)) {
-            let mut state = ClusterState::new(Arc::clone(cluster), Arc::clone(shared), 0, 0);
-            state.refresh(now);
-            let ids = cluster.present().map(|endpoint| endpoint.id);
-            explained.choice = ids.filter(|id| state.usable().contains(*id)).collect();
-            explained.endpoint = state.foresee(hint);
-            if explained.choice.is_empty() {
-                let shut = state.usable().reopens().is_some();
-                explained.refusal = Some(if shut { Refusal::CircuitOpen } else { Refusal::NoEndpoint });
-            }
-        }
+        present.foresee(cluster, hint, &mut explained);
         explained.sticky = hint.sticky;
         Some(explained)
+    }
+
+    /// What a connection from `source` to a tcp listener would meet: one that begins with a ClientHello that names `sni` and offers
+    /// `alpn`, if routes ask for one. None if there is no such listener.
+    pub fn explain_opening(
+        &self,
+        listener: ListenerId,
+        source: Option<IpAddr>,
+        sni: Option<&str>,
+        alpn: &[String],
+    ) -> Option<Result<Explained, CloseReason>> {
+        let present = self.present.borrow();
+        let spec = present.snapshot.listener(listener)?;
+        let (now, mut message) = (clock::now().mono, Vec::new());
+        let hello = match present.routes.asks_for_hello(listener) {
+            true => client_hello::read(
+                &client_hello::write(sni, alpn),
+                &mut client_hello::Scan::default(),
+                &mut message,
+            ),
+            false => Ok(None),
+        };
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let available = present.available(now);
+        let hello = hello.as_ref().map(|hello| (hello, message.as_slice()));
+        let opening = Opening { listener, source, hello, available: &available };
+        let route = present.routes.find_opening(&opening);
+        let passed_over = present.routes.openings_passed_over(&opening);
+        let mut explained = Explained {
+            passed_over: passed_over.into_iter().map(|(route, key)| (Arc::clone(&route.name), key)).collect(),
+            in_maintenance: false,
+            cluster: match route.map(|route| &route.action) {
+                Some(Action::Forward { cluster, .. }) => Some(*cluster),
+                Some(Action::Respond(_) | Action::Redirect(_)) | None => spec.cluster,
+            },
+            route: route.cloned(),
+            choice: Vec::new(),
+            sticky: None,
+            endpoint: None,
+            refusal: (route.is_none() && spec.cluster.is_none()).then_some(Refusal::NoRoute),
+        };
+        if let Some(cluster) = explained.cluster.and_then(|id| present.snapshot.cluster(id)) {
+            let hint = Hint { now, ..Hint::of_source(cluster, source) };
+            present.foresee(cluster, hint, &mut explained);
+        }
+        Some(Ok(explained))
+    }
+}
+
+impl Swap {
+    /// By cluster, how many endpoints are usable, of those that routes ask about.
+    fn available(&self, now: Mono) -> Vec<u32> {
+        let mut available = vec![0; self.snapshot.clusters.len()];
+        for id in self.routes.asks_about() {
+            let at = usize::from(id.0);
+            let (spec, shared) = (self.snapshot.cluster(*id), self.shared.clusters.get(at));
+            if let (Some(spec), Some(Some(shared)), Some(count)) = (spec, shared, available.get_mut(at)) {
+                *count = Usable::new(spec, shared, now).count();
+            }
+        }
+        available
+    }
+
+    /// Who may get it, and who does where that is certain.
+    fn foresee(&self, cluster: &Arc<Cluster>, hint: Hint, explained: &mut Explained) {
+        let Some(Some(shared)) = self.shared.clusters.get(usize::from(cluster.id.0)) else { return };
+        let mut state = ClusterState::new(Arc::clone(cluster), Arc::clone(shared), 0, 0);
+        state.refresh(hint.now);
+        let ids = cluster.present().map(|endpoint| endpoint.id);
+        explained.choice = ids.filter(|id| state.usable().contains(*id)).collect();
+        explained.endpoint = state.foresee(hint);
+        if explained.choice.is_empty() {
+            let shut = state.usable().reopens().is_some();
+            explained.refusal = Some(if shut { Refusal::CircuitOpen } else { Refusal::NoEndpoint });
+        }
     }
 }

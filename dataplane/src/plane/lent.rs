@@ -37,13 +37,13 @@ fn prepare(fd: Fd, sources: &SourceAddresses, v6: bool, turn: u64) -> Result<(),
     socket::bind(fd, &Address::Ip(SocketAddress::new(source, 0)))
 }
 
-/// A listening unix socket that only this user, and root, may connect to (mode 0600), and its file. A file that nobody
+/// A listening unix socket to which those may connect who may write to its file, which has the permissions `mode`, and that file. A file that nobody
 /// listens on any more is replaced.
 ///
 /// # Errors
 /// As of a listener: EADDRINUSE if somebody listens there, ENOTSOCK if a file is there that is no socket.
-pub fn private_listener(name: &Arc<UnixName>) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
-    let (fd, file) = unix::listener(name, 0o600, BACKLOG)?;
+pub fn private_listener(name: &Arc<UnixName>, mode: u32) -> Result<(OwnedFd, Option<SocketFile>), Errno> {
+    let (fd, file) = unix::listener(name, mode, BACKLOG)?;
     Ok((socket::own(fd), file))
 }
 

@@ -3,7 +3,7 @@
 use super::Plane;
 use crate::cluster::shared::Counts;
 use crate::core::Shared;
-use crate::spec::{ClusterId, ListenerId, RouteId};
+use crate::spec::{ClusterId, ListenerId, Route, RouteId};
 use crate::stats::objects::{OfListener, OfRoute};
 use std::sync::Arc;
 
@@ -20,6 +20,10 @@ impl Numbers {
     pub fn open(&self, id: ListenerId) -> u32 {
         let shared = self.0.listeners.get(usize::from(id.0)).and_then(Option::as_ref);
         shared.map_or(0, |shared| shared.open())
+    }
+    /// Whether a route answers in maintenance now.
+    pub fn in_maintenance(&self, route: &Arc<Route>) -> bool {
+        !Arc::ptr_eq(self.0.in_force(route), route)
     }
     /// What each shard counts of a route.
     pub fn of_route(&self, id: RouteId) -> Option<&[OfRoute]> {

@@ -1,6 +1,6 @@
 //! Why a route does not take a request: for whoever asks, by the functions that decide it on the shards.
 
-use super::{Request, RouteTable, matching};
+use super::{Opening, Request, RouteTable, matching};
 use crate::spec::{Match, Route};
 use std::sync::Arc;
 
@@ -38,7 +38,34 @@ pub fn refuses(route: &Route, request: &Request<'_>) -> Option<&'static str> {
     keys(&route.matcher).find(|(_, alone)| !matching::holds(alone, request)).map(|(key, _)| key)
 }
 
+/// The same of a connection to a tcp listener.
+fn refuses_opening(route: &Route, opening: &Opening<'_>) -> Option<&'static str> {
+    if matching::takes_opening(route, opening) {
+        return None;
+    }
+    if !route.listeners.contains(&opening.listener) {
+        return Some("listeners");
+    }
+    let m = route.matcher.clone();
+    let keys = [
+        ("sni", Match { sni: m.sni, ..Match::default() }),
+        ("alpn", Match { alpn: m.alpn, ..Match::default() }),
+        ("source", Match { source: m.source, ..Match::default() }),
+        ("available", Match { available: m.available, ..Match::default() }),
+        ("not", Match { not: m.not, ..Match::default() }),
+    ];
+    keys.into_iter().find(|(_, alone)| !matching::opening_holds(alone, opening)).map(|(key, _)| key)
+}
+
 impl RouteTable {
+    /// Of the routes of its listener, those in front of the one that takes a connection, as [`RouteTable::passed_over`].
+    pub fn openings_passed_over(&self, opening: &Opening<'_>) -> Vec<(&Arc<Route>, &'static str)> {
+        let taken = self.find_opening(opening);
+        let of_it = self.openings.routes.iter().filter(|route| route.listeners.contains(&opening.listener));
+        let before = of_it.take_while(|route| taken.is_none_or(|taken| !Arc::ptr_eq(taken, route)));
+        before.filter_map(|route| Some((route, refuses_opening(route, opening)?))).collect()
+    }
+
     /// The routes in front of the one that takes a request, each with the key for which it does not; all of them where none
     /// does. In file order.
     pub fn passed_over(&self, request: &Request<'_>) -> Vec<(&Arc<Route>, &'static str)> {

@@ -17,7 +17,7 @@ pub(super) fn takes_opening(route: &Route, opening: &Opening<'_>) -> bool {
 }
 
 /// As [`holds`], for a conn of a tcp listener, which has these keys alone.
-fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
+pub(super) fn opening_holds(matcher: &Match, opening: &Opening<'_>) -> bool {
     // A client that offers nothing, or sends no name, meets no key that asks for one.
     let offers = |protocol: &Arc<str>| {
         let offered = opening.hello.map(|(hello, message)| hello.protocols(message));

@@ -12,6 +12,7 @@ use queue::{Consumer, Producer, PushError, RingBuffer};
 #[cfg(not(loom))]
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use super::listing::Listing;
 use super::swap::Swap;
 use crate::spec::ClusterId;
 use crate::sync::{Arc, AtomicBool, Ordering, Padded, fence};
@@ -31,6 +32,8 @@ pub enum Command {
     Swap(Box<Swap>),
     /// Accept no more on the sockets of these numbers, and leave who waits there to another process.
     GiveUp(Arc<[u32]>),
+    /// Say which conns there are, or close one.
+    List(Box<Listing>),
     /// Fail on purpose, for the test that a shard's death is the process's.
     Inject(Failure),
 }

@@ -2,6 +2,7 @@
 
 pub mod dispatch;
 pub mod drain;
+pub mod listing;
 pub mod mailbox;
 pub mod swap;
 
@@ -13,6 +14,7 @@ use crate::io::{Kind, Token};
 use crate::limits;
 use crate::listener::{self, ListenerState, Socket};
 use crate::spec::ListenerId;
+use listing::Listing;
 use mailbox::{Command, Failure, Receiver};
 use rtrb::Producer;
 use std::time::Duration;
@@ -35,6 +37,9 @@ pub struct Shard {
     commands: Option<(Receiver<Command>, Fd)>,
     /// Takes what was swapped out, to be freed elsewhere.
     returns: Option<Producer<Box<Swap>>>,
+    /// What control wants to know of the conns, and where the answer goes.
+    listing: Option<Box<Listing>>,
+    listed: Option<Producer<Box<Listing>>>,
     stopped: bool,
     evicted_at: Mono,
 }
@@ -66,6 +71,8 @@ impl Shard {
             drain_ends: Mono::MAX,
             commands: None,
             returns: None,
+            listing: None,
+            listed: None,
             stopped: false,
             evicted_at: Mono(0),
         }
@@ -88,6 +95,11 @@ impl Shard {
         self.returns = Some(returns);
     }
 
+    /// Answers what control asks of its conns through `listed`, which has room for one: the next question follows the answer.
+    pub fn list_to(&mut self, listed: Producer<Box<Listing>>) {
+        self.listed = Some(listed);
+    }
+
     /// Whether it ended because it was told to stop, not drained.
     pub fn was_stopped(&self) -> bool {
         self.stopped
@@ -103,7 +115,7 @@ impl Shard {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
         let until = until.min(self.core.parties.due(self.core.clock.mono));
-        let until = if self.core.stirred.is_empty() { until } else { Mono(0) };
+        let until = if self.core.stirred.is_empty() && self.listing.is_none() { until } else { Mono(0) };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
             io.turn(&mut self.core.pool, if sleeps { until } else { Mono(0) }, &mut self.completions)?;
@@ -114,6 +126,7 @@ impl Shard {
         self.run_timers(io);
         self.relieve(io);
         self.obey(io);
+        listing::go_on(self, io);
         conn::queue::look(&mut self.core, io);
         conn::room::look(&mut self.core, io);
         drain::walk(&mut self.core, io);
@@ -142,6 +155,7 @@ impl Shard {
                     debug_assert!(matches!(returned, Some(Ok(()))), "a shard has one swap at a time");
                 }
                 Command::GiveUp(numbers) => listener::give_up(&mut self.core, io, &numbers),
+                Command::List(listing) => self.listing = Some(listing),
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),
                 Command::Inject(Failure::Stall) => loop {
                     std::hint::spin_loop();

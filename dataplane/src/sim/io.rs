@@ -387,6 +387,10 @@ impl<W: World> Io for SimIo<W> {
             Thing::Event(_) => Err(Errno(libc::ENOTSOCK)),
         }
     }
+    fn carried(&mut self, _: Fd) -> Result<(u64, u64), Errno> {
+        // The simulated network keeps no such count; control/tests/e2e/connections.rs compares the kernel's.
+        Err(Errno(libc::EOPNOTSUPP))
+    }
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
         let id = self.socket_at(fd)?;
         self.net.peer_address(id).map(SocketAddress::without_key)

@@ -390,6 +390,9 @@ impl Io for Ring {
     fn local_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
         socket::local_address(fd)
     }
+    fn carried(&mut self, fd: Fd) -> Result<(u64, u64), Errno> {
+        socket::carried(fd)
+    }
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
         socket::peer_address(fd)
     }

@@ -290,6 +290,19 @@ pub fn duplicate(fd: Fd) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Bytes that came from the peer, and bytes of ours that it acknowledged, since the connection began (tcp(7), TCP_INFO). Zeros
+/// before Linux 4.2.
+pub fn carried(fd: Fd) -> Result<(u64, u64), Errno> {
+    /// Where `struct tcp_info` (linux/tcp.h) has `tcpi_bytes_acked`; `tcpi_bytes_received` follows. The structure only grows.
+    const BYTES_ACKED: usize = 120 / 8;
+    let mut info = [0u64; BYTES_ACKED + 2];
+    let mut len = length::<[u64; BYTES_ACKED + 2]>();
+    let option = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: `info` and `len` are valid for writing during the call, and `len` says how large `info` is.
+    done(unsafe { libc::getsockopt(fd.0, option.0, option.1, info.as_mut_ptr().cast(), &raw mut len) })?;
+    Ok((info[BYTES_ACKED + 1], info[BYTES_ACKED]))
+}
+
 /// Bytes sent or waiting to be sent that the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ).
 pub fn unacknowledged(fd: Fd) -> Result<u32, Errno> {
     let mut bytes: libc::c_int = 0;

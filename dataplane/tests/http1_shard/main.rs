@@ -12,6 +12,7 @@ mod even;
 mod failing;
 mod last;
 mod limits;
+mod listing;
 mod message;
 mod ports;
 mod proxy;

@@ -102,6 +102,9 @@ impl Io for Counted {
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno> {
         self.call().peer_address(fd)
     }
+    fn carried(&mut self, fd: Fd) -> Result<(u64, u64), Errno> {
+        self.call().carried(fd)
+    }
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno> {
         self.call().unacknowledged(fd)
     }

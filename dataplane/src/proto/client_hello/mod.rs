@@ -5,6 +5,9 @@
 //! refused at the first byte that shows it; SSL 2.0's hello is such.
 
 mod name;
+mod write;
+
+pub use write::write;
 
 use super::Span;
 use crate::fault::CloseReason;

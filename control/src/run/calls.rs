@@ -1,14 +1,19 @@
-//! The commands that speak to a running process.
+//! The commands that ask the running process something, or tell it.
 
 use super::environment;
-use crate::admin::commands::{self, Where};
+use crate::admin::commands::{self, Part, Where, Which};
 use crate::admin::{self, Asked, DrainAsked, Name};
 use crate::exit::Exit;
 use dataplane::cluster::eligible::Admin;
 
 /// `ringway status`.
-pub fn status(at: &Where, json: bool) -> Exit {
-    commands::status(at, json, &environment(false))
+pub fn status(part: Part, at: &Where, json: bool) -> Exit {
+    commands::status(part, at, json, &environment(false))
+}
+
+/// `ringway connections`.
+pub fn connections(which: &Which, at: &Where, json: bool) -> Exit {
+    commands::connections(which, at, json, &environment(false))
 }
 
 /// `ringway reload`.
@@ -21,19 +26,29 @@ pub fn upgrade(at: &Where, json: bool) -> Exit {
     commands::upgrade(at, json, &environment(false))
 }
 
+/// `ringway drain`.
+pub fn drain(asked: &DrainAsked, wait: bool, at: &Where) -> Exit {
+    admin::drain::command(asked, wait, at, &environment(false))
+}
+
 /// `ringway plan`.
 pub fn plan(at: &Where, json: bool) -> Exit {
     commands::plan(at, json, &environment(false))
 }
 
+/// `ringway export`.
+pub fn export(at: &Where) -> Exit {
+    commands::export(at, &environment(false))
+}
+
+/// `ringway drift`.
+pub fn drift(forget: bool, at: &Where, json: bool) -> Exit {
+    commands::drift(forget, at, json, &environment(false))
+}
+
 /// `ringway set`.
 pub fn set(name: &Name, state: Admin, at: &Where) -> Exit {
     commands::set(name, state, at, &environment(false))
-}
-
-/// `ringway drain`.
-pub fn drain(asked: &DrainAsked, wait: bool, at: &Where) -> Exit {
-    admin::drain::command(asked, wait, at, &environment(false))
 }
 
 /// `ringway explain`.
