@@ -137,7 +137,7 @@ pub struct Plane {
     watched: RefCell<Vec<Watched>>,
     ring_memory: RingMemory,
     /// What shards wait for before they accept: that all of them are there.
-    waits: Cell<Option<Gate>>,
+    gate: Cell<Option<Gate>>,
 }
 
 /// Who is told the rings of all shards, and those.
@@ -193,7 +193,7 @@ impl Plane {
         for (shard, sockets) in (0u16..).zip(sockets.iter().cloned()) {
             let (log, reader) = access_log::ring();
             let stats = Arc::new(Stats::default());
-            let event = socket::event().map_err(|errno| StartError::Machine(format!("eventfd: {errno}")))?;
+            let event = event()?;
             let (sender, receiver) = mailbox(limits::MAILBOX_COMMANDS, move || socket::signal_event(event));
             let (returns, returned) = rtrb::RingBuffer::new(1);
             let (listings, listed) = rtrb::RingBuffer::new(1);
@@ -210,18 +210,9 @@ impl Plane {
             };
             let (all_there, rings) = mpsc::channel();
             go.push(all_there);
-            let start = Start {
-                setup,
-                sockets,
-                cpu: cpus[usize::from(shard) % cpus.len()],
-                features,
-                sizes,
-                commands: receiver,
-                returns,
-                listings,
-                event,
-                rings,
-            };
+            let (commands, cpu) = (receiver, cpus[usize::from(shard) % cpus.len()]);
+            let start =
+                Start { setup, sockets, cpu, features, sizes, commands, returns, listings, event, rings };
             let thread = spawn(start, ready.clone(), notify.clone())?;
             let switching = RefCell::new(Switching::new(returned));
             let (commands, listed) = (RefCell::new(sender), RefCell::new(listed));
@@ -230,14 +221,11 @@ impl Plane {
             log_readers.push(reader);
         }
         drop(ready);
-        let (rings, got) = gather(&started, count)?;
-        let asked = RingOptions::default().bytes();
-        let ring_memory = RingMemory { shards: count, asked, got: got.min(asked), lockable };
-        let watched = RefCell::new(Watched::all(&snapshot, &shared));
+        let (rings, ring_memory) = gather(&started, count, lockable)?;
+        let (watched, gate) = (RefCell::new(Watched::all(&snapshot, &shared)), Cell::new(Some((go, rings))));
         let present = Swap { snapshot, routes, shared, sockets: Some(sockets), drains: Arc::default() };
         let (present, listening) = (RefCell::new(present), RefCell::new(listening));
         let (steps, untold, unsent) = Default::default();
-        let waits = Cell::new(Some((go, rings)));
         Ok(Self {
             present,
             steps,
@@ -248,13 +236,13 @@ impl Plane {
             unsent,
             watched,
             ring_memory,
-            waits,
+            gate,
         })
     }
 
     /// Every shard accepts from now on.
     pub fn begin(&self) {
-        let (go, rings) = self.waits.take().unwrap_or_default();
+        let (go, rings) = self.gate.take().unwrap_or_default();
         for shard in go {
             // One that is gone already is reported through `notify`.
             let _ = shard.send(Arc::clone(&rings));
@@ -358,22 +346,26 @@ fn check_kernel(snapshot: &Snapshot) -> Result<(), StartError> {
 /// A shard's ring and the bytes that it locks, or why it has none.
 type Ready = (u16, Result<(Fd, u64), String>);
 
-/// The rings of all shards, once each has one: none may be unknown to another when connections come. And what the smallest
-/// of them locks, bytes.
-fn gather(started: &mpsc::Receiver<Ready>, count: u16) -> Result<(Arc<[Fd]>, u64), StartError> {
-    let mut rings = vec![Fd(-1); usize::from(count)];
-    let mut least = u64::MAX;
-    for _ in 0..count {
+/// The rings of all shards, once each has one: none may be unknown to another when connections come. And what they are made of.
+fn gather(
+    started: &mpsc::Receiver<Ready>,
+    shards: u16,
+    lockable: u64,
+) -> Result<(Arc<[Fd]>, RingMemory), StartError> {
+    let mut rings = vec![Fd(-1); usize::from(shards)];
+    let asked = RingOptions::default().bytes();
+    let mut memory = RingMemory { shards, asked, got: asked, lockable };
+    for _ in 0..shards {
         match started.recv() {
             Ok((shard, Ok((ring, bytes)))) => {
                 rings[usize::from(shard)] = ring;
-                least = least.min(bytes);
+                memory.got = memory.got.min(bytes);
             }
             Ok((_, Err(why))) => return Err(StartError::Machine(why)),
             Err(_) => return Err(StartError::Machine("a shard ended while it started".to_owned())),
         }
     }
-    Ok((rings.into(), least))
+    Ok((rings.into(), memory))
 }
 
 /// What a shard's thread takes along.
@@ -389,6 +381,11 @@ struct Start {
     event: Fd,
     /// Tells the rings of all shards, or closes because one has none.
     rings: mpsc::Receiver<Arc<[Fd]>>,
+}
+
+/// What wakes a shard that sleeps.
+fn event() -> Result<Fd, StartError> {
+    socket::event().map_err(|errno| StartError::Machine(format!("eventfd: {errno}")))
 }
 
 /// Starts a shard's thread.
