@@ -1,12 +1,12 @@
-//! Control's part in a seed whose endpoints come and go: now and then it changes the clusters, and each shard goes over when
-//! it looks into its mailbox.
+//! Control's part in a seed whose endpoints come and go: now and then it changes the clusters, or has listeners drain and calls
+//! that off, and each shard goes over when it looks into its mailbox.
 
 use super::random::Random;
 use crate::cluster::roster::Roster;
 use crate::core::Shared;
 use crate::io::Mono;
 use crate::shard::swap::Swap;
-use crate::spec::{Cluster, Endpoint, Snapshot};
+use crate::spec::{Cluster, Curve, Drains, Endpoint, Order, Reason, Snapshot};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ const PAUSE_NS: u64 = 1_500_000_000;
 #[derive(Debug)]
 pub(super) struct Churn {
     random: Random,
+    /// Of drains.
+    moods: Random,
     rosters: Vec<Roster>,
     /// What each cluster is drawn from.
     origins: Vec<Vec<Endpoint>>,
@@ -31,6 +33,7 @@ pub(super) struct Churn {
     came: u64,
     went: u64,
     anew: u64,
+    drained: u64,
 }
 
 impl Churn {
@@ -43,6 +46,7 @@ impl Churn {
         };
         Self {
             random: Random::new(seed ^ 0x6368_7572),
+            moods: Random::new(seed ^ 0x6472_6169),
             rosters: clusters().map(roster).collect(),
             origins: clusters().map(|cluster| cluster.endpoints.clone()).collect(),
             shards: vec![(0, Mono(0)); usize::from(present.snapshot.runtime.shards)],
@@ -53,6 +57,7 @@ impl Churn {
             came: 0,
             went: 0,
             anew: 0,
+            drained: 0,
         }
     }
     /// The last change was made.
@@ -84,13 +89,43 @@ impl Churn {
         }
         let shared = Arc::new(self.present.shared.next(&self.present.snapshot, &next, now));
         let routes = self.present.routes.clone();
-        let drains = Arc::clone(&self.present.drains);
+        let drains = self.drains(now);
         self.present = Swap { snapshot: Arc::new(next), routes, shared, sockets: None, drains };
         for (_, at) in &mut self.shards {
             *at = now.after(Duration::from_nanos(self.random.below(LATE_NS)));
         }
         self.next = now.after(Duration::from_nanos(self.random.between(1, PAUSE_NS)));
         true
+    }
+    /// What drains from now on: as before, nothing any more, or some listeners whose sockets stay for this. Half of them have
+    /// time enough for all that is to end.
+    fn drains(&mut self, now: Mono) -> Arc<Drains> {
+        let Self { moods, present, swaps, may_empty, .. } = self;
+        // Who is judged strictly is not to be sent away between two requests.
+        if !*may_empty || !moods.one_in(2) {
+            return Arc::clone(&present.drains);
+        }
+        let mut drains = Drains::default();
+        if moods.one_in(2) {
+            return drains.into();
+        }
+        for listener in present.snapshot.listeners.iter().flatten() {
+            let seconds = if moods.one_in(2) { 3600 } else { moods.below(8) };
+            let order = Order {
+                number: *swaps as u32 * 16 + u32::from(listener.id.0),
+                reason: moods.pick(&Reason::ALL),
+                curve: moods.pick(&Curve::ALL),
+                began: now,
+                until: now.after(Duration::from_secs(seconds)),
+            };
+            match moods.below(3) {
+                0 => {}
+                1 => drains.node = Some(order),
+                _ => drains.listeners.push((listener.id, order)),
+            }
+            self.drained += 1;
+        }
+        drains.into()
     }
     /// Some of a cluster's origins, each from one of two entries of a configuration.
     fn draw(&mut self, at: usize) -> Vec<(u16, Endpoint)> {
@@ -116,11 +151,12 @@ impl Churn {
         cluster
     }
     /// What was met.
-    pub(super) fn words(&self) -> [(String, u64); 3] {
+    pub(super) fn words(&self) -> [(String, u64); 4] {
         [
             ("endpoints came", self.came),
             ("endpoints went", self.went),
             ("endpoints with another's id", self.anew),
+            ("listeners that drained", self.drained),
         ]
         .map(|(what, n)| (what.to_owned(), n))
     }
