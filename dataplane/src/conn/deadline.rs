@@ -82,7 +82,7 @@ pub fn head_began(core: &Core, id: Id<Conn>) -> Mono {
     Mono(conn.deadlines.read_by.0.saturating_sub(allowed)).max(conn.opened).min(now)
 }
 
-/// The process goes away, and this conn has not sent its first byte: it gets a moment to.
+/// The conn is to go, and nothing told its client so far: it gets a moment to ask, and is told then.
 pub fn on_last_chance(core: &mut Core, id: Id<Conn>) {
     let by = core.now().after(limits::CLIENT_GONE_GRACE);
     if let Some(conn) = core.conns.get_mut(id) {

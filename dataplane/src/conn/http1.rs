@@ -99,15 +99,12 @@ pub fn advance(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     }
 }
 
-/// Nothing is held: the conn waits for its next request, or ends.
+/// Nothing is held: the conn waits for its next request, for a moment only if it is to go, or ends.
 fn wait_idle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let now = core.now();
     let Some(conn) = core.conns.get_mut(id) else { return };
     if conn.stream.is_eof() {
         return close::begin(core, io, id, CloseReason::ClientClosed);
-    }
-    if core.draining || conn.ends.leaves() {
-        return close::begin(core, io, id, CloseReason::Drained);
     }
     if conn.ends == Ends::EXPIRED {
         return close::begin(core, io, id, CloseReason::Lifetime);
@@ -116,6 +113,10 @@ fn wait_idle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         conn.deadlines.read_by = now.after(spec.timeouts.idle);
     }
     conn.stream.arm_recv(io, Expect::Later, id.token(Kind::ConnRecv));
+    if core.draining || conn.ends.leaves() {
+        // It is to go since its last answer was composed, which did not say so: the next request is on its way, perhaps.
+        return deadline::on_last_chance(core, id);
+    }
     deadline::settle(core, id);
 }
 

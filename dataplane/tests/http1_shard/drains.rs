@@ -161,6 +161,31 @@ fn who_asks_within_a_second_is_told_by_an_answer() {
     leave_all(&mut bed, &busy);
 }
 
+/// An answer that was on its way when the order came said nothing of an end: the conn stays for a moment, in which the client may
+/// ask once more and is told.
+#[test]
+fn an_answer_that_said_nothing_is_not_the_last() {
+    let mut bed = Bed::new(|_, _| {});
+    let pieces = ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", "cd"];
+    bed.io.world.answer = Answer::Script(vec![say(pieces[0]), wait(seconds(3)), say(pieces[1])]);
+    let clients = [bed.client([say(GET)]), bed.client([say(GET)])];
+    bed.run_until("both have a part", |bed| {
+        clients.iter().all(|client| bed.end(*client).received.ends_with(b"ab"))
+    });
+    let order = order(&bed, 1, Curve::Immediate, 40);
+    go(&mut bed, of_edge(order), None);
+    bed.run_until("both have the rest", |bed| {
+        clients.iter().all(|client| bed.end(*client).received.ends_with(b"cd"))
+    });
+    assert_eq!(bed.shard.core.conns.len(), 2);
+    bed.io.world.answer = Answer::Ok;
+    bed.tell(clients[0], [say(GET)]);
+    bed.run_for(seconds(3));
+    assert_eq!(clients.map(|client| bed.told(client)), ["200 200 (end)", "200 (end)"]);
+    assert_eq!(bed.counted(), "drained*2");
+    leave_all(&mut bed, &clients);
+}
+
 /// At whatever time it is called off, what is left stays: it is answered again, without a word of an end, also long after the
 /// drain would have been over, and new connections are let in at the same address.
 #[test]
