@@ -8,6 +8,7 @@ mod calls;
 mod drain;
 mod drift;
 mod event;
+mod logs;
 mod reload;
 mod told;
 mod upgrade;
@@ -15,7 +16,7 @@ mod upgrade;
 use crate::admin::connections::Lists;
 use crate::admin::{self, Answer, Api, Ask, Question};
 use crate::cli::complain;
-use crate::config::{self, Environment, Loaded, LogFormat, LogLevel};
+use crate::config::{self, Environment, Loaded};
 use crate::discovery::Discovery;
 use crate::doctor;
 use crate::drains;
@@ -23,7 +24,7 @@ use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::health::{Checks, Happened};
 use crate::inherited;
-use crate::log::{self, Log};
+use crate::log::Log;
 use crate::maintenance::Files;
 use crate::metrics;
 use crate::ports::{self, PortWatch};
@@ -36,6 +37,7 @@ use dataplane::limits;
 use dataplane::plane::{self, Fault, Plane, PlaneEvent, ShardEnd};
 pub(crate) use drain::Shown as Drains;
 use event::{Event, Own, Signals, next_event};
+use logs::log_settings_of;
 use reload::Reloads;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
@@ -164,30 +166,6 @@ fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment, former:
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(limits::FILE_THREADS).build()
-}
-
-/// What the log thread is asked for.
-fn log_settings_of(process: &config::ProcessSettings) -> log::Settings {
-    let access = |asked: &config::AccessLog| log::AccessLog {
-        to: asked.to.clone(),
-        format: asked.format.clone(),
-        listeners: asked.listeners.clone(),
-        sample: asked.sample,
-    };
-    log::Settings {
-        level: match process.log_level {
-            LogLevel::Error => tracing::Level::ERROR,
-            LogLevel::Warn => tracing::Level::WARN,
-            LogLevel::Info => tracing::Level::INFO,
-            LogLevel::Debug => tracing::Level::DEBUG,
-            LogLevel::Trace => tracing::Level::TRACE,
-        },
-        format: match process.log_format {
-            LogFormat::Text => log::Format::Text,
-            LogFormat::Json => log::Format::Json,
-        },
-        access: process.access_logs.iter().map(access).collect(),
-    }
 }
 
 fn cannot(what: &str) -> Exit {

@@ -104,7 +104,7 @@ impl Door {
         self.put(Ask::Change(wanted, sender), answer).await.unwrap_or_else(ending)
     }
 
-    async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
+    pub(super) async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
         self.asks.send(ask).await.map_err(|_| Ending)?;
         answer.await.map_err(|_| Ending)
     }
@@ -112,9 +112,9 @@ impl Door {
 
 /// Control's loop answers no more.
 #[derive(Debug)]
-struct Ending;
+pub(super) struct Ending;
 
-fn ending(_: Ending) -> Answer {
+pub(super) fn ending(_: Ending) -> Answer {
     Answer::refused(StatusCode::SERVICE_UNAVAILABLE, "the process ends")
 }
 
@@ -237,11 +237,6 @@ pub(super) async fn events(State(door): State<Door>) -> Answer {
 pub(super) async fn reload(State(door): State<Door>) -> Answer {
     let (sender, answer) = oneshot::channel();
     door.put(Ask::Reload(sender), answer).await.unwrap_or_else(ending)
-}
-
-pub(super) async fn upgrade(State(door): State<Door>) -> Answer {
-    let (sender, answer) = oneshot::channel();
-    door.put(Ask::Upgrade(sender), answer).await.unwrap_or_else(ending)
 }
 
 pub(super) async fn plan(State(door): State<Door>, body: Bytes) -> Answer {

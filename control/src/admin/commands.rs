@@ -1,4 +1,4 @@
-//! `ringway status`, `connections`, `reload`, `upgrade`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
+//! `ringway status`, `connections`, `reload`, `plan`, `set`, `explain` and `probe`: what they ask the running process, and how they show it.
 
 use super::client::{self, Reply, segment};
 use super::guard::Token;
@@ -346,31 +346,6 @@ pub fn drift(forget: bool, at: &Where, as_json: bool, environment: &Environment)
 pub fn reload(at: &Where, as_json: bool, environment: &Environment) -> Exit {
     match at.ask(environment, "POST", "/v1/reload", None) {
         Ok((reply, address)) => changes(&reply, &address, as_json),
-        Err(exit) => exit,
-    }
-}
-
-/// `ringway upgrade`. Exit 1 where the next process does not become ready: then nothing has changed.
-pub fn upgrade(at: &Where, as_json: bool, environment: &Environment) -> Exit {
-    match at.ask(environment, "POST", "/v1/upgrade", None) {
-        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
-            Ok(body) if as_json => {
-                ready::print(&body.to_string());
-                Exit::Clean
-            }
-            Ok(body) => {
-                let pid = &body["pid"];
-                ready::print(&format!(
-                    "process {pid} has taken over; the one before it finishes what it has"
-                ));
-                Exit::Clean
-            }
-            Err(why) => unreachable(&address, &why),
-        },
-        Ok((reply, _)) => match refused(&reply) {
-            _ if reply.status == 503 => Exit::Unreachable,
-            _ => Exit::Configuration,
-        },
         Err(exit) => exit,
     }
 }

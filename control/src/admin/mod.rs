@@ -19,6 +19,7 @@ mod paths;
 mod query;
 mod server;
 mod table;
+pub mod upgrade;
 mod view;
 
 pub(crate) use drain::{Asked as DrainAsked, Scope as DrainScope};

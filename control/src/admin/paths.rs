@@ -4,6 +4,7 @@
 use super::api::{self, Door};
 use super::change;
 use super::drain::paths as drain;
+use super::upgrade;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 /// What a request brings.
@@ -244,7 +245,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
             "upgrade",
             "Has the program's file take the place of the process.",
             Body::None,
-            || post(api::upgrade),
+            || post(upgrade::begin),
         )
     },
     reads("/v1/drain", "drains", "What drains.", Object("Drains"), || get(drain::show)),

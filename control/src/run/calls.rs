@@ -23,7 +23,7 @@ pub fn reload(at: &Where, json: bool) -> Exit {
 
 /// `ringway upgrade`.
 pub fn upgrade(at: &Where, json: bool) -> Exit {
-    commands::upgrade(at, json, &environment(false))
+    admin::upgrade::command(at, json, &environment(false))
 }
 
 /// `ringway drain`.

@@ -2,7 +2,7 @@
 //! it is made ready, the shards go over, and once all of them have, whoever asked is told. Until the shards are told, anything that
 //! fails leaves all as it was.
 
-use super::told::{explain, explain_api};
+use super::told::{explain, explain_api, unprocessable, wrong};
 use super::{Running, log_settings_of};
 use crate::admin::{Answer, Api};
 use crate::config::{self, Environment, Kind, Loaded, Report};
@@ -455,43 +455,6 @@ impl Running<'_> {
             Err(why) => Answer::refused(StatusCode::CONFLICT, &why),
         }
     }
-
-    /// Every bound address.
-    fn bound(&self) -> Value {
-        let entry = |bound: dataplane::plane::Bound| {
-            let name = self.loaded.snapshot.listener(bound.listener).map_or("", |listener| &listener.name);
-            json!({ "name": name, "address": bound.address.to_string() })
-        };
-        self.plane.bound().into_iter().map(entry).collect()
-    }
-
-    fn bound_of(&self, name: &str) -> String {
-        let all = self.plane.bound();
-        let is_its = |bound: &&dataplane::plane::Bound| {
-            self.loaded.snapshot.listener(bound.listener).is_some_and(|listener| *listener.name == *name)
-        };
-        all.iter().filter(is_its).map(|bound| bound.address.to_string()).collect::<Vec<_>>().join(", ")
-    }
-}
-
-/// Why nothing was read, in words and in the problems of a file.
-fn wrong(refused: &Refused) -> (String, Option<&Report>) {
-    match refused {
-        Refused::Wrong(report) => ("the file is wrong".to_owned(), Some(report)),
-        Refused::Unknown(what) => (what.clone(), None),
-        Refused::Clash(report, names) => {
-            let names = names.join(", ");
-            let why = format!(
-                "the file is right, but not with what was changed at run time ({names}); `ringway drift --forget` ends that"
-            );
-            (why, Some(report))
-        }
-    }
-}
-
-fn unprocessable(why: &str, report: Option<&Report>) -> Answer {
-    let problems = report.map(Report::to_json).unwrap_or_default();
-    Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why, "problems": problems }))
 }
 
 fn answer_all(askers: Vec<Asker>, with: &Answer) {

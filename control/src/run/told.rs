@@ -1,11 +1,15 @@
-//! What is told of a start: that it went well, or why not.
+//! What is told of a start and of a reload: that it went well, or why not.
 
-use crate::admin::Api;
-use crate::config::Loaded;
+use super::Running;
+use crate::admin::{Answer, Api};
+use crate::config::{Loaded, Report};
 use crate::locked;
 use crate::ready;
+use crate::reload::Refused;
+use axum::http::StatusCode;
 use dataplane::io::Address;
 use dataplane::plane::{Plane, StartError};
+use serde_json::{Value, json};
 
 /// Why the plane did not start, in one line that says what to change.
 pub(super) fn explain(error: &StartError) -> String {
@@ -47,6 +51,45 @@ pub(super) fn explain_api(to: &Address, error: &std::io::Error) -> String {
         _ => "",
     };
     format!("cannot listen on {to} (admin): {error}{hint}")
+}
+
+impl Running<'_> {
+    /// Every bound address.
+    pub(super) fn bound(&self) -> Value {
+        let entry = |bound: dataplane::plane::Bound| {
+            let name = self.loaded.snapshot.listener(bound.listener).map_or("", |listener| &listener.name);
+            json!({ "name": name, "address": bound.address.to_string() })
+        };
+        self.plane.bound().into_iter().map(entry).collect()
+    }
+
+    pub(super) fn bound_of(&self, name: &str) -> String {
+        let all = self.plane.bound();
+        let is_its = |bound: &&dataplane::plane::Bound| {
+            self.loaded.snapshot.listener(bound.listener).is_some_and(|listener| *listener.name == *name)
+        };
+        all.iter().filter(is_its).map(|bound| bound.address.to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Why nothing was read, in words and in the problems of a file.
+pub(super) fn wrong(refused: &Refused) -> (String, Option<&Report>) {
+    match refused {
+        Refused::Wrong(report) => ("the file is wrong".to_owned(), Some(report)),
+        Refused::Unknown(what) => (what.clone(), None),
+        Refused::Clash(report, names) => {
+            let names = names.join(", ");
+            let why = format!(
+                "the file is right, but not with what was changed at run time ({names}); `ringway drift --forget` ends that"
+            );
+            (why, Some(report))
+        }
+    }
+}
+
+pub(super) fn unprocessable(why: &str, report: Option<&Report>) -> Answer {
+    let problems = report.map(Report::to_json).unwrap_or_default();
+    Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why, "problems": problems }))
 }
 
 /// Tells the world that every shard listens.

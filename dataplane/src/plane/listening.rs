@@ -358,13 +358,8 @@ impl Open {
     }
     /// To be kept while its listener drains. The shards close its sockets, so that what is lent is kept by another number.
     fn shut(self) -> Shut {
-        let lent = self.sockets.iter().find(|(_, socket)| socket.lent).and_then(|(_, socket)| {
-            let owned = socket::own(socket.fd);
-            let kept = owned.try_clone().ok();
-            // It stays its shard's.
-            let _ = owned.into_raw_fd();
-            kept
-        });
+        let lent = self.sockets.iter().find(|(_, socket)| socket.lent);
+        let lent = lent.and_then(|(_, socket)| inherited::duplicate(socket.fd).ok());
         Shut { listener: self.listener, asked: self.asked, address: self.address, lent }
     }
 

@@ -1,10 +1,11 @@
-//! Listening sockets that the process was started with: what they must be, and what is done to them.
+//! Listening sockets that the process was started with, or starts another with: what they must be, and what is done to them.
 
 use super::enter::last_errno;
 use super::socket::{self, RawAddress};
 use crate::io::{Address, Errno, Fd, SocketOption, UnixName};
 use std::fmt;
 use std::mem::offset_of;
+use std::os::fd::OwnedFd;
 
 /// An inherited socket that can be accepted on.
 #[derive(Debug)]
@@ -94,6 +95,18 @@ pub fn take(fd: Fd) -> Result<Inherited, InheritedError> {
     socket::set_option(fd, SocketOption::NoDelay).map_err(failed)?;
     let address = socket::local_address(fd).map_err(failed)?;
     Ok(Inherited { fd, address: Some(address.into()), multiplies: option(fd, libc::SO_REUSEPORT)? != 0 })
+}
+
+/// Another descriptor of the same socket, closed on exec.
+///
+/// # Errors
+/// EMFILE where descriptors have run out (fcntl(2), F_DUPFD_CLOEXEC).
+pub fn duplicate(fd: Fd) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is passed.
+    match unsafe { libc::fcntl(fd.0, libc::F_DUPFD_CLOEXEC, 3) } {
+        made if made < 0 => Err(last_errno()),
+        made => Ok(socket::own(Fd(made))),
+    }
 }
 
 /// The name that a unix socket is bound to.

@@ -278,18 +278,6 @@ pub fn own(fd: Fd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd.0) }
 }
 
-/// Another descriptor of the same socket, closed on exec.
-///
-/// # Errors
-/// EMFILE where descriptors have run out (fcntl(2), F_DUPFD_CLOEXEC).
-pub fn duplicate(fd: Fd) -> Result<OwnedFd, Errno> {
-    // SAFETY: no memory is passed.
-    match unsafe { libc::fcntl(fd.0, libc::F_DUPFD_CLOEXEC, 3) } {
-        made if made < 0 => Err(last_errno()),
-        made => Ok(own(Fd(made))),
-    }
-}
-
 /// Bytes that came from the peer, and bytes of ours that it acknowledged, since the connection began (tcp(7), TCP_INFO). Zeros
 /// before Linux 4.2.
 pub fn carried(fd: Fd) -> Result<(u64, u64), Errno> {

@@ -6,8 +6,8 @@ use crate::io::{Address, Errno, Fd, SocketAddress};
 use crate::plane::{Plane, StartError};
 use crate::shard::mailbox::Command;
 use crate::spec::{ListenAddress, Listener, Snapshot};
+use crate::sys::inherited;
 use crate::sys::unix::SocketFile;
-use crate::sys::{inherited, socket};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl Listening {
     fn hand_over(&self, snapshot: &Snapshot) -> Result<Vec<Handed>, Errno> {
         let of = |open: &Open| {
             let name = snapshot.listener(open.listener).map(|listener| listener.name.to_string());
-            let sockets = open.sockets.iter().map(|(_, one)| socket::duplicate(one.fd));
+            let sockets = open.sockets.iter().map(|(_, one)| inherited::duplicate(one.fd));
             let sockets = sockets.collect::<Result<_, Errno>>()?;
             Ok(Handed { listener: name.unwrap_or_default(), asked: open.asked.to_string(), sockets })
         };
