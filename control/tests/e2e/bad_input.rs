@@ -131,7 +131,7 @@ fn an_answer_that_drips_is_a_timeout() {
             connection.request();
             connection.send(text);
             for byte in rest.bytes().cycle() {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                crate::support::pause(std::time::Duration::from_millis(10));
                 if !connection.send([byte]) {
                     return;
                 }

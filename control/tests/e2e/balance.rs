@@ -85,7 +85,7 @@ fn an_address_has_its_endpoint() {
 #[test]
 fn peak_ewma_avoids_the_slow() {
     let slow = Origin::answering(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        crate::support::pause(std::time::Duration::from_millis(100));
         crate::support::origin::sized(200, b"slow")
     });
     let quick = Origin::saying("quick");

@@ -185,7 +185,7 @@ fn maintenance_outlasts_a_change_of_address() {
     // Its shards go over in the next tick.
     for _ in 0..20 {
         assert_eq!(Client::get(proxy.edge(), "/").status, 503);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        crate::support::pause(std::time::Duration::from_millis(20));
     }
     assert_eq!(two.request_count(), 0);
     set("ready");

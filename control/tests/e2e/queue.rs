@@ -49,7 +49,7 @@ fn counting_origin() -> (SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
                 Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
             });
             theirs.fetch_max(open.len(), SeqCst);
-            std::thread::sleep(Duration::from_micros(200));
+            crate::support::pause(Duration::from_micros(200));
         }
     });
     (address, most, accepted)
@@ -84,7 +84,7 @@ fn running_requests_are_limited_over_all_shards() {
     let (now, peak) = (Arc::clone(&running), Arc::clone(&most));
     let origin = Origin::answering(move |_| {
         peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-        std::thread::sleep(Duration::from_millis(1));
+        crate::support::pause(Duration::from_millis(1));
         now.fetch_sub(1, SeqCst);
         sized(200, b"ok")
     });

@@ -160,7 +160,7 @@ fn a_listener_comes_moves_and_goes() {
             if request.target.contains("slow") {
                 asked.fetch_add(1, SeqCst);
                 while !gate.load(SeqCst) {
-                    std::thread::sleep(Duration::from_millis(1));
+                    crate::support::pause(Duration::from_millis(1));
                 }
             }
             sized(200, b"done")

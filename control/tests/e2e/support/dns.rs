@@ -118,7 +118,7 @@ impl Dns {
                     let mut pieces = whole.chunks(piece);
                     let sent = pieces.all(|piece| {
                         // A process that is slow, which is what is played here.
-                        std::thread::sleep(Duration::from_millis(if slow { 100 } else { 0 }));
+                        crate::support::pause(Duration::from_millis(if slow { 100 } else { 0 }));
                         stream.write_all(piece).is_ok() && !of_tcp.dead.load(SeqCst)
                     });
                     if !sent {

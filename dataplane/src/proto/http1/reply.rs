@@ -35,10 +35,10 @@ pub fn encode_own_reply(reply: &OwnReply<'_>, out: &mut [u8]) -> Option<usize> {
     to.text(b" ");
     to.text(reason_phrase(reply.status).as_bytes());
     to.text(b"\r\n");
-    to.field(b"date", reply.date);
-    to.field(b"x-request-id", reply.request_id.as_bytes());
+    to.own(b"date: ", reply.date);
+    to.own(b"x-request-id: ", reply.request_id.as_bytes());
     if let Some(reason) = reply.reason {
-        to.field(b"ringway-reason", reason.as_bytes());
+        to.own(b"ringway-reason: ", reason.as_bytes());
     }
     if let Some(seconds) = reply.retry_after {
         to.text(b"retry-after: ");
@@ -52,7 +52,7 @@ pub fn encode_own_reply(reply: &OwnReply<'_>, out: &mut [u8]) -> Option<usize> {
     let bodiless = matches!(reply.status, 100..=199 | 204 | 304);
     if !bodiless {
         if !reply.body.is_empty() {
-            to.field(b"content-type", reply.content_type.as_bytes());
+            to.own(b"content-type: ", reply.content_type.as_bytes());
         }
         to.content_length(reply.body.len() as u64);
     }
