@@ -31,7 +31,7 @@ pub enum Command {
     /// Go over to another configuration, and give back what was.
     Swap(Box<Swap>),
     /// Accept no more on the sockets of these numbers, and leave who waits there to another process.
-    GiveUp(Arc<[u32]>),
+    GiveUp(Box<[u32]>),
     /// Say which conns there are, or close one.
     List(Box<Listing>),
     /// Fail on purpose, for the test that a shard's death is the process's.

@@ -9,7 +9,6 @@ use crate::spec::{ListenAddress, Listener, Snapshot};
 use crate::sys::inherited;
 use crate::sys::unix::SocketFile;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
-use std::sync::Arc;
 
 /// What one address of a listener is accepted on.
 #[derive(Debug)]
@@ -39,8 +38,8 @@ impl Plane {
     /// No shard accepts any more on what is at these places of [`Plane::hand_over`], and nothing is done to who waits there:
     /// another process has it.
     pub fn give_up(&self, taken: &[usize]) {
-        let numbers: Arc<[u32]> = self.listening.borrow_mut().give_up(taken).into();
-        self.tell(|| Command::GiveUp(Arc::clone(&numbers)));
+        let numbers: Box<[u32]> = self.listening.borrow_mut().give_up(taken).into();
+        self.tell(|| Command::GiveUp(numbers.clone()));
     }
 
     /// The other process is gone: the next [`Plane::swap`], to this `snapshot`, has the shards accept on what was given up.
