@@ -182,6 +182,17 @@ impl Where {
 }
 
 impl Where {
+    /// The answer of a process that does what it is asked; otherwise it was said why it does not.
+    fn ask_well(
+        &self,
+        environment: &Environment,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<(Reply, Address), Exit> {
+        let (reply, address) = self.ask(environment, method, path, body)?;
+        if reply.status == 200 { Ok((reply, address)) } else { Err(refused(&reply)) }
+    }
     /// What the process answers in JSON; otherwise it was said why there is nothing.
     pub(super) fn ask_json(
         &self,
@@ -231,6 +242,26 @@ fn refused(reply: &Reply) -> Exit {
     }
 }
 
+/// Prints what became of an answer in JSON, or the answer itself.
+fn show(asked: Result<(Reply, Address), Exit>, as_json: bool, text: impl FnOnce(&Value) -> String) -> Exit {
+    print(asked, |reply| reply.read().map(|body: Value| if as_json { body.to_string() } else { text(&body) }))
+}
+
+/// Prints the text that was made of an answer.
+fn print(asked: Result<(Reply, Address), Exit>, text: impl FnOnce(&Reply) -> Result<String, String>) -> Exit {
+    let (reply, address) = match asked {
+        Ok(asked) => asked,
+        Err(exit) => return exit,
+    };
+    match text(&reply) {
+        Ok(text) => {
+            ready::print(text.trim_end());
+            Exit::Clean
+        }
+        Err(why) => unreachable(&address, &why),
+    }
+}
+
 fn path_of(name: &Name, then: &str) -> String {
     format!("/v1/clusters/{}/endpoints/{}{then}", segment(&name.cluster), segment(&name.endpoint))
 }
@@ -238,14 +269,9 @@ fn path_of(name: &Name, then: &str) -> String {
 /// `ringway set`.
 pub fn set(name: &Name, state: Admin, at: &Where, environment: &Environment) -> Exit {
     let body = json!({ "state": state.name() }).to_string();
-    match at.ask(environment, "PUT", &path_of(name, "/state"), Some(&body)) {
-        Ok((reply, _)) if reply.status == 200 => {
-            ready::print(&format!("{}/{} is {}", name.cluster, name.endpoint, state.name()));
-            Exit::Clean
-        }
-        Ok((reply, _)) => refused(&reply),
-        Err(exit) => exit,
-    }
+    print(at.ask_well(environment, "PUT", &path_of(name, "/state"), Some(&body)), |_| {
+        Ok(format!("{}/{} is {}", name.cluster, name.endpoint, state.name()))
+    })
 }
 
 /// `ringway connections`.
@@ -255,69 +281,31 @@ pub fn connections(which: &Which, at: &Where, as_json: bool, environment: &Envir
         Err(exit) => return exit,
     };
     let method = if which.kill.is_some() { "DELETE" } else { "GET" };
-    match at.ask(environment, method, &path, None) {
-        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
-            Ok(body) => {
-                let text = match &which.kill {
-                    _ if as_json => body.to_string(),
-                    Some(_) => {
-                        let word = |key: &str| body[key].as_str().unwrap_or("-").to_owned();
-                        format!(
-                            "{} of {} at listener {} is closed",
-                            word("id"),
-                            word("peer"),
-                            word("listener")
-                        )
-                    }
-                    None => connections::text(&body),
-                };
-                ready::print(text.trim_end());
-                Exit::Clean
-            }
-            Err(why) => unreachable(&address, &why),
-        },
-        Ok((reply, _)) => refused(&reply),
-        Err(exit) => exit,
-    }
+    show(at.ask_well(environment, method, &path, None), as_json, |body| match &which.kill {
+        Some(_) => {
+            let word = |key: &str| body[key].as_str().unwrap_or("-").to_owned();
+            format!("{} of {} at listener {} is closed", word("id"), word("peer"), word("listener"))
+        }
+        None => connections::text(body),
+    })
 }
 
 /// `ringway status`.
 pub fn status(part: Part, at: &Where, as_json: bool, environment: &Environment) -> Exit {
-    match at.ask(environment, "GET", part.path(), None) {
-        Ok((reply, address)) if reply.status == 200 => {
-            let text = if as_json {
-                reply.text().map(str::to_owned)
-            } else if part != Part::Clusters {
-                reply.read().map(|body: Value| table::part(part, &body))
-            } else {
-                reply.read().map(|shown| table::clusters(&shown))
-            };
-            match text {
-                Ok(text) => {
-                    ready::print(text.trim_end());
-                    Exit::Clean
-                }
-                Err(why) => unreachable(&address, &why),
-            }
+    print(at.ask_well(environment, "GET", part.path(), None), |reply| {
+        if as_json {
+            reply.text().map(str::to_owned)
+        } else if part != Part::Clusters {
+            reply.read().map(|body: Value| table::part(part, &body))
+        } else {
+            reply.read().map(|shown| table::clusters(&shown))
         }
-        Ok((reply, _)) => refused(&reply),
-        Err(exit) => exit,
-    }
+    })
 }
 
 /// `ringway export`.
 pub fn export(at: &Where, environment: &Environment) -> Exit {
-    match at.ask(environment, "GET", "/v1/export", None) {
-        Ok((reply, address)) if reply.status == 200 => match reply.text() {
-            Ok(text) => {
-                ready::print(text.trim_end());
-                Exit::Clean
-            }
-            Err(why) => unreachable(&address, &why),
-        },
-        Ok((reply, _)) => refused(&reply),
-        Err(exit) => exit,
-    }
+    print(at.ask_well(environment, "GET", "/v1/export", None), |reply| reply.text().map(str::to_owned))
 }
 
 /// `ringway drift`: what was changed at run time, or back to the file.
@@ -328,18 +316,7 @@ pub fn drift(forget: bool, at: &Where, as_json: bool, environment: &Environment)
             Err(exit) => exit,
         };
     }
-    match at.ask(environment, "GET", "/v1/drift", None) {
-        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
-            Ok(body) => {
-                let text = if as_json { body.to_string() } else { table::drift(&body) };
-                ready::print(text.trim_end());
-                Exit::Clean
-            }
-            Err(why) => unreachable(&address, &why),
-        },
-        Ok((reply, _)) => refused(&reply),
-        Err(exit) => exit,
-    }
+    show(at.ask_well(environment, "GET", "/v1/drift", None), as_json, table::drift)
 }
 
 /// `ringway reload`. Exit 1 where the file is wrong, or cannot be gone over to.
@@ -353,18 +330,9 @@ pub fn reload(at: &Where, as_json: bool, environment: &Environment) -> Exit {
 /// `ringway explain`.
 pub fn explain(asked: &Asked, at: &Where, as_json: bool, environment: &Environment) -> Exit {
     let body = json!(asked).to_string();
-    match at.ask(environment, "POST", "/v1/explain", Some(&body)) {
-        Ok((reply, address)) if reply.status == 200 => match reply.read::<Value>() {
-            Ok(body) => {
-                let text = if as_json { body.to_string() } else { super::explain::text(asked, &body) };
-                ready::print(text.trim_end());
-                Exit::Clean
-            }
-            Err(why) => unreachable(&address, &why),
-        },
-        Ok((reply, _)) => refused(&reply),
-        Err(exit) => exit,
-    }
+    show(at.ask_well(environment, "POST", "/v1/explain", Some(&body)), as_json, |body| {
+        super::explain::text(asked, body)
+    })
 }
 
 /// `ringway plan`. Exit 1 where the file is wrong.
