@@ -15,7 +15,8 @@ fn echo() -> (Origin, Proxy) {
     let origin = Origin::scripted(|connection| {
         let Some(request) = connection.request() else { return };
         if request.field("upgrade") != Some("websocket") {
-            connection.send(sized(200, b"plain"));
+            // Closed after it, and said so: an end unannounced may meet the next request, and a POST is not repeated.
+            connection.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nplain");
             return;
         }
         // The greeting is glued to the head.
