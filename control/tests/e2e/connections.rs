@@ -163,7 +163,10 @@ fn listeners_routes_shards_and_limits_are_counted() {
     };
     assert_eq!(Client::get(proxy.edge(), "/hello").status, 299);
     let held = Client::connect(proxy.edge());
-    eventually("one open", || get("/v1/listeners")["listeners"][0]["connections"] == 1);
+    eventually("one open of two", || {
+        let listener = &get("/v1/listeners")["listeners"][0];
+        (&listener["accepted"], &listener["connections"]) == (&2.into(), &1.into())
+    });
     let listener = &get("/v1/listeners")["listeners"][0];
     assert_eq!((&listener["name"], &listener["max_connections"]), (&"edge".into(), &4.into()));
     assert_eq!(listener["bound"][0], proxy.edge().to_string());

@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, pause};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -22,8 +22,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 struct Next(Pid);
 
 impl Next {
+    /// One that has ended and waits for whoever inherited it does not live any more (proc_pid_stat(5)).
     fn lives(&self) -> bool {
-        test_kill_process(self.0).is_ok()
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.as_raw_nonzero()));
+        stat.is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
     }
 }
 
