@@ -2,11 +2,12 @@
 //!
 //! `calls` are the commands that ask the running process, `event` is what control waits for, `told` what it says of its start,
 //! `reload` how it goes over to another configuration, `drift` what was changed at run time, `drain` how it sends connections
-//! away, `upgrade` how another process takes its place.
+//! away, `upgrade` how another process takes its place, `end` how it ends.
 
 mod calls;
 mod drain;
 mod drift;
+mod end;
 mod event;
 mod logs;
 mod reload;
@@ -30,7 +31,7 @@ use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
-use crate::upgrade::Former;
+use crate::upgrade::{Arrived, Former};
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
 use dataplane::limits;
@@ -44,7 +45,6 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use told::{announce, explain as explain_start, explain_api, warn_of_shortage};
@@ -54,8 +54,6 @@ pub use calls::*;
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
-/// How long shards that were told to stop may take before the process ends without them.
-const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// `ringway`: the built-in demo.
 pub fn demo() -> Exit {
@@ -204,6 +202,7 @@ async fn serve_with(
     };
     log.follow(plane.take_log_readers(), Arc::clone(&snapshot));
     warn_of_shortage(&plane);
+    let (came, arrivals) = mpsc::channel(limits::UPGRADE_ARRIVALS);
     let mut running = Running {
         plane: &plane,
         loaded: Loaded { snapshot: Arc::clone(&snapshot), ..loaded.clone() },
@@ -221,6 +220,7 @@ async fn serve_with(
         closed_before: (0, 0),
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
         upgrades: Upgrades::new(),
+        arrivals,
         lists: Lists::default(),
         api,
     };
@@ -231,26 +231,13 @@ async fn serve_with(
     plane.begin();
     announce(&plane, loaded, running.api.as_ref(), file.is_none());
     if let Some(former) = former {
-        former.ready(plane.taken(), took_admin);
+        former.ready(plane.taken(), took_admin, came);
     }
     inject_asked_fault(&plane);
     let exit = running.serve(&mut events, &mut signals).await;
-    let mut alive = running.alive;
-    match (running.upgrades.is_over(), running.api.take()) {
-        // Another process speaks to whoever started this one.
-        (Some(true), Some(api)) => api.leave(limits::UPGRADE_REST).await,
-        (Some(_), api) => drop(api),
-        (None, _) => ready::notify("STOPPING=1"),
-    }
-    if exit == Exit::Clean {
-        alive = stop(&plane, &mut events, alive).await;
-    }
-    if alive == 0 {
-        plane.join();
-    } else {
-        // A shard that does not end is not waited for: the process ends around it.
-        let _ = std::mem::ManuallyDrop::new(plane);
-    }
+    let (alive, api) = (running.alive, running.api.take());
+    let mut upgrades = running.upgrades;
+    end::end(plane, &mut events, alive, exit == Exit::Clean, (&mut upgrades, api)).await;
     exit
 }
 
@@ -260,19 +247,6 @@ fn start_api(loaded: &Loaded, given: Option<(String, OwnedFd)>) -> Result<(Optio
     let goes_on = given.as_ref().is_some_and(|(asked, _)| *asked == to.address.to_string());
     let api = Api::start(to, given).map_err(|error| explain_api(&to.address, &error))?;
     Ok((Some(api), goes_on))
-}
-
-/// Tells all shards to stop, and waits a little. Returns how many have not ended.
-async fn stop(plane: &Plane, events: &mut mpsc::UnboundedReceiver<PlaneEvent>, mut alive: usize) -> usize {
-    plane.stop();
-    let deadline = Instant::now() + STOP_WAIT;
-    while alive > 0 {
-        match tokio::time::timeout_at(deadline, events.recv()).await {
-            Ok(Some(PlaneEvent::ShardEnded { .. })) => alive -= 1,
-            Ok(None) | Err(_) => break,
-        }
-    }
-    alive
 }
 
 /// The process while it serves.
@@ -296,6 +270,7 @@ struct Running<'a> {
     closed_before: (u64, u64),
     reloads: Reloads,
     upgrades: Upgrades,
+    arrivals: mpsc::Receiver<Arrived>,
     /// Questions about connections.
     lists: Lists,
     api: Option<Api>,
@@ -312,8 +287,9 @@ impl Running<'_> {
         // After a pause of the whole process one tick follows, not all that were missed.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let Running { checks, api, reloads, upgrades, lists, drains, .. } = self;
-            let own = Own { checks, api, reloads, upgrades, lists, drain_until: drains.ends_by() };
+            let Running { checks, api, reloads, upgrades, arrivals, lists, drains, .. } = self;
+            let drain_until = drains.ends_by();
+            let own = Own { checks, api, reloads, upgrades, arrivals, lists, drain_until };
             let event = next_event(events, signals, &mut ticks, own).await;
             if let Some(exit) = self.obey(event) {
                 return exit;
@@ -338,6 +314,7 @@ impl Running<'_> {
             Event::Reloads(step) => self.step(step),
             Event::Upgrade => self.upgrade(None),
             Event::Upgrades(step) => self.upgrade_step(step),
+            Event::Arrived(arrived) => self.arrived(arrived),
             Event::ReopenLogs => self.log.reopen(),
             Event::Asked(Ask::Answer(question, to)) => {
                 // Who asked may be gone.
@@ -359,6 +336,8 @@ impl Running<'_> {
                 if !self.reloads.is_under_way() {
                     self.swap();
                 }
+                self.plane.send_unsent();
+                self.upgrade_tick();
                 self.drain_tick();
                 self.watch_file();
                 self.watch.tick(self.plane, &self.loaded.snapshot, &self.checks);

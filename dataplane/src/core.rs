@@ -18,6 +18,7 @@ use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{Counts, SharedCluster};
 use crate::conn::Conn;
 use crate::conn::brief::Brief;
+use crate::conn::moving::Moving;
 use crate::conn::room::Descriptors;
 use crate::exchange::Exchange;
 use crate::exchange::beside::Beside;
@@ -173,6 +174,8 @@ pub struct Core {
     pub drains: Arc<Drains>,
     /// Conns that leave with their listener, and by when.
     pub parties: Parties,
+    /// Conns that wait for a request go to another process.
+    pub moving: Option<Moving>,
     /// From which numbers on the process's descriptors are short.
     pub descriptors: Descriptors,
     /// A link found no descriptor: room is made when the turn ends.
@@ -269,6 +272,7 @@ impl Core {
             draining: false,
             drains: Arc::default(),
             parties: Parties::default(),
+            moving: None,
             descriptors: Descriptors::default(),
             lacks_descriptors: false,
             room_look: Mono(0),

@@ -6,6 +6,7 @@ pub mod explain;
 mod lent;
 mod listening;
 pub mod listing;
+mod moved;
 pub mod numbers;
 pub mod swap;
 
@@ -33,6 +34,7 @@ pub use lent::{link_socket, private_listener};
 pub use listening::Handed;
 use listening::Listening;
 use listing::Listing;
+pub use moved::{Moved, Movers};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -310,7 +312,8 @@ impl Plane {
         self.unsent.borrow_mut().extend((0..self.shards.len()).map(|shard| (shard, command())));
         self.send_unsent();
     }
-    fn send_unsent(&self) {
+    /// Tells shards what they could not be told, as far as their mailboxes have room.
+    pub fn send_unsent(&self) {
         let unsent = std::mem::take(&mut *self.unsent.borrow_mut());
         for (at, command) in unsent {
             let Some(shard) = self.shards.get(at) else { continue };

@@ -68,6 +68,7 @@ const BEYOND: &[(&str, &str)] = &[
     ("close dead_origin", "the same"),
     ("close dead_peer", "nobody vanishes in the simulator: control/tests/e2e/dead_peer.rs"),
     ("close killed", "an operator's act: tests/http1_shard/listing.rs"),
+    ("close moved", "an upgrade: tests/http1_shard/moving.rs"),
     ("close internal", "a bug of ours; the run fails when it happens"),
     (
         "close proxy_peer_not_allowed",

@@ -163,6 +163,7 @@ fn schemas() -> Value {
         "method": text, "url": text, "headers": texts, "source": text, "listener": text, "sni": text, "alpn": texts,
     });
     let (flag, count) = (json!({ "type": "boolean" }), json!({ "type": "integer" }));
+    let upgraded = json!({ "pid": count, "moved": count, "finishing": count });
     for (name, schema) in [
         ("Any", json!({ "type": "object" })),
         ("Live", object(&["live"], &json!({ "live": flag }))),
@@ -170,7 +171,7 @@ fn schemas() -> Value {
         ("Refused", object(&["error"], &json!({ "error": text, "problems": { "type": "array" } }))),
         ("Planned", object(&["changes", "waits"], &planned)),
         ("Changed", object(&["changes", "waits", "drift", "took_ms"], &changed)),
-        ("Upgraded", object(&["pid", "finishing"], &json!({ "pid": count, "finishing": count }))),
+        ("Upgraded", object(&["pid", "moved", "finishing"], &upgraded)),
         ("Drains", drains()),
         ("Drain", drain()),
         ("State", object(&["state"], &state)),

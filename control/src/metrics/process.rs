@@ -28,6 +28,11 @@ const fn gauge(name: &'static str, help: &'static str, of: fn(&Stats) -> u64) ->
 static ROWS: &[Row] = &[
     counter("ringway_shard_turns", "Turns of the shard's loop.", |s| s.turns.get()),
     counter("ringway_shard_accepted_connections", "Connections accepted.", |s| s.accepted.get()),
+    counter(
+        "ringway_shard_adopted_connections",
+        "Connections that came from the process before this one in an upgrade.",
+        |s| s.adopted.get(),
+    ),
     counter("ringway_shard_accept_errors", "Accepts that failed.", |s| s.accept_errors.get()),
     counter(
         "ringway_shard_handed_connections",

@@ -5,6 +5,7 @@ use super::upgrade::{self, Upgrades};
 use crate::admin::connections::Lists;
 use crate::admin::{Api, Ask};
 use crate::health::{Checks, Happened};
+use crate::upgrade::Arrived;
 use dataplane::plane::{PlaneEvent, ShardEnd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ pub(super) enum Event {
     Upgrade,
     /// An upgrade goes on.
     Upgrades(upgrade::Step),
+    /// A connection of the process before this one.
+    Arrived(Arrived),
     Tick,
     DrainTimedOut,
     /// Of the active checks.
@@ -65,6 +68,7 @@ pub(super) struct Own<'a> {
     pub(super) api: &'a mut Option<Api>,
     pub(super) reloads: &'a mut Reloads,
     pub(super) upgrades: &'a mut Upgrades,
+    pub(super) arrivals: &'a mut mpsc::Receiver<Arrived>,
     pub(super) lists: &'a Lists,
     pub(super) drain_until: Option<Instant>,
 }
@@ -75,7 +79,7 @@ pub(super) async fn next_event(
     ticks: &mut Interval,
     own: Own<'_>,
 ) -> Event {
-    let Own { checks, api, reloads, upgrades, lists, drain_until } = own;
+    let Own { checks, api, reloads, upgrades, arrivals, lists, drain_until } = own;
     let drain_timed_out = async {
         match drain_until {
             Some(at) => sleep_until(at).await,
@@ -101,6 +105,7 @@ pub(super) async fn next_event(
         _ = ticks.tick() => Event::Tick,
         step = reloads.next() => Event::Reloads(step),
         step = upgrades.next() => Event::Upgrades(step),
+        Some(arrived) = arrivals.recv() => Event::Arrived(arrived),
         // Before questions: checks come at their own pace, and whoever asks without a pause must not hold them up.
         happened = checks.next() => Event::Checks(happened),
         () = lists.next() => Event::Lists,

@@ -4,13 +4,19 @@ use super::Running;
 use crate::admin::Answer;
 use crate::endpoints;
 use crate::ready;
-use crate::upgrade::{Gift, Next, Took};
+use crate::upgrade::{Arrived, Gift, Next, Sent, Took};
 use axum::http::StatusCode;
-use dataplane::plane::Handed;
-use dataplane::spec::Reason;
+use dataplane::fault::CloseReason;
+use dataplane::io::SocketAddress;
+use dataplane::limits::UPGRADE_MOVES;
+use dataplane::plane::{Handed, Moved};
+use dataplane::spec::{Reason, Snapshot};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Who asked for an upgrade, and waits for its answer.
 type Asker = Option<oneshot::Sender<Answer>>;
@@ -39,9 +45,12 @@ enum Stage {
         admin: bool,
         asker: Asker,
     },
-    /// Another process has what listens.
+    /// Another process has what listens, and is given connections.
     Over {
+        pid: u32,
         admin: bool,
+        sends: Option<oneshot::Receiver<u64>>,
+        drains_at: Option<(Instant, Asker)>,
     },
 }
 
@@ -65,7 +74,17 @@ impl Upgrades {
 
     /// Whether another process is the one that serves, and whether it has the admin API's address.
     pub(super) fn is_over(&self) -> Option<bool> {
-        if let Stage::Over { admin } = self.stage { Some(admin) } else { None }
+        if let Stage::Over { admin, .. } = self.stage { Some(admin) } else { None }
+    }
+
+    /// Waits until the next process was given everything, for `within` at most.
+    pub(super) async fn rest(&mut self, within: Duration) {
+        if let Stage::Over { sends, .. } = &mut self.stage
+            && let Some(sends) = sends.take()
+        {
+            // A next process that takes nothing any more is not waited for.
+            let _ = tokio::time::timeout(within, sends).await;
+        }
     }
 
     /// Waits for the next step; pending for ever while none is due. May be dropped and asked again.
@@ -148,8 +167,8 @@ impl Running<'_> {
                 Ok((next, took)) => self.give_up(next, &took, asker),
                 Err(why) => refuse(asker, &why),
             },
-            (Step::Given(Ok(_next)), Stage::Gives { pid, admin, asker, .. }) => {
-                self.hand_on(pid, admin, asker)
+            (Step::Given(Ok(next)), Stage::Gives { pid, admin, asker, .. }) => {
+                self.hand_on(Some(next), pid, admin, asker);
             }
             (Step::Given(Err((why, handed))), Stage::Gives { asker, .. }) => {
                 let snapshot = self.plane.snapshot();
@@ -170,32 +189,69 @@ impl Running<'_> {
             // The next process accepts; that this one could not tell it changes nothing.
             Err(why) => {
                 tracing::warn!("upgrade: the next process is not told that all is its own: {why}");
-                self.hand_on(pid, admin, asker);
+                self.hand_on(None, pid, admin, asker);
             }
         }
     }
 
-    /// The next process has everything: this one finishes what it has.
-    fn hand_on(&mut self, pid: u32, admin: bool, asker: Asker) {
+    /// The next process has all that listens. Connections that wait for a request go there, and for a moment those that come to
+    /// wait; then this one finishes what is left.
+    fn hand_on(&mut self, next: Option<Next>, pid: u32, admin: bool, asker: Asker) {
         ready::notify(&format!("MAINPID={pid}"));
-        let listeners = self.loaded.snapshot.listeners.iter().flatten();
-        let open: u64 = listeners.map(|listener| u64::from(self.plane.open_conns(listener.id))).sum();
-        tracing::info!(
-            pid,
-            connections = open,
-            "upgrade: process {pid} has taken over; this one finishes its connections"
-        );
-        if let Some(asker) = asker {
-            let body = json!({ "pid": pid, "finishing": open });
-            // Who asked may be gone.
-            let _ = asker.send(Answer::json(StatusCode::OK, &body));
-        }
         if let (true, Some(api)) = (admin, &self.api) {
             api.stop();
         }
-        self.upgrades.stage = Stage::Over { admin };
+        let sends = next.and_then(|next| {
+            let (movers, snapshot) = (self.plane.move_conns(), Arc::clone(&self.loaded.snapshot));
+            let named = movers.filter_map(move |moved| sent(moved, &snapshot));
+            beside(move || next.send(named))
+                .inspect_err(|why| tracing::error!("upgrade: connections are lost: {why}"))
+                .ok()
+        });
+        let drains_at = Some((Instant::now() + UPGRADE_MOVES, asker));
+        self.upgrades.stage = Stage::Over { pid, admin, sends, drains_at };
+    }
+
+    /// Each tick: what has not moved by now is finished here.
+    pub(super) fn upgrade_tick(&mut self) {
+        let Stage::Over { pid, drains_at, .. } = &mut self.upgrades.stage else { return };
+        let pid = *pid;
+        let Some((_, asker)) = drains_at.take_if(|(at, _)| *at <= Instant::now()) else { return };
+        let moved: u64 = self.plane.stats().map(|stats| stats.close(CloseReason::Moved).get()).sum();
+        let left = self.plane.left_open();
+        tracing::info!(
+            pid,
+            moved,
+            finishing = left.connections,
+            requests = left.requests,
+            tunnels = left.tunnels,
+            "upgrade: process {pid} has taken over; this one finishes the connections that did not move"
+        );
+        if let Some(asker) = asker {
+            let body = json!({ "pid": pid, "moved": moved, "finishing": left.connections });
+            // Who asked may be gone.
+            let _ = asker.send(Answer::json(StatusCode::OK, &body));
+        }
         self.drain_node(Reason::Deploy, None);
     }
+
+    /// A connection of the process before this one.
+    pub(super) fn arrived(&self, arrived: Arrived) {
+        let Arrived { socket, listener, peer, age, requests, bytes } = arrived;
+        let mut listeners = self.loaded.snapshot.listeners.iter().flatten();
+        // One whose listener is gone is closed.
+        let Some(listener) = listeners.find(|one| !one.is_gone() && *one.name == *listener) else { return };
+        let peer = peer.map_or(SocketAddress::UNIX, SocketAddress::from);
+        self.plane.adopt(Moved { socket, listener: listener.id, peer, age, requests, bytes });
+    }
+}
+
+/// By its listener's name, as the next process has other numbers.
+fn sent(moved: Moved, snapshot: &Snapshot) -> Option<Sent> {
+    let Moved { socket, listener, peer, age, requests, bytes } = moved;
+    let listener = snapshot.listener(listener)?.name.to_string();
+    let peer = (!peer.is_unix()).then(|| peer.into());
+    Some(Sent { socket, listener, peer, age, requests, bytes })
 }
 
 fn refuse(asker: Asker, why: &str) {

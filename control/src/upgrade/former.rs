@@ -5,10 +5,33 @@ use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_READY};
 use dataplane::plane::Handed;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Set for a process that another one starts in an upgrade.
 pub(super) const VARIABLE: &str = "RINGWAY_UPGRADE";
+
+/// A connection of the process before this one.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) socket: OwnedFd,
+    /// The listener's name.
+    pub(crate) listener: String,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) age: Duration,
+    pub(crate) requests: u32,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Arrived {
+    fn of(message: Message, mut sockets: Vec<OwnedFd>) -> Option<Self> {
+        let Message::Conn { listener, peer, age_ms, requests, bytes } = message else { return None };
+        let age = Duration::from_millis(age_ms);
+        sockets.pop().map(|socket| Self { socket, listener, peer, age, requests, bytes })
+    }
+}
 
 /// What the process before this one gave.
 #[derive(Debug)]
@@ -74,20 +97,38 @@ impl Former {
         }
     }
 
-    /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer.
-    pub(crate) fn ready(self, taken: Vec<usize>, admin: bool) {
+    /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer; and for
+    /// connections, which go to `arrivals`.
+    pub(crate) fn ready(self, taken: Vec<usize>, admin: bool, arrivals: mpsc::Sender<Arrived>) {
         let wire = self.wire;
         let tell = move || {
             wire.say(&Message::Ready { taken, admin }, &[])?;
             match wire.hear(UPGRADE_READY)?.0 {
                 Message::Yours => wire.say(&Message::Mine, &[]),
                 other => Err(format!("it said {other:?}")),
+            }?;
+            tracing::info!(
+                "upgrade: this process has what the one before it had; that one finishes the rest"
+            );
+            let mut conns = 0u64;
+            while let Some((message, sockets)) = wire.hear_next() {
+                if let Some(arrived) = Arrived::of(message, sockets) {
+                    conns += 1;
+                    // Nobody receives any more where this process ends.
+                    let _ = arrivals.blocking_send(arrived);
+                }
             }
+            tracing::info!(
+                connections = conns,
+                "upgrade: the process before this one has ended; its connections that came"
+            );
+            Ok::<(), String>(())
         };
-        let talk = move || match tell() {
-            Ok(()) => tracing::info!("upgrade: this process has what the one before it had; that one drains"),
-            // All that it listened on is ours all the same.
-            Err(why) => tracing::warn!("upgrade: the process before this one: {why}"),
+        let talk = move || {
+            if let Err(why) = tell() {
+                // All that it listened on is ours all the same.
+                tracing::warn!("upgrade: the process before this one: {why}");
+            }
         };
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(talk) {
             tracing::error!("upgrade: the process before this one cannot be told: no thread: {error}");

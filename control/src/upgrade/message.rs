@@ -11,11 +11,14 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// The version of these messages. Another one is refused by whoever hears it first.
 pub(super) const VERSION: u32 = 1;
+
+const SILENCE: &str = "it said nothing";
 
 /// What is known of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,14 @@ pub(super) enum Message {
         asked: String,
     },
     Endpoint(Endpoint),
+    /// A client's connection between two requests. Those of a unix socket have no address.
+    Conn {
+        listener: String,
+        peer: Option<SocketAddr>,
+        age_ms: u64,
+        requests: u32,
+        bytes: Vec<u8>,
+    },
     /// That was all.
     All,
     /// Every shard accepts: on what was at these places, and whether on the admin API's.
@@ -89,6 +100,18 @@ impl Wire {
     /// The next message and its descriptors, within `within`.
     pub(super) fn hear(&self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
         set_socket_timeout(&self.0, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
+        self.hear_whenever()
+            .map_err(|why| if why == SILENCE { format!("it said nothing for {within:?}") } else { why })
+    }
+
+    /// The next message and its descriptors, whenever it comes. None once the other end is closed.
+    pub(super) fn hear_next(&self) -> Option<(Message, Vec<OwnedFd>)> {
+        set_socket_timeout(&self.0, Timeout::Recv, None).ok()?;
+        self.hear_whenever().ok()
+    }
+
+    /// The same, whenever it comes, or as the last [`Wire::hear`] had it.
+    fn hear_whenever(&self) -> Result<(Message, Vec<OwnedFd>), String> {
         let mut text = vec![0; UPGRADE_MESSAGE_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
@@ -96,7 +119,7 @@ impl Wire {
             let mut parts = [IoSliceMut::new(&mut text)];
             match recvmsg(&self.0, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(format!("it said nothing for {within:?}")),
+                Err(Errno::AGAIN) => return Err(SILENCE.to_owned()),
                 Err(errno) => return Err(format!("it cannot be heard: {errno}")),
                 Ok(heard) if heard.bytes == 0 => return Err("it ended".to_owned()),
                 Ok(heard) => break heard,

@@ -7,12 +7,12 @@
 //! 2. The next one starts, accepts, and says `Ready` with what it took.
 //! 3. The former accepts no more on that and says `Yours`; the next answers `Mine`. Until then the former keeps descriptors of
 //!    its own, and takes everything back should the next one die.
-//! 4. The former drains what it has, and ends.
+//! 4. The former gives connections that wait for a request, and those that come to wait within a moment; it drains the rest, and ends.
 
 mod former;
 mod message;
 mod next;
 
-pub(crate) use former::Former;
+pub(crate) use former::{Arrived, Former};
 pub(crate) use message::Endpoint;
-pub(crate) use next::{Gift, Next, Took};
+pub(crate) use next::{Gift, Next, Sent, Took};

@@ -7,9 +7,11 @@ use dataplane::plane::Handed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A process that ends closes its end of the socket so much before it has ended, at most.
 const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -23,6 +25,18 @@ pub(crate) struct Gift {
     /// The admin API's socket, and its address as the configuration has it.
     pub(crate) admin: Option<(String, OwnedFd)>,
     pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// A connection for the next process.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) socket: OwnedFd,
+    /// The listener's name.
+    pub(crate) listener: String,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) age: Duration,
+    pub(crate) requests: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What the next process accepts on.
@@ -92,6 +106,21 @@ impl Next {
             Ok((other, _)) => Err(self.fail(&format!("it said {other:?}"))),
             Err(why) => Err(self.fail(&why)),
         }
+    }
+
+    /// Gives connections, until there are no more of them. Returns how many it took.
+    pub(crate) fn send(self, conns: impl Iterator<Item = Sent>) -> u64 {
+        let mut sent = 0;
+        for Sent { socket, listener, peer, age, requests, bytes } in conns {
+            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            let message = Message::Conn { listener, peer, age_ms, requests, bytes };
+            match self.wire.say(&message, &[socket.as_fd()]) {
+                Ok(()) => sent += 1,
+                // It is gone, and so is the connection.
+                Err(why) => tracing::warn!("upgrade: a connection is lost, the next process: {why}"),
+            }
+        }
+        sent
     }
 
     fn fail(&mut self, why: &str) -> (String, Vec<Handed>) {

@@ -173,7 +173,33 @@ fn a_process_that_nobody_upgrades_says_so() {
     assert!(ended.stderr.contains("unset it"), "{}", ended.stderr);
 }
 
-/// Not one connection is refused, reset or left without an answer while processes follow each other.
+#[test]
+fn a_connection_between_two_requests_goes_along() {
+    let origin = Origin::saying("one");
+    let text = configuration("", &cluster(&origin), "");
+    let mut proxy = Proxy::start(&text);
+    let mut kept: Vec<Client> = (0..20).map(|_| Client::connect(proxy.edge())).collect();
+    for client in &mut kept {
+        assert_eq!(client.exchange(GET).text(), "one");
+    }
+    // One that has not asked yet goes along, too.
+    kept.push(Client::connect(proxy.edge()));
+    eventually("all are accepted", || {
+        command(&proxy, &["connections", "--json"]).stdout.matches("\"id\"").count() == 21
+    });
+    std::fs::write(&proxy.file, text + "[[route]]\nmatch = { path = \"/\" }\nrespond = { status = 299 }\n")
+        .unwrap();
+    let ended = command(&proxy, &["upgrade", "--json"]);
+    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let _next = Next(Pid::from_raw(i32::try_from(answer["pid"].as_i64().unwrap()).unwrap()).unwrap());
+    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(21), &Value::from(0)), "{answer}");
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    for client in &mut kept {
+        assert_eq!(client.exchange(GET).status, 299, "on the same connection");
+    }
+}
+
+/// Not one connection is refused, reset or left without an answer while processes follow each other; who keeps a connection keeps it.
 #[test]
 fn upgrades_under_load_lose_nobody() {
     let origin = Origin::echo();
@@ -184,6 +210,20 @@ fn upgrades_under_load_lose_nobody() {
     let (edge, over) = (proxy.edge(), AtomicBool::new(false));
     let mut all = Vec::new();
     std::thread::scope(|scope| {
+        let kept: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut client, mut n) = (Client::connect(edge), 0);
+                    while !over.load(SeqCst) {
+                        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nkept!");
+                        let answer = client.response("POST");
+                        assert_eq!((answer.text(), answer.field("connection")), ("kept!", None));
+                        n += 1;
+                    }
+                    n
+                })
+            })
+            .collect();
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
@@ -205,7 +245,7 @@ fn upgrades_under_load_lose_nobody() {
             pause(Duration::from_millis(20));
         }
         over.store(true, SeqCst);
-        for client in clients {
+        for client in clients.into_iter().chain(kept) {
             assert!(client.join().unwrap() > 0);
         }
     });

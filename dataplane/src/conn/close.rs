@@ -1,6 +1,6 @@
 //! The end of a conn: linger where a client may still be sending, wait for the kernel, close, free. One reason each.
 
-use super::{Conn, Phase, deadline, flush, tcp};
+use super::{Conn, Phase, deadline, flush, moving, tcp};
 use crate::buf::{Class, Lease};
 use crate::cluster::outcome::Outcome;
 use crate::core::Core;
@@ -108,6 +108,9 @@ pub(super) fn free_exchange(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 pub fn when_quiet(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     let Some(conn) = core.conns.get_mut(id) else { return };
     if conn.phase() == Phase::Closing && conn.stream.is_quiet() {
+        if conn.reason == Some(CloseReason::Moved) {
+            return moving::leave(core, io, id);
+        }
         conn.stream.discard_queue(&mut core.pool);
         conn.stream.close(io, id.token(Kind::ConnClose));
     }
@@ -115,8 +118,15 @@ pub fn when_quiet(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
 
 /// The descriptor is closed: the slot is free again.
 pub fn on_closed(core: &mut Core, id: Id<Conn>) {
-    let Some(mut conn) = core.conns.remove(id) else { return };
-    conn.stream.on_closed();
+    if let Some(conn) = core.conns.get_mut(id) {
+        conn.stream.on_closed();
+    }
+    gone(core, id);
+}
+
+/// Its descriptor is closed, or another process's.
+pub(super) fn gone(core: &mut Core, id: Id<Conn>) {
+    let Some(conn) = core.conns.remove(id) else { return };
     if conn.counted
         && let Some(shared) = core.shared.listeners.get(usize::from(conn.listener.0)).and_then(Option::as_ref)
     {

@@ -1,6 +1,6 @@
 //! HTTP/1 on a conn: heads in, exchanges one after another, bodies to the exchange, what is sent ahead held back.
 
-use super::{Conn, Ends, Phase, bulk::up, close, deadline, relay, reply, serve};
+use super::{Conn, Ends, Phase, bulk::up, close, deadline, moving, relay, reply, serve};
 use crate::buf::{Class, Lease, Pool};
 use crate::core::Core;
 use crate::exchange::request::{self, QUEUE_HIGH};
@@ -109,6 +109,10 @@ fn wait_idle(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     if conn.ends == Ends::EXPIRED {
         return close::begin(core, io, id, CloseReason::Lifetime);
     }
+    if moving::begin(core, io, id) {
+        return;
+    }
+    let Some(conn) = core.conns.get_mut(id) else { return };
     if let Some(spec) = core.snapshot.listener(conn.listener) {
         conn.deadlines.read_by = now.after(spec.timeouts.idle);
     }

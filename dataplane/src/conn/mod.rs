@@ -3,7 +3,7 @@
 //! `open` lets it in; `preface` reads what stands before its own bytes; `tcp` takes it from there on a tcp listener. On an
 //! http one `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says, `hedge` what one beside it says; `relay` writes responses
 //! to the client; `reply` writes our own. `queue` gives places at full clusters to those who wait; `deadline` says what a
-//! passed deadline means; `close` ends it.
+//! passed deadline means; `close` ends it, and `moving` has it go on in another process.
 
 pub mod brief;
 pub mod bulk;
@@ -11,6 +11,7 @@ pub mod close;
 pub mod deadline;
 pub mod hedge;
 pub mod http1;
+pub mod moving;
 pub mod open;
 pub mod preface;
 pub mod queue;
@@ -194,6 +195,10 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
                 Phase::Preface => preface::on_bytes(core, io, id, lease),
                 Phase::Connecting => tcp::hold(core, id, lease),
                 Phase::Lingering => close::on_linger_bytes(core, io, id, lease),
+                Phase::Closing if conn.reason == Some(CloseReason::Moved) => {
+                    conn.rx = Some(lease);
+                    close::when_quiet(core, io, id);
+                }
                 Phase::Tunnel | Phase::Closing => {
                     core.pool.give_back(lease);
                     close::when_quiet(core, io, id);

@@ -27,6 +27,7 @@ pub enum CloseReason {
     Drained,
     DrainCut,
     Killed,
+    Moved,
     Evicted,
     ListenerFull,
     ProxyPeerNotAllowed,
@@ -86,6 +87,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     ),
     (CloseReason::DrainCut, "drain_cut", "it still ran when the time of a drain was over"),
     (CloseReason::Killed, "killed", "an operator closed it: `ringway connections --kill`"),
+    (CloseReason::Moved, "moved", "it goes on in the next process of an upgrade"),
     (
         CloseReason::Evicted,
         "evicted",

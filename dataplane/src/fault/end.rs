@@ -237,7 +237,7 @@ const fn cause_of_close(close: CloseReason) -> Cause {
         C::OriginSendTimeout | C::DeadOrigin => in_body(By::ServerTime),
         C::NoLink => (By::Server, At::Connect, At::Connect),
         C::TunnelIdle => in_body(By::Time),
-        C::Lifetime | C::Drained | C::DrainCut | C::Killed => anywhere(By::Killed),
+        C::Lifetime | C::Drained | C::DrainCut | C::Killed | C::Moved => anywhere(By::Killed),
         C::Evicted => anywhere(By::Resource),
         C::ListenerFull => in_head(By::Resource),
         C::Refused

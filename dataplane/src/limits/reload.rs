@@ -27,6 +27,11 @@ pub const UPGRADE_ANSWER: Duration = Duration::from_secs(5);
 pub const UPGRADE_MESSAGE_BYTES: usize = 64 << 10;
 /// Descriptors in one of them; the kernel takes 253 (SCM_MAX_FD of <net/scm.h>).
 pub const UPGRADE_DESCRIPTORS: usize = 128;
+/// For so long after the next process of an upgrade has taken over, connections that come to wait for a request go there; then
+/// they are told to close.
+pub const UPGRADE_MOVES: Duration = Duration::from_secs(1);
+/// Connections that came from the process before this one and wait for a shard.
+pub const UPGRADE_ARRIVALS: usize = 256;
 /// At the end of a process after an upgrade: for whoever still waits for an answer of its admin API.
 pub const UPGRADE_REST: Duration = Duration::from_secs(1);
 /// Listeners that an operator drains at once.

@@ -14,9 +14,11 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::listing::Listing;
 use super::swap::Swap;
+use crate::conn::moving::Moved;
 use crate::spec::ClusterId;
 use crate::sync::{Arc, AtomicBool, Ordering, Padded, fence};
 use std::fmt;
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// What control asks of a shard.
@@ -30,6 +32,10 @@ pub enum Command {
     Look { cluster: ClusterId },
     /// Go over to another configuration, and give back what was.
     Swap(Box<Swap>),
+    /// Have conns that wait for a request go to another process, by this channel.
+    Move(mpsc::Sender<Moved>),
+    /// A conn of the process before this one.
+    Adopt(Box<Moved>),
     /// Accept no more on the sockets of these numbers, and leave who waits there to another process.
     GiveUp(Box<[u32]>),
     /// Say which conns there are, or close one.

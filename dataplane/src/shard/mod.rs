@@ -8,6 +8,7 @@ pub mod swap;
 
 use crate::buf::Class;
 use crate::conn;
+use crate::conn::moving::{self, Moving};
 use crate::core::{Core, Setup};
 use crate::io::{Clock, Completion, Errno, Fd, Interest, Io, Mono, SocketAddress};
 use crate::io::{Kind, Token};
@@ -115,7 +116,9 @@ impl Shard {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
         let until = until.min(self.core.parties.due(self.core.clock.mono));
-        let until = if self.core.stirred.is_empty() && self.listing.is_none() { until } else { Mono(0) };
+        let goes_on =
+            !self.core.stirred.is_empty() || self.listing.is_some() || moving::is_walking(&self.core);
+        let until = if goes_on { Mono(0) } else { until };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
             io.turn(&mut self.core.pool, if sleeps { until } else { Mono(0) }, &mut self.completions)?;
@@ -129,6 +132,7 @@ impl Shard {
         listing::go_on(self, io);
         conn::queue::look(&mut self.core, io);
         conn::room::look(&mut self.core, io);
+        moving::walk(&mut self.core, io);
         drain::walk(&mut self.core, io);
         drain::cut_leaving(&mut self.core, io);
         if drain::advance(self, io) { Ok(Turn::Ended) } else { Ok(Turn::Goes) }
@@ -154,6 +158,8 @@ impl Shard {
                     let returned = self.returns.as_mut().map(|returns| returns.push(swap));
                     debug_assert!(matches!(returned, Some(Ok(()))), "a shard has one swap at a time");
                 }
+                Command::Move(to) => self.core.moving = Some(Moving::new(to)),
+                Command::Adopt(moved) => moving::adopt(&mut self.core, io, &moved),
                 Command::GiveUp(numbers) => listener::give_up(&mut self.core, io, &numbers),
                 Command::List(listing) => self.listing = Some(listing),
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),

@@ -27,6 +27,8 @@ pub struct Stats {
     /// Turns of the loop; the watchdog wants it to move.
     pub turns: Counter,
     pub accepted: Counter,
+    /// Conns that came from the process before this one.
+    pub adopted: Counter,
     pub accept_errors: Counter,
     /// Accepted here and handed to a less loaded shard; those that did not get there are served here.
     pub handed: Counter,
@@ -86,6 +88,7 @@ impl Default for Stats {
         Self {
             turns: Counter::default(),
             accepted: Counter::default(),
+            adopted: Counter::default(),
             accept_errors: Counter::default(),
             handed: Counter::default(),
             hand_failures: Counter::default(),

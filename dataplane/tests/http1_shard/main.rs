@@ -14,6 +14,7 @@ mod last;
 mod limits;
 mod listing;
 mod message;
+mod moving;
 mod ports;
 mod proxy;
 mod queue;
