@@ -7,7 +7,7 @@ use crate::failing;
 use crate::health::{Change, Check, Checks, Task};
 use crate::log::Format;
 use crate::outage::Outages;
-use crate::upgrade;
+use crate::upgrade::{self, Former};
 use dataplane::cluster::eligible::{Admin, Health};
 use dataplane::plane::Plane;
 use dataplane::spec::{Cluster, ClusterId, Endpoint, Snapshot};
@@ -124,6 +124,10 @@ impl Watch {
             let word = if drains { "drains: nothing more is sent there" } else { "drains no longer" };
             tracing::info!("cluster {} {word}", cluster.name);
         }
+    }
+    /// The names of clusters that an operator drains.
+    pub(crate) fn drained_clusters(&self) -> Vec<String> {
+        self.drained.iter().map(ToString::to_string).collect()
     }
     /// Clusters and endpoints that drain, as the API shows them.
     pub(crate) fn drained(&self, plane: &Plane, snapshot: &Snapshot) -> (Vec<Value>, Vec<Value>) {
@@ -246,7 +250,7 @@ pub(crate) fn known(snapshot: &Snapshot, watch: &Watch, checks: &Checks) -> Vec<
 
 /// What the process before this one knew of endpoints, of those that are still there.
 pub(crate) fn believe(
-    known: &[upgrade::Endpoint],
+    Former { endpoints: known, drained, .. }: &Former,
     snapshot: &Snapshot,
     plane: &Plane,
     watch: &mut Watch,
@@ -263,6 +267,11 @@ pub(crate) fn believe(
         if let Some(state) = state {
             watch.said.insert((Arc::clone(&cluster.name), Arc::clone(&endpoint.name)), state);
             plane.set_admin(cluster.id, endpoint.id, state);
+        }
+    }
+    for cluster in snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone) {
+        if drained.iter().any(|name| **name == *cluster.name) {
+            watch.drain_cluster(plane, cluster, true);
         }
     }
 }

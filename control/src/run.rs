@@ -31,7 +31,7 @@ use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
-use crate::upgrade::{Arrived, Former};
+use crate::upgrade::{Former, Travelling};
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
 use dataplane::limits;
@@ -226,7 +226,7 @@ async fn serve_with(
     };
     if let Some(former) = &former {
         let Running { watch, checks, .. } = &mut running;
-        endpoints::believe(&former.endpoints, &snapshot, &plane, watch, checks);
+        endpoints::believe(former, &snapshot, &plane, watch, checks);
     }
     plane.begin();
     announce(&plane, loaded, running.api.as_ref(), file.is_none());
@@ -270,7 +270,7 @@ struct Running<'a> {
     closed_before: (u64, u64),
     reloads: Reloads,
     upgrades: Upgrades,
-    arrivals: mpsc::Receiver<Arrived>,
+    arrivals: mpsc::Receiver<Travelling>,
     /// Questions about connections.
     lists: Lists,
     api: Option<Api>,
@@ -456,6 +456,8 @@ fn inject_asked_fault(plane: &Plane) {
     match asked.as_str() {
         "panic" => plane.inject(Fault::Panic),
         "stall" => plane.inject(Fault::Stall),
-        _ => tracing::warn!("RINGWAY_INJECT is neither panic nor stall"),
+        // Not a shard's: `crate::upgrade`.
+        "upgrade" => {}
+        _ => tracing::warn!("RINGWAY_INJECT is none of panic, stall and upgrade"),
     }
 }

@@ -8,7 +8,7 @@
 //! stall can thus keep all pipes but one for as long as they may stall, and the others go on without copying.
 
 use crate::buf::{Class, Pool};
-use crate::io::{Errno, Io, Pipe, Token};
+use crate::io::{Errno, Fd, Io, Pipe, Token};
 use crate::limits;
 use crate::stream::Stream;
 
@@ -16,6 +16,7 @@ const READABLE: u8 = 1 << 0;
 const BEGUN: u8 = 1 << 1;
 const REFUSED: u8 = 1 << 2;
 const PROMOTED: u8 = 1 << 3;
+const STOPPED: u8 = 1 << 4;
 
 /// What the flows that move in one turn share, so that no turn is long because many bytes are there.
 #[derive(Debug, Default)]
@@ -201,6 +202,23 @@ impl Bulk {
         if let Some(pipe) = self.pipe.take() {
             io.give_pipe(pipe);
         }
+    }
+
+    /// Its socket goes to another process: nothing more begins here.
+    pub fn stop(&mut self) {
+        self.bits |= STOPPED;
+    }
+    pub fn is_stopped(&self) -> bool {
+        self.bits & STOPPED != 0
+    }
+    /// Gives up the pipe with what it holds, where it holds something.
+    pub fn part_with(&mut self, io: &mut impl Io) -> Option<([Fd; 2], usize)> {
+        self.pipe.take().map(|pipe| io.part_with(pipe))
+    }
+    /// Goes on with a pipe that another shard parted with, whose bytes go first.
+    pub fn adopt(&mut self, pipe: Pipe) {
+        self.pipe = Some(pipe);
+        self.bits |= BEGUN | PROMOTED;
     }
 
     /// It proved to be bulk: it is spliced until [`Bulk::on_spliced`] finds that it trickles.

@@ -89,6 +89,8 @@ pub const PIPE_BYTES: usize = 1 << 20;
 /// Pipes of one shard, two descriptors each. One is held only while a flow's sink is slower than its source, the last one
 /// never beyond a step.
 pub const PIPES: u16 = 64;
+/// Pipes with bytes inside that a shard takes over from the process before this one, beside its own.
+pub const PIPES_ADOPTED: u16 = 4096;
 
 // --- the ring (sys/) ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ pub mod explain;
 mod lent;
 mod listening;
 pub mod listing;
-mod moved;
+pub mod moved;
 pub mod numbers;
 pub mod swap;
 
@@ -34,7 +34,6 @@ pub use lent::{link_socket, private_listener};
 pub use listening::Handed;
 use listening::Listening;
 use listing::Listing;
-pub use moved::{Moved, Movers};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;

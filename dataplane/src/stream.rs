@@ -38,6 +38,11 @@ impl Stream {
         Self { fd, bits: 0, tx: Chain::default() }
     }
 
+    /// Of a socket that was another's before; `eof`: its peer's FIN was seen there.
+    pub fn adopted(fd: Fd, eof: bool) -> Self {
+        Self { bits: if eof { EOF } else { 0 }, ..Self::new(fd) }
+    }
+
     fn begin(&mut self, bit: u16) {
         assert!(self.bits & bit == 0, "an operation was submitted twice on one descriptor");
         assert!(self.bits & CLOSE == 0, "an operation was submitted on a closing descriptor");
@@ -212,6 +217,18 @@ impl Stream {
     pub fn on_send_failed(&mut self, pool: &mut Pool) {
         self.end(SEND);
         self.tx.clear(pool);
+    }
+    /// A send, or a wait for room, ended because it was asked to: nothing of the queue was taken. A send that was taken in part
+    /// says so in place of that (io_uring/net.c, io_send: short counts are completions like any other).
+    pub fn on_send_cancelled(&mut self) {
+        self.end(SEND);
+    }
+    /// Everything queued, for another to send; nothing is in flight.
+    pub fn take_queue(&mut self, pool: &mut Pool) -> Vec<u8> {
+        assert!(self.is_quiet(), "a queue was taken from under the kernel");
+        let bytes = self.tx.iter().flat_map(|lease| pool.bytes(lease).iter().copied()).collect();
+        self.tx.clear(pool);
+        bytes
     }
     /// No more bytes will be queued: FIN goes out behind the last one, at the next [`Stream::flush`].
     pub fn finish(&mut self) {

@@ -204,10 +204,6 @@ impl Where {
         let (reply, address) = self.ask(environment, method, path, body)?;
         match reply.status {
             200 => reply.read().map_err(|why| unreachable(&address, &why)),
-            409 => Err(match refused(&reply) {
-                Exit::Unreachable => Exit::Configuration,
-                exit => exit,
-            }),
             _ => Err(refused(&reply)),
         }
     }
@@ -237,7 +233,8 @@ fn refused(reply: &Reply) -> Exit {
     complain(body.get("error").and_then(Value::as_str).unwrap_or("it refused"));
     match reply.status {
         400 | 404 => Exit::CommandLine,
-        401 => Exit::Configuration,
+        // A conflict with what goes on there: the question was right, and the process could be asked.
+        401 | 409 => Exit::Configuration,
         _ => Exit::Unreachable,
     }
 }

@@ -1,16 +1,15 @@
 //! A binary upgrade, as the process that is followed by another sees it: in steps between which it serves.
 
-use super::Running;
+use super::{Running, told};
 use crate::admin::Answer;
 use crate::endpoints;
 use crate::ready;
-use crate::upgrade::{Arrived, Gift, Next, Sent, Took};
+use crate::upgrade::{Gift, Next, Took, Travelling};
 use axum::http::StatusCode;
 use dataplane::fault::CloseReason;
-use dataplane::io::SocketAddress;
 use dataplane::limits::UPGRADE_MOVES;
-use dataplane::plane::{Handed, Moved};
-use dataplane::spec::{Reason, Snapshot};
+use dataplane::plane::Handed;
+use dataplane::spec::{Listener, Reason};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +30,16 @@ pub(super) struct Upgrades {
     stage: Stage,
 }
 
+/// What the next process has.
+#[derive(Debug)]
+struct Over {
+    pid: u32,
+    /// The admin API's address.
+    admin: bool,
+    /// By number: what this process's listener was.
+    listeners: Vec<bool>,
+}
+
 #[derive(Debug)]
 enum Stage {
     Rests,
@@ -41,8 +50,7 @@ enum Stage {
     /// It was told what is its own.
     Gives {
         given: oneshot::Receiver<Given>,
-        pid: u32,
-        admin: bool,
+        over: Over,
         asker: Asker,
     },
     /// Another process has what listens, and is given connections.
@@ -157,6 +165,7 @@ impl Running<'_> {
             handed,
             admin: admin.map_err(|error| out(error.to_string()))?,
             endpoints: endpoints::known(&self.loaded.snapshot, &self.watch, &self.checks),
+            drained: self.watch.drained_clusters(),
         };
         beside(move || Next::start(&program, gift))
     }
@@ -167,13 +176,18 @@ impl Running<'_> {
                 Ok((next, took)) => self.give_up(next, &took, asker),
                 Err(why) => refuse(asker, &why),
             },
-            (Step::Given(Ok(next)), Stage::Gives { pid, admin, asker, .. }) => {
-                self.hand_on(Some(next), pid, admin, asker);
+            (Step::Given(Ok(next)), Stage::Gives { over, asker, .. }) => {
+                self.hand_on(Some(next), &over, asker);
             }
             (Step::Given(Err((why, handed))), Stage::Gives { asker, .. }) => {
                 let snapshot = self.plane.snapshot();
-                self.plane.take_back(handed, &snapshot);
-                self.plane.swap(snapshot);
+                match self.plane.take_back(handed, &snapshot) {
+                    Ok(()) => self.plane.swap(snapshot),
+                    Err(error) => tracing::error!(
+                        "upgrade: what the next process had is not listened on any more: {}; restart",
+                        told::explain(&error)
+                    ),
+                }
                 refuse(asker, &why);
             }
             (_, stage) => self.upgrades.stage = stage,
@@ -183,27 +197,36 @@ impl Running<'_> {
     /// The next process is ready: nobody accepts here any more on what it took.
     fn give_up(&mut self, next: Next, took: &Took, asker: Asker) {
         self.plane.give_up(&took.taken);
-        let (pid, admin) = (next.pid(), took.admin);
+        let names: Vec<&str> = took.taken.iter().map(|place| &*next.handed[*place].listener).collect();
+        let of_ids = self.loaded.snapshot.listeners.iter();
+        let goes_on = |listener: &Arc<Listener>| !listener.is_gone() && names.contains(&&*listener.name);
+        let over = Over {
+            pid: next.pid(),
+            admin: took.admin,
+            listeners: of_ids.map(|listener| listener.as_ref().is_some_and(goes_on)).collect(),
+        };
         match beside(move || next.yours()) {
-            Ok(given) => self.upgrades.stage = Stage::Gives { given, pid, admin, asker },
+            Ok(given) => self.upgrades.stage = Stage::Gives { given, over, asker },
             // The next process accepts; that this one could not tell it changes nothing.
             Err(why) => {
                 tracing::warn!("upgrade: the next process is not told that all is its own: {why}");
-                self.hand_on(None, pid, admin, asker);
+                self.hand_on(None, &over, asker);
             }
         }
     }
 
-    /// The next process has all that listens. Connections that wait for a request go there, and for a moment those that come to
-    /// wait; then this one finishes what is left.
-    fn hand_on(&mut self, next: Option<Next>, pid: u32, admin: bool, asker: Asker) {
+    /// The next process has all that listens. Tunnels and connections that wait for a request go there, and for a moment those
+    /// that come to be so; then this one finishes what is left.
+    fn hand_on(&mut self, next: Option<Next>, over: &Over, asker: Asker) {
+        let Over { pid, admin, .. } = *over;
         ready::notify(&format!("MAINPID={pid}"));
         if let (true, Some(api)) = (admin, &self.api) {
             api.stop();
         }
         let sends = next.and_then(|next| {
-            let (movers, snapshot) = (self.plane.move_conns(), Arc::clone(&self.loaded.snapshot));
-            let named = movers.filter_map(move |moved| sent(moved, &snapshot));
+            let (movers, snapshot) =
+                (self.plane.move_conns(&over.listeners), Arc::clone(&self.loaded.snapshot));
+            let named = movers.filter_map(move |moved| Travelling::of(moved, &snapshot));
             beside(move || next.send(named))
                 .inspect_err(|why| tracing::error!("upgrade: connections are lost: {why}"))
                 .ok()
@@ -235,23 +258,12 @@ impl Running<'_> {
         self.drain_node(Reason::Deploy, None);
     }
 
-    /// A connection of the process before this one.
-    pub(super) fn arrived(&self, arrived: Arrived) {
-        let Arrived { socket, listener, peer, age, requests, bytes } = arrived;
-        let mut listeners = self.loaded.snapshot.listeners.iter().flatten();
-        // One whose listener is gone is closed.
-        let Some(listener) = listeners.find(|one| !one.is_gone() && *one.name == *listener) else { return };
-        let peer = peer.map_or(SocketAddress::UNIX, SocketAddress::from);
-        self.plane.adopt(Moved { socket, listener: listener.id, peer, age, requests, bytes });
+    /// A connection of the process before this one. One whose listener is gone is closed.
+    pub(super) fn arrived(&self, arrived: Travelling) {
+        if let Some(moved) = arrived.into_moved(&self.loaded.snapshot) {
+            self.plane.adopt(moved);
+        }
     }
-}
-
-/// By its listener's name, as the next process has other numbers.
-fn sent(moved: Moved, snapshot: &Snapshot) -> Option<Sent> {
-    let Moved { socket, listener, peer, age, requests, bytes } = moved;
-    let listener = snapshot.listener(listener)?.name.to_string();
-    let peer = (!peer.is_unix()).then(|| peer.into());
-    Some(Sent { socket, listener, peer, age, requests, bytes })
 }
 
 fn refuse(asker: Asker, why: &str) {

@@ -1,37 +1,16 @@
 //! The process before this one, as this one sees it: what it gives, and what it is told.
 
+use super::conns::Travelling;
 use super::message::{Endpoint, Message, VERSION, Wire};
-use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_READY};
+use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_CONN_BYTES, UPGRADE_READY};
 use dataplane::plane::Handed;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Set for a process that another one starts in an upgrade.
 pub(super) const VARIABLE: &str = "RINGWAY_UPGRADE";
-
-/// A connection of the process before this one.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) socket: OwnedFd,
-    /// The listener's name.
-    pub(crate) listener: String,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) age: Duration,
-    pub(crate) requests: u32,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl Arrived {
-    fn of(message: Message, mut sockets: Vec<OwnedFd>) -> Option<Self> {
-        let Message::Conn { listener, peer, age_ms, requests, bytes } = message else { return None };
-        let age = Duration::from_millis(age_ms);
-        sockets.pop().map(|socket| Self { socket, listener, peer, age, requests, bytes })
-    }
-}
 
 /// What the process before this one gave.
 #[derive(Debug)]
@@ -43,6 +22,8 @@ pub(crate) struct Former {
     /// The admin API's socket, and its address as the configuration had it.
     pub(crate) admin: Option<(String, OwnedFd)>,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Clusters that an operator drains.
+    pub(crate) drained: Vec<String>,
 }
 
 impl Former {
@@ -69,7 +50,7 @@ impl Former {
             .map_err(|why| format!("the process before this one: {why}"))
     }
 
-    pub(super) fn hear_from(wire: Wire) -> Result<Self, String> {
+    pub(super) fn hear_from(mut wire: Wire) -> Result<Self, String> {
         let inherited = match wire.hear(UPGRADE_ANSWER)?.0 {
             Message::Hello { version: VERSION, inherited } => inherited,
             Message::Hello { version, .. } => {
@@ -79,7 +60,14 @@ impl Former {
             }
             other => return Err(format!("it began with {other:?}")),
         };
-        let mut former = Self { wire, inherited, handed: Vec::new(), admin: None, endpoints: Vec::new() };
+        let mut former = Self {
+            wire,
+            inherited,
+            handed: Vec::new(),
+            admin: None,
+            endpoints: Vec::new(),
+            drained: Vec::new(),
+        };
         loop {
             let (message, mut sockets) = former.wire.hear(UPGRADE_ANSWER)?;
             let known = former.handed.len();
@@ -91,6 +79,7 @@ impl Former {
                 },
                 Message::Admin { asked } => former.admin = sockets.pop().map(|socket| (asked, socket)),
                 Message::Endpoint(endpoint) => former.endpoints.push(endpoint),
+                Message::Drains { cluster } => former.drained.push(cluster),
                 Message::All => return Ok(former),
                 other => return Err(format!("it said {other:?} too early")),
             }
@@ -99,23 +88,32 @@ impl Former {
 
     /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer; and for
     /// connections, which go to `arrivals`.
-    pub(crate) fn ready(self, taken: Vec<usize>, admin: bool, arrivals: mpsc::Sender<Arrived>) {
-        let wire = self.wire;
+    pub(crate) fn ready(self, taken: Vec<usize>, admin: bool, arrivals: mpsc::Sender<Travelling>) {
+        let mut wire = self.wire;
         let tell = move || {
             wire.say(&Message::Ready { taken, admin }, &[])?;
             match wire.hear(UPGRADE_READY)?.0 {
-                Message::Yours => wire.say(&Message::Mine, &[]),
+                Message::Yours => {
+                    die_if_asked();
+                    wire.say(&Message::Mine, &[])
+                }
                 other => Err(format!("it said {other:?}")),
             }?;
             tracing::info!(
                 "upgrade: this process has what the one before it had; that one finishes the rest"
             );
             let mut conns = 0u64;
-            while let Some((message, sockets)) = wire.hear_next() {
-                if let Some(arrived) = Arrived::of(message, sockets) {
-                    conns += 1;
-                    // Nobody receives any more where this process ends.
-                    let _ = arrivals.blocking_send(arrived);
+            let mut bytes = Vec::new();
+            while let Some((message, piece, sockets)) = wire.hear_next() {
+                match message {
+                    Message::Bytes if bytes.len() + piece.len() <= UPGRADE_CONN_BYTES => bytes.extend(piece),
+                    Message::Conn(conn) => {
+                        conns += 1;
+                        let bytes = std::mem::take(&mut bytes);
+                        // Nobody receives any more where this process ends.
+                        let _ = arrivals.blocking_send(Travelling { conn: *conn, sockets, bytes });
+                    }
+                    other => return Err(format!("it said {other:?} among its connections")),
                 }
             }
             tracing::info!(
@@ -133,5 +131,13 @@ impl Former {
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(talk) {
             tracing::error!("upgrade: the process before this one cannot be told: no thread: {error}");
         }
+    }
+}
+
+/// For the test that a next process which dies at the last moment changes nothing.
+fn die_if_asked() {
+    if std::env::var_os("RINGWAY_INJECT").is_some_and(|asked| asked == "upgrade") {
+        // It does not return.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

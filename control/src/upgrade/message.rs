@@ -1,9 +1,10 @@
-//! What two processes say to each other in an upgrade: a line of JSON in each packet of a socket, with descriptors beside it
-//! (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
+//! What two processes say to each other in an upgrade: a line of JSON in each packet of a socket, bytes behind it where the line
+//! says so, and descriptors beside it (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
 
+use super::conns::Conn;
 use dataplane::limits::{UPGRADE_DESCRIPTORS, UPGRADE_MESSAGE_BYTES, UPGRADE_READY};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -11,12 +12,12 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// The version of these messages. Another one is refused by whoever hears it first.
-pub(super) const VERSION: u32 = 1;
+/// The version of these messages, and of the encoded records of the access log in them. Another one is refused by whoever hears
+/// it first.
+pub(super) const VERSION: u32 = 2;
 
 const SILENCE: &str = "it said nothing";
 
@@ -50,14 +51,14 @@ pub(super) enum Message {
         asked: String,
     },
     Endpoint(Endpoint),
-    /// A client's connection between two requests. Those of a unix socket have no address.
-    Conn {
-        listener: String,
-        peer: Option<SocketAddr>,
-        age_ms: u64,
-        requests: u32,
-        bytes: Vec<u8>,
+    /// An operator drains this cluster.
+    Drains {
+        cluster: String,
     },
+    /// Bytes of the connection that comes next, behind the line: one piece of them.
+    Bytes,
+    /// An established connection.
+    Conn(Box<Conn>),
     /// That was all.
     All,
     /// Every shard accepts: on what was at these places, and whether on the admin API's.
@@ -72,19 +73,37 @@ pub(super) enum Message {
 
 /// One end of the socket between two processes. Calls wait.
 #[derive(Debug)]
-pub(super) struct Wire(OwnedFd);
+pub(super) struct Wire {
+    socket: OwnedFd,
+    /// Room for what is heard.
+    heard: Vec<u8>,
+}
 
 impl Wire {
     pub(super) fn new(socket: OwnedFd) -> Self {
         // Without it, one that does not listen is waited for until it ends.
         let _ = set_socket_timeout(&socket, Timeout::Send, Some(UPGRADE_READY));
-        Self(socket)
+        // Half of it is for what the kernel keeps beside a packet (socket(7)). Where it is less, a long one is refused.
+        let _ = set_socket_send_buffer_size(&socket, UPGRADE_MESSAGE_BYTES);
+        Self { socket, heard: vec![0; UPGRADE_MESSAGE_BYTES] }
     }
 
     pub(super) fn say(&self, message: &Message, with: &[BorrowedFd<'_>]) -> Result<(), String> {
-        let text = serde_json::to_vec(message).map_err(|error| error.to_string())?;
-        if text.len() > UPGRADE_MESSAGE_BYTES {
-            return Err(format!("a message of {} bytes is too long", text.len()));
+        self.say_with(message, &[], with)
+    }
+
+    /// Says a message with `bytes` behind its line.
+    pub(super) fn say_with(
+        &self,
+        message: &Message,
+        bytes: &[u8],
+        with: &[BorrowedFd<'_>],
+    ) -> Result<(), String> {
+        let mut text = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+        text.push(b'\n');
+        let len = text.len() + bytes.len();
+        if len > UPGRADE_MESSAGE_BYTES {
+            return Err(format!("a message of {len} bytes is too long"));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -93,31 +112,32 @@ impl Wire {
         if !(with.is_empty() || fits && beside.push(rights)) {
             return Err(format!("{} descriptors are too many for a message", with.len()));
         }
-        let said = sendmsg(&self.0, &[IoSlice::new(&text)], &mut beside, SendFlags::NOSIGNAL);
+        let parts = [IoSlice::new(&text), IoSlice::new(bytes)];
+        let said = sendmsg(&self.socket, &parts, &mut beside, SendFlags::NOSIGNAL);
         said.map(|_| ()).map_err(|errno| format!("it cannot be told: {errno}"))
     }
 
     /// The next message and its descriptors, within `within`.
-    pub(super) fn hear(&self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
-        set_socket_timeout(&self.0, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
+    pub(super) fn hear(&mut self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
+        set_socket_timeout(&self.socket, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
         self.hear_whenever()
+            .map(|(message, _, descriptors)| (message, descriptors))
             .map_err(|why| if why == SILENCE { format!("it said nothing for {within:?}") } else { why })
     }
 
-    /// The next message and its descriptors, whenever it comes. None once the other end is closed.
-    pub(super) fn hear_next(&self) -> Option<(Message, Vec<OwnedFd>)> {
-        set_socket_timeout(&self.0, Timeout::Recv, None).ok()?;
+    /// The next message, the bytes behind it, and its descriptors, whenever it comes. None once the other end is closed.
+    pub(super) fn hear_next(&mut self) -> Option<(Message, Vec<u8>, Vec<OwnedFd>)> {
+        set_socket_timeout(&self.socket, Timeout::Recv, None).ok()?;
         self.hear_whenever().ok()
     }
 
     /// The same, whenever it comes, or as the last [`Wire::hear`] had it.
-    fn hear_whenever(&self) -> Result<(Message, Vec<OwnedFd>), String> {
-        let mut text = vec![0; UPGRADE_MESSAGE_BYTES];
+    fn hear_whenever(&mut self) -> Result<(Message, Vec<u8>, Vec<OwnedFd>), String> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let heard = loop {
-            let mut parts = [IoSliceMut::new(&mut text)];
-            match recvmsg(&self.0, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+            let mut parts = [IoSliceMut::new(&mut self.heard)];
+            match recvmsg(&self.socket, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(SILENCE.to_owned()),
                 Err(errno) => return Err(format!("it cannot be heard: {errno}")),
@@ -134,9 +154,11 @@ impl Wire {
         if heard.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err("a message was cut off: descriptors have run out, or it is too long".to_owned());
         }
-        let message = serde_json::from_slice(&text[..heard.bytes]);
-        message
-            .map(|message| (message, descriptors))
+        let all = &self.heard[..heard.bytes];
+        let end = all.iter().position(|byte| *byte == b'\n').unwrap_or(all.len());
+        let (line, bytes) = (&all[..end], all.get(end + 1..).unwrap_or_default());
+        serde_json::from_slice(line)
+            .map(|message| (message, bytes.to_vec(), descriptors))
             .map_err(|error| format!("it speaks in tongues: {error}"))
     }
 }
@@ -158,7 +180,7 @@ mod tests {
 
     #[test]
     fn messages_carry_descriptors() {
-        let (one, other) = pair();
+        let (one, mut other) = pair();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let message = Message::Listener { place: 3, listener: "edge".into(), asked: "127.0.0.1:0".into() };
         let many = vec![listener.as_fd(); UPGRADE_DESCRIPTORS];
@@ -176,9 +198,9 @@ mod tests {
 
     #[test]
     fn silence_an_end_and_nonsense_are_told() {
-        let (one, other) = pair();
+        let (one, mut other) = pair();
         assert!(other.hear(SOON).unwrap_err().contains("nothing"));
-        rustix::net::send(&one.0, b"{\"say\":\"what\"}", SendFlags::NOSIGNAL).unwrap();
+        rustix::net::send(&one.socket, b"{\"say\":\"what\"}", SendFlags::NOSIGNAL).unwrap();
         assert!(other.hear(SOON).unwrap_err().contains("tongues"));
         let long = "x".repeat(UPGRADE_MESSAGE_BYTES);
         assert!(one.say(&Message::Admin { asked: long }, &[]).is_err());

@@ -9,10 +9,12 @@
 //!    its own, and takes everything back should the next one die.
 //! 4. The former gives connections that wait for a request, and those that come to wait within a moment; it drains the rest, and ends.
 
+mod conns;
 mod former;
 mod message;
 mod next;
 
-pub(crate) use former::{Arrived, Former};
+pub(crate) use conns::Travelling;
+pub(crate) use former::Former;
 pub(crate) use message::Endpoint;
-pub(crate) use next::{Gift, Next, Sent, Took};
+pub(crate) use next::{Gift, Next, Took};

@@ -1,17 +1,16 @@
 //! The next process, as the one that starts it sees it.
 
+use super::conns::Travelling;
 use super::former::VARIABLE;
 use super::message::{Endpoint, Message, VERSION, Wire};
-use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_DESCRIPTORS, UPGRADE_READY};
+use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_DESCRIPTORS, UPGRADE_PIECE_BYTES, UPGRADE_READY};
 use dataplane::plane::Handed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// A process that ends closes its end of the socket so much before it has ended, at most.
 const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -25,18 +24,8 @@ pub(crate) struct Gift {
     /// The admin API's socket, and its address as the configuration has it.
     pub(crate) admin: Option<(String, OwnedFd)>,
     pub(crate) endpoints: Vec<Endpoint>,
-}
-
-/// A connection for the next process.
-#[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) socket: OwnedFd,
-    /// The listener's name.
-    pub(crate) listener: String,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) age: Duration,
-    pub(crate) requests: u32,
-    pub(crate) bytes: Vec<u8>,
+    /// Clusters that an operator drains.
+    pub(crate) drained: Vec<String>,
 }
 
 /// What the next process accepts on.
@@ -109,12 +98,15 @@ impl Next {
     }
 
     /// Gives connections, until there are no more of them. Returns how many it took.
-    pub(crate) fn send(self, conns: impl Iterator<Item = Sent>) -> u64 {
+    pub(crate) fn send(self, conns: impl Iterator<Item = Travelling>) -> u64 {
         let mut sent = 0;
-        for Sent { socket, listener, peer, age, requests, bytes } in conns {
-            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-            let message = Message::Conn { listener, peer, age_ms, requests, bytes };
-            match self.wire.say(&message, &[socket.as_fd()]) {
+        for Travelling { conn, sockets, bytes } in conns {
+            let descriptors: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
+            let mut pieces = bytes.chunks(UPGRADE_PIECE_BYTES);
+            let told = pieces
+                .try_for_each(|piece| self.wire.say_with(&Message::Bytes, piece, &[]))
+                .and_then(|()| self.wire.say(&Message::Conn(Box::new(conn)), &descriptors));
+            match told {
                 Ok(()) => sent += 1,
                 // It is gone, and so is the connection.
                 Err(why) => tracing::warn!("upgrade: a connection is lost, the next process: {why}"),
@@ -174,6 +166,9 @@ pub(super) fn give(wire: &Wire, gift: &Gift) -> Result<(), String> {
     for endpoint in &gift.endpoints {
         wire.say(&Message::Endpoint(endpoint.clone()), &[])?;
     }
+    for cluster in &gift.drained {
+        wire.say(&Message::Drains { cluster: cluster.clone() }, &[])?;
+    }
     wire.say(&Message::All, &[])
 }
 
@@ -206,12 +201,14 @@ mod tests {
             ],
             admin: Some(("127.0.0.1:0".into(), TcpListener::bind("127.0.0.1:0").unwrap().into())),
             endpoints: vec![endpoint.clone()],
+            drained: vec!["app".into()],
         };
         let listens = std::thread::spawn(move || Former::hear_from(next));
         give(&former, &gift).unwrap();
         let heard = listens.join().unwrap().unwrap();
         assert_eq!(heard.inherited, ["web"]);
         assert_eq!(heard.endpoints, [endpoint]);
+        assert_eq!(heard.drained, ["app"]);
         assert_eq!(heard.admin.unwrap().0, "127.0.0.1:0");
         let found: Vec<(String, usize)> =
             heard.handed.iter().map(|one| (one.listener.clone(), one.sockets.len())).collect();

@@ -59,3 +59,4 @@ mod timeouts;
 mod tuning;
 mod tunnel;
 mod upgrade;
+mod upgrade_conns;

@@ -309,6 +309,16 @@ impl ClusterState {
         };
         endpoint.try_open_link(spec.max_connections)
     }
+    /// Counts in a link that another process opened, and its request if it runs one, whatever the limits are now: what is
+    /// established is not closed for them. False where there is no such endpoint.
+    pub fn adopt_link(&self, id: EndpointId, with_request: bool) -> bool {
+        let Some(endpoint) = self.shared.endpoint(id) else { return false };
+        endpoint.try_open_link(u32::MAX);
+        if with_request && endpoint.try_start(u32::MAX) && counts_all(&self.cluster) {
+            self.shared.start();
+        }
+        true
+    }
     /// Counts a link out, after its close.
     pub fn close_link(&self, id: EndpointId) {
         if let Some(endpoint) = self.shared.endpoint(id) {

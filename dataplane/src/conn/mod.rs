@@ -180,10 +180,7 @@ fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: Outcome) {
             Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Conn, lease),
             Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Conn),
             Outcome::Ready => tunnel::on_readable(core, io, tunnel, Side::Conn),
-            outcome => {
-                conn.stream.on_recv_failed();
-                Fate::Ends(tunnel::lost(Side::Conn, &outcome))
-            }
+            outcome => tunnel::on_recv_failed(core, tunnel, Side::Conn, &outcome),
         };
         return on_tunnel_fate(core, io, id, fate);
     }
@@ -300,10 +297,13 @@ fn on_took(core: &mut Core, io: &mut impl Io, id: Id<Conn>, phase: Phase) {
 
 fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: &Outcome) {
     let Some(conn) = core.conns.get_mut(id) else { return };
+    if let (Phase::Tunnel, Some(tunnel)) = (conn.phase, conn.tunnel) {
+        let fate = tunnel::on_send_failed(core, tunnel, Side::Conn, outcome);
+        return on_tunnel_fate(core, io, id, fate);
+    }
     conn.stream.on_send_failed(&mut core.pool);
     match conn.phase {
         Phase::Closing => close::when_quiet(core, io, id),
-        Phase::Tunnel => close::begin(core, io, id, tunnel::lost(Side::Conn, outcome)),
         _ => close::begin(core, io, id, lost(outcome)),
     }
 }
@@ -311,7 +311,10 @@ fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Conn>, outcome: &Out
 /// Does what a tunnel's event asked for.
 pub fn on_tunnel_fate(core: &mut Core, io: &mut impl Io, id: Id<Conn>, fate: Fate) {
     match fate {
-        Fate::Goes => deadline::settle(core, id),
+        Fate::Goes => {
+            deadline::settle(core, id);
+            moving::leave_when_quiet(core, io, id);
+        }
         Fate::Ends(reason) => close::begin(core, io, id, reason),
     }
 }

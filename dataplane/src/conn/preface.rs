@@ -44,6 +44,11 @@ enum Awaits {
 }
 
 impl Preface {
+    /// What is known of one that was read in another process, if anything is.
+    pub fn adopted(name: Box<[u8]>, took_us: Option<u32>) -> Option<Box<Self>> {
+        let known = !name.is_empty() || took_us.is_some();
+        known.then(|| Box::new(Self { name, took_us, ..*Self::new(Awaits::ProxyHeader { optional: true }) }))
+    }
     fn new(awaits: Awaits) -> Box<Self> {
         Box::new(Self {
             awaits,

@@ -378,4 +378,5 @@ fn start_tunnel(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tunnel: Tunnel)
     }
     tunnel::start(core, io, tid);
     super::deadline::settle(core, id);
+    super::moving::begin(core, io, id);
 }

@@ -5,7 +5,7 @@
 //! client sends meanwhile is held. `on_connect_ended`: the link is there, and bytes pass; or there is none, and the conn
 //! ends.
 
-use super::{Conn, Phase, close, deadline, http1, preface};
+use super::{Conn, Phase, close, deadline, http1, moving, preface};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
 use crate::fault::{At, CloseReason, End, Refusal};
@@ -143,6 +143,7 @@ fn start(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tid: Id<Tunnel>) {
     conn.enter(Phase::Tunnel);
     tunnel::start(core, io, tid);
     deadline::settle(core, id);
+    moving::begin(core, io, id);
 }
 
 /// How long the phases of a conn took that ends now.

@@ -132,7 +132,7 @@ fn lose(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>, loss
 
 fn on_recv(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase, outcome: Outcome) {
     if let Some((conn, tunnel)) = tunnel_of(core, id) {
-        return on_tunnel_recv(core, io, id, conn, tunnel, outcome);
+        return on_tunnel_recv(core, io, conn, tunnel, outcome);
     }
     let Some(link) = core.links.get_mut(id) else { return };
     match &outcome {
@@ -251,6 +251,12 @@ fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Link>, phase: LinkPhase
 }
 
 fn on_send_failed(core: &mut Core, io: &mut impl Io, id: Id<Link>, outcome: &Outcome) {
+    if let Some((conn, tunnel)) =
+        tunnel_of(core, id).filter(|(_, tunnel)| core.tunnels.get(*tunnel).is_some_and(Tunnel::is_open))
+    {
+        let fate = tunnel::on_send_failed(core, tunnel, Side::Link, outcome);
+        return on_tunnel_fate(core, io, conn, fate);
+    }
     if let Some(link) = core.links.get_mut(id) {
         link.stream.on_send_failed(&mut core.pool);
         on_link_takes_no_more(core, io, id, outcome);
@@ -275,24 +281,12 @@ pub(super) fn on_link_takes_no_more(core: &mut Core, io: &mut impl Io, id: Id<Li
     }
 }
 
-fn on_tunnel_recv(
-    core: &mut Core,
-    io: &mut impl Io,
-    id: Id<Link>,
-    conn: Id<Conn>,
-    tunnel: Id<Tunnel>,
-    outcome: Outcome,
-) {
+fn on_tunnel_recv(core: &mut Core, io: &mut impl Io, conn: Id<Conn>, tunnel: Id<Tunnel>, outcome: Outcome) {
     let fate = match outcome {
         Outcome::Received(lease) => tunnel::on_received(core, io, tunnel, Side::Link, lease),
         Outcome::Eof => tunnel::on_eof(core, io, tunnel, Side::Link),
         Outcome::Ready => tunnel::on_readable(core, io, tunnel, Side::Link),
-        outcome => {
-            if let Some(link) = core.links.get_mut(id) {
-                link.stream.on_recv_failed();
-            }
-            Fate::Ends(tunnel::lost(Side::Link, &outcome))
-        }
+        outcome => tunnel::on_recv_failed(core, tunnel, Side::Link, &outcome),
     };
     on_tunnel_fate(core, io, conn, fate);
 }

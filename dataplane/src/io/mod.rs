@@ -257,6 +257,12 @@ pub trait Io {
     /// Copies what a pipe holds, as much as fits into `to`, which is not empty: a pipe that is wanted elsewhere gives up
     /// the bytes of a flow that stalls.
     fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno>;
+    /// Gives up a pipe that holds something: its reader and its writer are the caller's from now on, and so is what they hold.
+    fn part_with(&mut self, pipe: Pipe) -> ([Fd; 2], usize);
+    /// Takes over what another shard, perhaps of another process, parted with: reader and writer of a pipe, which holds so many
+    /// bytes. It is one more than the shard has, and closed when it is given back; none, and closed, where there are
+    /// [`crate::limits::PIPES_ADOPTED`].
+    fn adopt_pipe(&mut self, ends: [Fd; 2], held: usize) -> Option<Pipe>;
     /// Closes at once a descriptor on which nothing was ever submitted.
     fn discard(&mut self, fd: Fd);
     /// Empties an eventfd after its poll said [`Outcome::Ready`].

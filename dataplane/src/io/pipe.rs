@@ -1,7 +1,7 @@
 //! A pipe as a shard holds it: where bytes stay on their way from socket to socket when user space never sees them. And
 //! the rule by which every backend lends pipes.
 
-use crate::limits::PIPES;
+use crate::limits::{PIPES, PIPES_ADOPTED};
 use std::num::NonZeroU16;
 
 /// A pipe out on loan from the backend, to be given back through [`super::Io::give_pipe`]. Two bytes, for every tunnel has
@@ -20,6 +20,18 @@ impl Pipe {
     /// Its number.
     pub(crate) fn at(&self) -> usize {
         usize::from(self.0.get() - 1)
+    }
+    /// One more than the shard has of its own: a number from [`PIPES`] on, the lowest whose place in `taken` is free, or the next;
+    /// none where [`PIPES_ADOPTED`] are taken.
+    pub(crate) fn adopted(taken: impl ExactSizeIterator<Item = bool>) -> Option<Self> {
+        let next = taken.len();
+        let at = taken.enumerate().find(|(_, taken)| !taken).map_or(next, |(at, _)| at);
+        let at = u16::try_from(at).ok().filter(|at| *at < PIPES_ADOPTED)?;
+        Some(Self::number(PIPES + at))
+    }
+    /// It came from another process.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.at() >= usize::from(PIPES)
     }
     /// No other pipe is left: it is to be given back in the step that took it, empty ([`super::Io::unload`]), so that
     /// flows which stall never keep all pipes from those that move.
@@ -83,6 +95,18 @@ mod tests {
         lending.give(&taken[2]);
         lending.give(&taken[1]);
         assert_eq!((lending.count(), lending.take(|_| true)), (2, Some(Pipe::number(2))));
+    }
+
+    #[test]
+    fn adopted_pipes_have_numbers_of_their_own() {
+        let number =
+            |taken: &[bool]| Pipe::adopted(taken.iter().copied()).map(|pipe| pipe.at() - usize::from(PIPES));
+        assert_eq!(number(&[]), Some(0));
+        assert_eq!(number(&[true, false, true]), Some(1));
+        assert_eq!(number(&[true, true]), Some(2));
+        assert_eq!(number(&vec![true; usize::from(PIPES_ADOPTED)]), None);
+        let mut lending = Lending::new(PIPES);
+        assert!(!std::iter::from_fn(|| lending.take(|_| true)).any(|pipe| pipe.is_adopted()));
     }
 
     #[test]

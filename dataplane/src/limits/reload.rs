@@ -23,8 +23,11 @@ pub const ROUTES_GONE: usize = 4096;
 pub const UPGRADE_READY: Duration = Duration::from_secs(60);
 /// How long one of the two processes of an upgrade waits for a word of the other that is due at once.
 pub const UPGRADE_ANSWER: Duration = Duration::from_secs(5);
-/// One message between the two processes of an upgrade.
-pub const UPGRADE_MESSAGE_BYTES: usize = 64 << 10;
+/// One message between the two processes of an upgrade: less than the kernel lets a packet have by default (wmem_default, 208 KiB).
+pub const UPGRADE_MESSAGE_BYTES: usize = 192 << 10;
+/// The bytes that go with a connection, of which one message carries [`UPGRADE_PIECE_BYTES`] at most.
+pub const UPGRADE_CONN_BYTES: usize = 1 << 20;
+pub const UPGRADE_PIECE_BYTES: usize = 128 << 10;
 /// Descriptors in one of them; the kernel takes 253 (SCM_MAX_FD of <net/scm.h>).
 pub const UPGRADE_DESCRIPTORS: usize = 128;
 /// For so long after the next process of an upgrade has taken over, connections that come to wait for a request go there; then

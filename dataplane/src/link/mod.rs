@@ -108,6 +108,30 @@ pub struct Link {
 const _: () = assert!(size_of::<Link>() <= 160, "a link is small: there are as many as conns");
 
 impl Link {
+    /// One side of a tunnel that came from another process, as `local`.
+    pub fn adopted(
+        stream: Stream,
+        (cluster, endpoint): (ClusterId, EndpointId),
+        tunnel: Id<Tunnel>,
+        local: Option<SocketAddress>,
+    ) -> Self {
+        Self {
+            stream,
+            phase: Phase::Tunnel,
+            cluster,
+            endpoint,
+            owner: Owner::Tunnel(tunnel),
+            deadlines: Deadlines::default(),
+            local,
+            source: SourceId::KERNEL,
+            windows: 0,
+            requests: 1,
+            wrote: true,
+            private: false,
+            newer: None,
+            older: None,
+        }
+    }
     pub fn phase(&self) -> Phase {
         self.phase
     }

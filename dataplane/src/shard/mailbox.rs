@@ -32,8 +32,8 @@ pub enum Command {
     Look { cluster: ClusterId },
     /// Go over to another configuration, and give back what was.
     Swap(Box<Swap>),
-    /// Have conns that wait for a request go to another process, by this channel.
-    Move(mpsc::Sender<Moved>),
+    /// Have tunnels, and conns that wait for a request, go to another process, by this channel: of these listeners.
+    Move(mpsc::Sender<Moved>, Box<[bool]>),
     /// A conn of the process before this one.
     Adopt(Box<Moved>),
     /// Accept no more on the sockets of these numbers, and leave who waits there to another process.

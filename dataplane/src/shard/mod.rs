@@ -158,8 +158,8 @@ impl Shard {
                     let returned = self.returns.as_mut().map(|returns| returns.push(swap));
                     debug_assert!(matches!(returned, Some(Ok(()))), "a shard has one swap at a time");
                 }
-                Command::Move(to) => self.core.moving = Some(Moving::new(to)),
-                Command::Adopt(moved) => moving::adopt(&mut self.core, io, &moved),
+                Command::Move(to, listeners) => self.core.moving = Some(Moving::new(to, listeners)),
+                Command::Adopt(moved) => moving::adopt(&mut self.core, io, *moved),
                 Command::GiveUp(numbers) => listener::give_up(&mut self.core, io, &numbers),
                 Command::List(listing) => self.listing = Some(listing),
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),

@@ -424,6 +424,12 @@ impl<W: World> Io for SimIo<W> {
         let result = self.empty_pipe(pipe, to);
         self.did("unload", Fd(-1), result)
     }
+    fn part_with(&mut self, pipe: Pipe) -> ([Fd; 2], usize) {
+        self.pipes.part_with(&pipe)
+    }
+    fn adopt_pipe(&mut self, ends: [Fd; 2], held: usize) -> Option<Pipe> {
+        self.pipes.adopt(ends, held)
+    }
     fn discard(&mut self, fd: Fd) {
         self.note("discard", Token::new(Kind::Backend, 0, 0), fd, 0);
         self.drop_descriptor(fd, 0);

@@ -7,7 +7,7 @@ use super::operations::Verb;
 use crate::io::pipe::Lending;
 use crate::io::{Errno, Fd, Pipe};
 use crate::limits::PIPES;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Pipes and what they hold.
 #[derive(Debug)]
@@ -18,7 +18,14 @@ pub(super) struct Pipes {
     contents: Vec<Option<VecDeque<u8>>>,
     /// How often the last one was lent.
     last_lent: u64,
+    /// Adopted ones, beginning with number [`PIPES`].
+    adopted: Vec<Option<VecDeque<u8>>>,
+    /// Those that nobody has at the moment, by the number of their reader.
+    between: BTreeMap<i32, VecDeque<u8>>,
 }
+
+/// Descriptors of pipes between two shards begin here and go down: they stand in no table.
+const BETWEEN: i32 = -100;
 
 impl Default for Pipes {
     fn default() -> Self {
@@ -29,10 +36,43 @@ impl Default for Pipes {
 impl Pipes {
     fn of(count: u16) -> Self {
         let contents: Vec<_> = (0..count.max(1)).map(|_| None).collect();
-        Self { lending: Lending::new(count), count: contents.len(), contents, last_lent: 0 }
+        Self {
+            lending: Lending::new(count),
+            count: contents.len(),
+            contents,
+            last_lent: 0,
+            adopted: Vec::new(),
+            between: BTreeMap::new(),
+        }
+    }
+    fn place(&mut self, pipe: &Pipe) -> &mut Option<VecDeque<u8>> {
+        match pipe.at().checked_sub(usize::from(PIPES)) {
+            Some(at) => &mut self.adopted[at],
+            None => &mut self.contents[pipe.at()],
+        }
     }
     fn lent(&mut self, pipe: &Pipe) -> &mut VecDeque<u8> {
-        self.contents[pipe.at()].as_mut().expect("a lent pipe exists")
+        self.place(pipe).as_mut().expect("a lent pipe exists")
+    }
+    pub(super) fn part_with(&mut self, pipe: &Pipe) -> ([Fd; 2], usize) {
+        let contents = self.place(pipe).take().expect("a lent pipe exists");
+        if !pipe.is_adopted() {
+            self.lending.give(pipe);
+        }
+        let (held, last) =
+            (contents.len(), self.between.first_key_value().map_or(BETWEEN, |(first, _)| *first));
+        self.between.insert(last - 2, contents);
+        ([Fd(last - 2), Fd(last - 1)], held)
+    }
+    pub(super) fn adopt(&mut self, [reader, _]: [Fd; 2], held: usize) -> Option<Pipe> {
+        let contents = self.between.remove(&reader.0).expect("a pipe between two shards");
+        assert_eq!(contents.len(), held, "a pipe holds what was said of it");
+        let pipe = Pipe::adopted(self.adopted.iter().map(Option::is_some))?;
+        if pipe.at() == self.adopted.len() + usize::from(PIPES) {
+            self.adopted.push(None);
+        }
+        *self.place(&pipe) = Some(contents);
+        Some(pipe)
     }
 }
 
@@ -44,7 +84,8 @@ impl<W: World> SimIo<W> {
     }
     /// Pipes that the shard holds.
     pub fn pipes_out(&self) -> usize {
-        self.pipes.count - self.pipes.lending.count()
+        let adopted = self.pipes.adopted.iter().flatten().count();
+        self.pipes.count - self.pipes.lending.count() + adopted + self.pipes.between.len()
     }
     /// How often the last pipe was lent.
     pub fn last_pipe_lent(&self) -> u64 {
@@ -68,11 +109,19 @@ impl<W: World> SimIo<W> {
         Some(pipe)
     }
     pub(super) fn return_pipe(&mut self, pipe: &Pipe) {
-        self.pipes.contents[pipe.at()].take_if(|contents| !contents.is_empty());
+        let place = self.pipes.place(pipe);
+        if pipe.is_adopted() {
+            *place = None;
+            return;
+        }
+        place.take_if(|contents| !contents.is_empty());
         self.pipes.lending.give(pipe);
     }
     pub(super) fn held_by(&self, pipe: &Pipe) -> usize {
-        self.pipes.contents[pipe.at()].as_ref().expect("a lent pipe exists").len()
+        let Pipes { contents, adopted, .. } = &self.pipes;
+        let place =
+            pipe.at().checked_sub(usize::from(PIPES)).map_or_else(|| &contents[pipe.at()], |at| &adopted[at]);
+        place.as_ref().expect("a lent pipe exists").len()
     }
     pub(super) fn fill_pipe(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
         assert!(

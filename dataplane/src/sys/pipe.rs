@@ -5,6 +5,7 @@ use super::socket;
 use crate::io::pipe::Lending;
 use crate::io::{Errno, Fd, Pipe};
 use crate::limits::{PIPE_BYTES, PIPES};
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 /// One pipe, and the bytes in it: what went in less what came out, which splice(2) and read(2) count exactly.
@@ -22,7 +23,8 @@ impl Drop for Ends {
     }
 }
 
-/// Up to `PIPES` pipes; made when first needed, kept for their next use.
+/// Up to `PIPES` pipes; made when first needed, kept for their next use. Those of higher numbers came from another process, with
+/// bytes inside, and are gone after that.
 #[derive(Debug)]
 pub(super) struct Pipes {
     lending: Lending,
@@ -49,6 +51,10 @@ impl Pipes {
     /// A pipe that still holds bytes is closed, so that nobody meets them: the next one of its number is a new one.
     pub(super) fn give(&mut self, pipe: &Pipe) {
         let ends = &mut self.ends[pipe.at()];
+        if pipe.is_adopted() {
+            *ends = None;
+            return;
+        }
         match ends {
             Some(Ends { held: 0, reader, .. }) => {
                 debug_assert_eq!(socket::unread(*reader), Ok(0), "a pipe holds what nobody counted");
@@ -59,6 +65,24 @@ impl Pipes {
     }
     pub(super) fn held(&self, pipe: &Pipe) -> usize {
         self.ends[pipe.at()].as_ref().map_or(0, |ends| ends.held)
+    }
+    /// The ends of a lent pipe, whose owner is the caller from now on; its number is free again.
+    pub(super) fn part_with(&mut self, pipe: &Pipe) -> ([Fd; 2], usize) {
+        let ends = self.ends[pipe.at()].take().map(ManuallyDrop::new);
+        if !pipe.is_adopted() {
+            self.lending.give(pipe);
+        }
+        ends.map_or(([Fd(-1); 2], 0), |ends| ([ends.reader, ends.writer], ends.held))
+    }
+    /// A pipe of another process; closed where there are too many of them.
+    pub(super) fn adopt(&mut self, [reader, writer]: [Fd; 2], held: usize) -> Option<Pipe> {
+        let ends = Some(Ends { reader, writer, held });
+        let pipe = Pipe::adopted(self.ends[usize::from(PIPES)..].iter().map(Option::is_some))?;
+        match self.ends.get_mut(pipe.at()) {
+            Some(place) => *place = ends,
+            None => self.ends.push(ends),
+        }
+        Some(pipe)
     }
     /// A lent pipe exists: it is closed only in [`Pipes::give`].
     fn lent(&mut self, pipe: &Pipe) -> Result<&mut Ends, Errno> {

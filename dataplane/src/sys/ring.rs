@@ -420,6 +420,12 @@ impl Io for Ring {
     fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
         self.pipes.unload(pipe, to)
     }
+    fn part_with(&mut self, pipe: Pipe) -> ([Fd; 2], usize) {
+        self.pipes.part_with(&pipe)
+    }
+    fn adopt_pipe(&mut self, ends: [Fd; 2], held: usize) -> Option<Pipe> {
+        self.pipes.adopt(ends, held)
+    }
     fn discard(&mut self, fd: Fd) {
         socket::close(fd);
     }

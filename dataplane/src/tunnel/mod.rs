@@ -1,8 +1,9 @@
 //! A tunnel: bytes both ways between a conn and a link, unread. Half-close is kept in both directions.
 //!
 //! One that begins with its conn, without an exchange, comes to its link by `reach`. Copies through leases; a direction
-//! that proves to be bulk is spliced for as long as it is (`splice`).
+//! that proves to be bulk is spliced for as long as it is (`splice`). One may go on in another process (`moving`).
 
+pub mod moving;
 pub mod reach;
 mod splice;
 pub mod upgraded;
@@ -13,7 +14,7 @@ use crate::conn::Conn;
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::fault::CloseReason;
-use crate::io::{Expect, Io, Kind, Mono, Outcome, SocketOption, Token};
+use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome, SocketOption, Token};
 use crate::limits::{self, QUEUE_HIGH};
 use crate::link::{self, Link};
 use crate::spec::Snapshot;
@@ -74,6 +75,10 @@ impl Tunnel {
     /// Its link was connected to: bytes pass, or may.
     pub fn is_open(&self) -> bool {
         self.reach.as_ref().is_none_or(Reach::is_done)
+    }
+    /// On its way to another process: nothing new begins here.
+    fn is_moving(&self) -> bool {
+        self.bulk.iter().any(Bulk::is_stopped)
     }
     /// `n` bytes came from a side.
     fn count(&mut self, from: Side, n: usize) {
@@ -153,11 +158,16 @@ struct Half<'a> {
     deadlines: &'a mut Deadlines,
     within: Duration,
     idle: Duration,
+    /// As [`Tunnel::is_moving`].
+    moving: bool,
 }
 
 impl Half<'_> {
     /// Sends what is queued, and begins the sink's deadline.
     fn flush(&mut self, io: &mut impl Io, pool: &Pool, now: Mono) {
+        if self.moving {
+            return;
+        }
         self.sink.flush(io, pool, self.send);
         self.time_sink(now);
     }
@@ -169,7 +179,7 @@ impl Half<'_> {
     }
     /// Reads on while the sink keeps up.
     fn pull(&mut self, io: &mut impl Io, expect: Expect) {
-        if self.sink.queued() < QUEUE_HIGH && !self.sink.is_finished() {
+        if self.sink.queued() < QUEUE_HIGH && !self.sink.is_finished() && !self.moving {
             self.source.arm_recv(io, expect, self.recv);
         }
     }
@@ -187,6 +197,9 @@ impl Half<'_> {
     /// Lets the direction go on, by splice or by the next recv, as far as its sink keeps up.
     fn go_on(&mut self, io: &mut impl Io, pool: &mut Pool, tunnel: &mut Tunnel, now: Mono) -> Fate {
         let bulk = &mut tunnel.bulk[self.from as usize];
+        if self.moving {
+            return Fate::Goes;
+        }
         if bulk.is_promoted() || bulk.is_holding() {
             return splice::drive(self, io, pool, tunnel, now);
         }
@@ -219,6 +232,7 @@ fn with_half<R>(
             deadlines: &mut link.deadlines,
             within: link_send,
             idle,
+            moving: tunnel.is_moving(),
         },
         Side::Link => Half {
             from,
@@ -231,6 +245,7 @@ fn with_half<R>(
             deadlines: &mut conn.deadlines,
             within: conn_send,
             idle,
+            moving: tunnel.is_moving(),
         },
     };
     Some(f(pool, tunnel, half))
@@ -314,6 +329,29 @@ pub fn on_writable(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, to: Side) 
         half.go_on(io, pool, tunnel, now)
     });
     unless_ended(core, id, fate)
+}
+
+/// A receive of that side failed.
+pub fn on_recv_failed(core: &mut Core, id: Id<Tunnel>, side: Side, outcome: &Outcome) -> Fate {
+    let taken_back = with_half(core, id, side, |_, _, half| {
+        half.source.on_recv_failed();
+        half.moving && matches!(outcome, Outcome::Failed(Errno(libc::ECANCELED)))
+    });
+    if taken_back == Some(true) { Fate::Goes } else { Fate::Ends(lost(side, outcome)) }
+}
+
+/// A send to that side failed.
+pub fn on_send_failed(core: &mut Core, id: Id<Tunnel>, side: Side, outcome: &Outcome) -> Fate {
+    let taken_back = with_half(core, id, side.other(), |pool, _, half| {
+        let taken_back = half.moving && matches!(outcome, Outcome::Failed(Errno(libc::ECANCELED)));
+        if taken_back {
+            half.sink.on_send_cancelled()
+        } else {
+            half.sink.on_send_failed(pool)
+        }
+        taken_back
+    });
+    if taken_back == Some(true) { Fate::Goes } else { Fate::Ends(lost(side, outcome)) }
 }
 
 fn unless_ended(core: &Core, id: Id<Tunnel>, fate: Option<Fate>) -> Fate {

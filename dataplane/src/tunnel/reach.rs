@@ -64,6 +64,21 @@ impl Reach {
             progress: Progress::None,
         }
     }
+    /// Of a tunnel that came from another process, where its link was reached like this. `running`: its request is counted here.
+    pub fn adopted(
+        (route, cluster, endpoint): (Option<RouteId>, ClusterId, Option<EndpointId>),
+        running: bool,
+        reached: Reached,
+    ) -> Self {
+        let Reached { attempts, queue_us, connect_us, at_us } = reached;
+        let progress = Progress::Done { connect_us, at_us };
+        Self { endpoint, running, attempts, queue_us, progress, ..Self::new(route, cluster) }
+    }
+    /// How its link was reached; none before it was.
+    pub fn reached(&self) -> Option<Reached> {
+        let Progress::Done { connect_us, at_us } = self.progress else { return None };
+        Some(Reached { attempts: self.attempts, queue_us: self.queue_us, connect_us, at_us })
+    }
     /// A link was connected.
     pub fn is_done(&self) -> bool {
         self.connect_us().is_some()
@@ -91,6 +106,18 @@ impl Reach {
         }
         timings.set(Phase::Transfer, timings.total_us.saturating_sub(at));
     }
+}
+
+/// How a tunnel that is open reached its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    pub attempts: u8,
+    /// As [`Reach::queue_us`].
+    pub queue_us: Option<NonZeroU32>,
+    /// The connect took so many microseconds.
+    pub connect_us: u32,
+    /// It was done so many after the conn's accept.
+    pub at_us: u32,
 }
 
 /// What became of the attempts.

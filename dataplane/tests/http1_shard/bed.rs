@@ -562,7 +562,7 @@ impl Bed {
             wrong.push(format!("{} timers for {links} links", core.wheel.len()));
         }
         let closes: u64 = CLOSE_REASONS.iter().map(|row| self.stats.close(row.0).get()).sum();
-        let accepted = self.stats.accepted.get();
+        let accepted = self.stats.accepted.get() + self.stats.adopted.get();
         let internal = self.stats.close(CloseReason::Internal).get();
         if (closes, internal) != (accepted, 0) {
             wrong.push(format!("{accepted} accepted, {closes} closed, {internal} for reasons of ours"));

@@ -1,21 +1,24 @@
 //! Conns that go to another process: which, with what, and that no byte is lost on the way.
 
 use crate::bed::{Answer, Bed, OK, millis, say, seconds, wait};
+use crate::tunnels::{LEN, LINK, arrived, bytes, open, pour};
 use dataplane::conn::moving::{Moved, Moving, adopt};
 use dataplane::sim::Fault;
+use dataplane::sim::peers::{Act, Ended};
 use dataplane::sim::random::{ALWAYS, Random};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn go(bed: &mut Bed) -> Receiver<Moved> {
     let (to, moved) = channel();
-    bed.shard.core.moving = Some(Moving::new(to));
+    bed.shard.core.moving = Some(Moving::new(to, [true].into()));
     moved
 }
 
 /// The same shard takes the place of the next process.
-fn come(bed: &mut Bed, moved: &Moved) {
+fn come(bed: &mut Bed, moved: Moved) {
     bed.shard.core.shared.loads.open(bed.shard.core.shard);
     adopt(&mut bed.shard.core, &mut bed.io, moved);
 }
@@ -43,7 +46,7 @@ fn what_waits_moves_and_what_runs_follows_when_it_has_its_answer() {
     // Nobody was told of anything, and all of it goes on.
     bed.io.world.answer = Answer::Ok;
     bed.shard.core.moving = None;
-    for one in first.iter().chain(&second) {
+    for one in first.into_iter().chain(second) {
         come(&mut bed, one);
     }
     for client in [idle, fresh, running] {
@@ -72,17 +75,17 @@ fn bytes_that_come_meanwhile_go_along() {
         bed.io.net.faults =
             faults.with(Fault::LateCompletion, ALWAYS / 2).with(Fault::CancelLate, ALWAYS / 2);
         for client in &clients {
-            let after = std::time::Duration::from_micros(random.below(200));
+            let after = Duration::from_micros(random.below(200));
             bed.tell(*client, [wait(after), say(GET)]);
         }
-        bed.run_for(std::time::Duration::from_micros(random.below(600)));
+        bed.run_for(Duration::from_micros(random.below(600)));
         let moved = go(&mut bed);
         for _ in 0..20 {
             bed.run_for(millis(10));
             let all: Vec<Moved> = moved.try_iter().collect();
             along += all.iter().filter(|one| !one.bytes.is_empty()).count();
             bed.shard.core.moving = None;
-            all.iter().for_each(|one| come(&mut bed, one));
+            all.into_iter().for_each(|one| come(&mut bed, one));
         }
         bed.run_for(seconds(1));
         assert!(clients.iter().all(|client| bed.told(*client) == "200 200"), "seed {seed}");
@@ -99,4 +102,156 @@ fn nobody_who_takes_them_is_a_close() {
     drop(go(&mut bed));
     bed.run_for(millis(10));
     assert_eq!((bed.told(idle).as_str(), bed.shard.core.conns.len()), ("200 (end)", 0));
+}
+
+/// What a seed's moves met.
+#[derive(Debug, Default)]
+struct Met {
+    moves: usize,
+    queues: usize,
+    pipes: usize,
+    half_closed: usize,
+}
+
+impl Met {
+    fn look(&mut self, moved: &Moved) {
+        let Some(tunnel) = &moved.tunnel else { return };
+        self.moves += 1;
+        self.queues += usize::from(tunnel.sides.iter().any(|side| !side.queued.is_empty()));
+        self.pipes += usize::from(tunnel.sides.iter().any(|side| side.pipe.is_some()));
+        self.half_closed += usize::from(tunnel.sides.iter().any(|side| side.eof || side.finished));
+    }
+}
+
+/// Where what leaves a shard goes, to come back.
+struct Way(Sender<Moved>, Receiver<Moved>);
+
+impl Way {
+    fn new() -> Self {
+        let (to, from) = channel();
+        Self(to, from)
+    }
+    /// Has everything that may leave begin to do so, and come back a little later.
+    fn there_and_back(&self, bed: &mut Bed, random: &mut Random, met: &mut Met) {
+        bed.shard.core.moving = Some(Moving::new(self.0.clone(), [true].into()));
+        bed.run_for(Duration::from_micros(random.below(600)));
+        self.back(bed, met);
+    }
+    fn back(&self, bed: &mut Bed, met: &mut Met) {
+        for one in self.1.try_iter() {
+            met.look(&one);
+            come(bed, one);
+        }
+    }
+    /// Has everything that began to leave do so, and come back.
+    fn settle(&self, bed: &mut Bed, met: &mut Met) {
+        for _ in 0..10 {
+            bed.run_for(millis(1));
+            self.back(bed, met);
+        }
+    }
+}
+
+/// At whatever moments a tunnel moves, both directions arrive whole and in order, and its end is the one that was said.
+#[test]
+fn a_tunnel_that_pours_moves_again_and_again() {
+    let mut met = Met::default();
+    for seed in 0..5_u64 {
+        let way = Way::new();
+        let mut random = Random::new(seed);
+        let mut bed = Bed::new(|_, _| {});
+        let faults = bed.io.net.faults.clone();
+        bed.io.net.faults =
+            faults.with(Fault::LateCompletion, ALWAYS / 4).with(Fault::CancelLate, ALWAYS / 4);
+        let client = open(&mut bed, true);
+        bed.stay(LINK);
+        let mut up = pour(&bytes(b'a'));
+        up.push(Act::Finish);
+        bed.tell(client, up);
+        bed.tell(LINK, pour(&bytes(b'B')));
+        // Long enough for a pipe to hold what the client does not take.
+        bed.run_for(millis(if seed == 0 { 1 } else { 20 }));
+        let hears = random.below(20);
+        for n in 0..30 {
+            if n == hears {
+                bed.hear(client);
+            }
+            way.there_and_back(&mut bed, &mut random, &mut met);
+            // Every third time, until it is bulk again.
+            bed.run_for(Duration::from_micros(random.below(if n % 3 == 0 { 10_000 } else { 1_000 })));
+        }
+        way.settle(&mut bed, &mut met);
+        bed.run_for(seconds(1));
+        assert!(arrived(&bed, client) == (&bytes(b'a')[..], &bytes(b'B')[..]), "seed {seed}");
+        // Half-closed: the other direction goes on, also there.
+        way.there_and_back(&mut bed, &mut random, &mut met);
+        way.settle(&mut bed, &mut met);
+        bed.tell(LINK, [say("last words"), Act::Close]);
+        bed.run_for(seconds(1));
+        assert!(bed.end(client).received.ends_with(b"last words"), "seed {seed}");
+        assert!(bed.counted().starts_with("tunnel_ended moved"), "seed {seed}: {}", bed.counted());
+        let counted = (bed.stats.tunnel_bytes_up.get(), bed.stats.tunnel_bytes_down.get());
+        assert_eq!(counted, (LEN as u64, LEN as u64 + 10), "seed {seed}");
+        assert_eq!(bed.ends(), "--", "seed {seed}: one record of all of it");
+        bed.leave(client);
+        bed.check_empty().unwrap();
+        assert_eq!(bed.io.pipes_out(), 0, "seed {seed}");
+    }
+    println!("{met:?}");
+    assert!(
+        met.moves > 100
+            && met.queues > 0
+            && met.pipes > 0
+            && met.half_closed > 0
+            && met.half_closed < met.moves,
+        "{met:?}"
+    );
+}
+
+/// Whatever ends a tunnel while it is on its way ends both its sides.
+#[test]
+fn a_tunnel_that_is_reset_while_it_moves_ends() {
+    for seed in 0..60_u64 {
+        let way = Way::new();
+        let mut random = Random::new(seed);
+        let mut bed = Bed::new(|_, _| {});
+        let faults = bed.io.net.faults.clone();
+        bed.io.net.faults =
+            faults.with(Fault::LateCompletion, ALWAYS / 2).with(Fault::CancelLate, ALWAYS / 2);
+        let client = open(&mut bed, false);
+        let (one, other) = if random.below(2) == 0 { (client, LINK) } else { (LINK, client) };
+        bed.tell(one, [say("half of it"), wait(Duration::from_micros(random.below(300))), Act::Reset]);
+        for _ in 0..4 {
+            way.there_and_back(&mut bed, &mut random, &mut Met::default());
+        }
+        way.settle(&mut bed, &mut Met::default());
+        bed.run_for(seconds(1));
+        assert_eq!(bed.end(other).ended(), Some(Ended::Broken), "seed {seed}: {}", bed.counted());
+        bed.leave(other);
+        bed.check_empty().unwrap();
+    }
+}
+
+#[test]
+fn a_tunnel_that_nobody_takes_is_cut() {
+    let mut bed = Bed::new(|_, _| {});
+    let client = open(&mut bed, false);
+    drop(go(&mut bed));
+    bed.run_for(millis(10));
+    assert_eq!((bed.end(client).ended(), bed.end(LINK).ended()), (Some(Ended::Broken), Some(Ended::Broken)));
+    assert_eq!(bed.counted(), "moved");
+    bed.check_empty().unwrap();
+}
+
+/// Conns of a listener that the next process has not stay, and so do those that leave anyhow.
+#[test]
+fn listeners_that_do_not_go_on_keep_theirs() {
+    let mut bed = Bed::new(|_, _| {});
+    let idle = bed.client([say(GET)]);
+    bed.run_for(seconds(1));
+    let (to, moved) = channel();
+    bed.shard.core.moving = Some(Moving::new(to, [false].into()));
+    bed.run_for(millis(10));
+    assert_eq!((moved.try_iter().count(), bed.shard.core.conns.len()), (0, 1));
+    bed.leave(idle);
 }

@@ -9,21 +9,21 @@ use dataplane::sim::random::ALWAYS;
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-const LEN: usize = 3_000_000;
+pub(crate) const LEN: usize = 3_000_000;
 /// The origin's end of the first link.
-const LINK: usize = 1;
+pub(crate) const LINK: usize = 1;
 
 /// Bytes of one direction; never a blank line.
-fn bytes(first: u8) -> Vec<u8> {
+pub(crate) fn bytes(first: u8) -> Vec<u8> {
     (0..LEN).map(|n| first + u8::try_from(n % 23).unwrap()).collect()
 }
 
-fn pour(bytes: &[u8]) -> Vec<Act> {
+pub(crate) fn pour(bytes: &[u8]) -> Vec<Act> {
     bytes.chunks(200_000).flat_map(|piece| [say(piece), wait(millis(1))]).collect()
 }
 
 /// A tunnel of which nothing was said yet. The client may be deaf to what comes behind the head.
-fn open(bed: &mut Bed, deaf: bool) -> usize {
+pub(crate) fn open(bed: &mut Bed, deaf: bool) -> usize {
     bed.io.world.answer = Answer::Script(vec![say(SWITCH)]);
     let client = if deaf { bed.deaf_client([say(UPGRADE)]) } else { bed.client([say(UPGRADE)]) };
     let others = bed.shard.core.tunnels.len();
@@ -36,7 +36,7 @@ fn spliced(bed: &Bed) -> usize {
 }
 
 /// What came up the first tunnel, and down to a client.
-fn arrived(bed: &Bed, client: usize) -> (&[u8], &[u8]) {
+pub(crate) fn arrived(bed: &Bed, client: usize) -> (&[u8], &[u8]) {
     let head = bed.end(client).received.windows(4).position(|w| w == b"\r\n\r\n").map_or(0, |at| at + 4);
     (bed.end(LINK).unfinished(), &bed.end(client).received[head..])
 }

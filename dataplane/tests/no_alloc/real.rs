@@ -129,6 +129,12 @@ impl Io for Counted {
     fn unload(&mut self, pipe: &Pipe, to: &mut [u8]) -> Result<usize, Errno> {
         self.call().unload(pipe, to)
     }
+    fn part_with(&mut self, pipe: Pipe) -> ([Fd; 2], usize) {
+        self.ring.part_with(pipe)
+    }
+    fn adopt_pipe(&mut self, ends: [Fd; 2], held: usize) -> Option<Pipe> {
+        self.ring.adopt_pipe(ends, held)
+    }
     fn discard(&mut self, fd: Fd) {
         self.call().discard(fd);
     }

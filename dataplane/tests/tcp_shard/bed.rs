@@ -390,7 +390,7 @@ impl Bed {
             assert_eq!(self.counts(u16::try_from(n).unwrap()), (0, 0), "running, links of endpoint {n}");
         }
         let closes: u64 = CLOSE_REASONS.iter().map(|row| self.stats.close(row.0).get()).sum();
-        assert_eq!(closes, self.stats.accepted.get(), "one close reason each");
+        assert_eq!(closes, self.stats.accepted.get() + self.stats.adopted.get(), "one close reason each");
         assert_eq!(self.stats.tunnels_started.get(), self.stats.tunnels_ended.get());
     }
     /// Running requests and open links of an endpoint.

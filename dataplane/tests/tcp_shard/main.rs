@@ -5,6 +5,7 @@
 mod bed;
 mod ending;
 mod hello;
+mod moving;
 mod proxy;
 mod queue;
 mod reaching;

@@ -1,7 +1,7 @@
 //! Listening sockets that go from one process to the next, which neither closes nor binds them: whoever waits in their queues is
 //! accepted by one of the two.
 
-use super::{Listening, Open, Sockets, prepare};
+use super::{Listening, Open, prepare};
 use crate::io::{Address, Errno, Fd, SocketAddress};
 use crate::plane::{Plane, StartError};
 use crate::shard::mailbox::Command;
@@ -42,10 +42,14 @@ impl Plane {
         self.tell(|| Command::GiveUp(numbers.clone()));
     }
 
-    /// The other process is gone: the next [`Plane::swap`], to this `snapshot`, has the shards accept on what was given up.
-    pub fn take_back(&self, handed: Vec<Handed>, snapshot: &Snapshot) {
-        let sockets: Sockets = self.listening.borrow_mut().take_back(handed, snapshot);
-        self.present.borrow_mut().sockets = Some(sockets);
+    /// The other process is gone: the next [`Plane::swap`] to `snapshot` has the shards accept again on what was given up, by sockets
+    /// of new numbers.
+    ///
+    /// # Errors
+    /// As [`Plane::listen`]; then it stays given up.
+    pub fn take_back(&self, handed: Vec<Handed>, snapshot: &Snapshot) -> Result<(), StartError> {
+        self.listening.borrow_mut().handed = handed.into_iter().map(Some).collect();
+        self.listen(snapshot)
     }
 }
 
@@ -76,29 +80,6 @@ impl Listening {
         let mut given: Vec<Open> = given;
         given.iter_mut().filter_map(|open| open.file.take()).for_each(SocketFile::leave);
         given.iter().flat_map(|open| &open.sockets).map(|(_, socket)| socket.number).collect()
-    }
-
-    /// What was given up is accepted on again, on sockets of new numbers.
-    fn take_back(&mut self, handed: Vec<Handed>, snapshot: &Snapshot) -> Sockets {
-        self.handed = handed.into_iter().map(Some).collect();
-        for listener in snapshot.listeners.iter().flatten() {
-            for asked in &listener.addresses {
-                let is_open = |open: &Open| open.listener == listener.id && open.asked.is_at(asked);
-                if self.open.iter().any(is_open) {
-                    continue;
-                }
-                if let Some(handed) = self.handed_for(listener, asked) {
-                    let mut open = Open::new(listener, asked);
-                    // What listened a moment ago listens still; where not, there is nothing to take back.
-                    if self.go_on(&mut open, listener, handed, &[]).is_ok() {
-                        open.become_of(listener, asked, self.shards);
-                        self.open.push(open);
-                    }
-                }
-            }
-        }
-        self.handed.clear();
-        self.by_shard()
     }
 
     /// What another process gave for this address. A port that the kernel chose stays with its listener.

@@ -1,0 +1,217 @@
+//! A connection on its way from one process to the next: by the names of things, as the next one has other numbers.
+
+use dataplane::io::SocketAddress;
+use dataplane::plane::moved::{self, Moved, MovedExchange, MovedSide, MovedTunnel};
+use dataplane::spec::{Cluster, Snapshot};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the message says; bytes stand behind its line, and numbers say how many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Conn {
+    listener: String,
+    /// None of a unix socket's.
+    peer: Option<SocketAddr>,
+    age_us: u64,
+    requests: u32,
+    received: usize,
+    tunnel: Option<Tunnel>,
+}
+
+/// As [`MovedTunnel`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tunnel {
+    route: Option<String>,
+    cluster: Option<String>,
+    /// Its address, as the configuration writes it.
+    endpoint: Option<String>,
+    sides: [Side; 2],
+    idle_left_us: Option<u64>,
+    up_bytes: u64,
+    down_bytes: u64,
+    reached: Option<Reached>,
+    was: Option<Exchange>,
+    name: usize,
+    head_us: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Side {
+    eof: bool,
+    finished: bool,
+    queued: usize,
+    /// Two descriptors, of a pipe that holds so many bytes.
+    pipe: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Reached {
+    attempts: u8,
+    queue_us: Option<u32>,
+    connect_us: u32,
+    at_us: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Exchange {
+    send_us: Option<u64>,
+    age_us: u64,
+    record: Option<usize>,
+}
+
+/// A connection between two processes.
+#[derive(Debug)]
+pub(crate) struct Travelling {
+    pub(super) conn: Conn,
+    /// The client's; of a tunnel the link's too, then the pipes' of the client's side and of the other, readers first.
+    pub(super) sockets: Vec<OwnedFd>,
+    pub(super) bytes: Vec<u8>,
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Travelling {
+    /// None where its listener is not known any more.
+    pub(crate) fn of(moved: Moved<OwnedFd>, snapshot: &Snapshot) -> Option<Self> {
+        let listener = snapshot.listener(moved.listener)?.name.to_string();
+        let mut sockets = Vec::with_capacity(2);
+        let moved = moved.map(|socket| sockets.push(socket));
+        let Moved { peer, age, requests, bytes: mut all, tunnel, .. } = moved;
+        let received = all.len();
+        let tunnel = tunnel.map(|tunnel| Tunnel::of(*tunnel, snapshot, &mut all));
+        let peer = (!peer.is_unix()).then(|| peer.into());
+        let conn = Conn { listener, peer, age_us: us(age), requests, received, tunnel };
+        Some(Self { conn, sockets, bytes: all })
+    }
+
+    /// What there is of it here; none where its listener is gone, or the message is not whole: then it is closed.
+    pub(crate) fn into_moved(self, snapshot: &Snapshot) -> Option<Moved<OwnedFd>> {
+        let Self { conn, sockets, bytes } = self;
+        let Conn { listener, peer, age_us, requests, received, tunnel } = conn;
+        let mut listeners = snapshot.listeners.iter().flatten();
+        let listener = listeners.find(|one| !one.is_gone() && *one.name == *listener)?.id;
+        let mut rest = Rest { sockets: sockets.into_iter(), bytes: &bytes };
+        let (socket, received) = (rest.sockets.next()?, rest.take(received)?.to_vec());
+        let tunnel = match tunnel {
+            Some(tunnel) => Some(Box::new(tunnel.into_moved(snapshot, &mut rest)?)),
+            None => None,
+        };
+        let peer = peer.map_or(SocketAddress::UNIX, SocketAddress::from);
+        let age = Duration::from_micros(age_us);
+        Some(Moved { socket, listener, peer, age, requests, bytes: received, tunnel })
+    }
+}
+
+/// What of a message was not taken yet.
+struct Rest<'a> {
+    sockets: std::vec::IntoIter<OwnedFd>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(len)?;
+        self.bytes = rest;
+        Some(taken)
+    }
+}
+
+impl Tunnel {
+    fn of(moved: MovedTunnel<()>, snapshot: &Snapshot, all: &mut Vec<u8>) -> Self {
+        let mut put = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
+            bytes.len()
+        };
+        let cluster = moved.cluster.and_then(|id| snapshot.cluster(id));
+        let endpoint = moved.endpoint.and_then(|id| cluster?.endpoints.get(usize::from(id.0)));
+        let route = moved.route.and_then(|id| snapshot.routes.named(id));
+        let sides = moved.sides.map(|side| Side {
+            eof: side.eof,
+            finished: side.finished,
+            queued: put(&side.queued),
+            pipe: side.pipe.map(|(_, held)| held),
+        });
+        let was = moved.was.map(|was| Exchange {
+            send_us: was.send.map(us),
+            age_us: us(was.age),
+            record: was.record.map(|record| put(&record)),
+        });
+        let reached = moved.reached.map(|reached| Reached {
+            attempts: reached.attempts,
+            queue_us: reached.queue_us.map(u32::from),
+            connect_us: reached.connect_us,
+            at_us: reached.at_us,
+        });
+        Self {
+            route: route.map(|route| route.name.to_string()),
+            cluster: cluster.map(|cluster| cluster.name.to_string()),
+            endpoint: endpoint.map(|endpoint| endpoint.address.to_string()),
+            sides,
+            idle_left_us: moved.idle_left.map(us),
+            up_bytes: moved.up_bytes,
+            down_bytes: moved.down_bytes,
+            reached,
+            was,
+            name: put(&moved.name),
+            head_us: moved.head_us,
+        }
+    }
+
+    fn into_moved(self, snapshot: &Snapshot, rest: &mut Rest<'_>) -> Option<MovedTunnel<OwnedFd>> {
+        let cluster = self.cluster.and_then(|name| {
+            snapshot.clusters.iter().flatten().find(|cluster| !cluster.gone && *cluster.name == *name)
+        });
+        let at = |cluster: &Arc<Cluster>, address: String| {
+            let mut endpoints = cluster.endpoints.iter().filter(|endpoint| !endpoint.gone);
+            endpoints.find(|endpoint| endpoint.address.to_string() == address).map(|endpoint| endpoint.id)
+        };
+        let route = self.route.and_then(|name| snapshot.routes.iter().find(|route| *route.name == *name));
+        let link = rest.sockets.next()?;
+        let [one, other] = self.sides;
+        let mut side = |side: Side| {
+            let queued = rest.take(side.queued)?.to_vec();
+            let pipe = match side.pipe {
+                Some(held) => Some(([rest.sockets.next()?, rest.sockets.next()?], held)),
+                None => None,
+            };
+            Some(MovedSide { eof: side.eof, finished: side.finished, queued, pipe })
+        };
+        let sides = [side(one)?, side(other)?];
+        let was = match self.was {
+            Some(was) => Some(MovedExchange {
+                send: was.send_us.map(Duration::from_micros),
+                age: Duration::from_micros(was.age_us),
+                record: match was.record {
+                    Some(len) => Some(rest.take(len)?.to_vec()),
+                    None => None,
+                },
+            }),
+            None => None,
+        };
+        let reached = self.reached.map(|reached| moved::Reached {
+            attempts: reached.attempts,
+            queue_us: reached.queue_us.and_then(std::num::NonZeroU32::new),
+            connect_us: reached.connect_us,
+            at_us: reached.at_us,
+        });
+        Some(MovedTunnel {
+            link,
+            route: route.map(|route| route.id),
+            endpoint: cluster.zip(self.endpoint).and_then(|(cluster, address)| at(cluster, address)),
+            cluster: cluster.map(|cluster| cluster.id),
+            sides,
+            idle_left: self.idle_left_us.map(Duration::from_micros),
+            up_bytes: self.up_bytes,
+            down_bytes: self.down_bytes,
+            reached,
+            was,
+            name: rest.take(self.name)?.into(),
+            head_us: self.head_us,
+        })
+    }
+}

@@ -1,0 +1,334 @@
+//! What is established goes along in an upgrade: tunnels with what is on its way in them, connections between two requests. And
+//! everything at once: upgrades and reloads under a load of all kinds.
+
+use crate::reload::{command, configuration};
+use crate::support::client::Client;
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::{assert_same, eventually, pattern, pause};
+use crate::upgrade::{LIMIT, Next, cluster};
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// Between two new connections of one client: an origin of these tests keeps a descriptor of each.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Origins of http, of WebSockets and of bare connections. All say what they hear; a bare one that hears the end says a last word
+/// when it is told to.
+struct Origins {
+    http: Origin,
+    ws: Origin,
+    raw: Origin,
+    go: mpsc::Sender<()>,
+}
+
+impl Origins {
+    fn new() -> Self {
+        let (go, told) = mpsc::channel();
+        let told = Mutex::new(told);
+        let ws = Origin::scripted(|connection| {
+            if connection.request().is_some() && connection.send(SWITCH) {
+                echo(connection);
+            }
+        });
+        let raw = Origin::scripted(move |connection| {
+            echo(connection);
+            if told.lock().unwrap().recv_timeout(LIMIT).is_ok() {
+                connection.send("the last word");
+            }
+        });
+        Self { http: Origin::echo(), ws, raw, go }
+    }
+    fn configuration(&self, shards: usize, n: usize) -> String {
+        let more = format!(
+            "[[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"raw\"\n\
+             [[route]]\nname = \"ws\"\nmatch = {{ path = \"/ws\" }}\ncluster = \"ws\"\n\
+             [[route]]\nmatch = {{ path = \"/n\" }}\nrespond = {{ status = 200, body = \"{n}\" }}\n\
+             [[cluster]]\nname = \"ws\"\n{}\n[[cluster]]\nname = \"raw\"\n{}\n",
+            cluster(&self.ws),
+            cluster(&self.raw)
+        );
+        configuration("", &cluster(&self.http), &more).replace("shards = 2", &format!("shards = {shards}"))
+    }
+}
+
+fn echo(connection: &mut crate::support::origin::Connection) {
+    loop {
+        let bytes = connection.raw();
+        if bytes.is_empty() || !connection.send(&bytes) {
+            return;
+        }
+    }
+}
+
+fn websocket(to: SocketAddr) -> Client {
+    let mut client = Client::connect(to);
+    assert_eq!(client.exchange(UPGRADE).status, 101);
+    client
+}
+
+/// The next message of a conversation whose messages are numbered.
+fn say(client: &mut Client, n: u32) {
+    client.send(n.to_be_bytes());
+    assert_eq!(client.raw(4), n.to_be_bytes(), "message {n}");
+}
+
+/// Pours `data` into a tunnel, and reads what comes back with pauses. `begun` hears of the first bytes.
+fn pour(to: SocketAddr, data: &[u8], begun: &mpsc::Sender<()>) {
+    let mut client = Client::connect(to).stream;
+    let mut writing = client.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            writing.write_all(data).unwrap();
+            writing.shutdown(Shutdown::Write).unwrap();
+        });
+        let (mut got, mut piece) = (Vec::new(), vec![0; 256 << 10]);
+        while got.len() < data.len() {
+            let n = client.read(&mut piece).unwrap();
+            assert!(n > 0, "an end after {} bytes", got.len());
+            got.extend_from_slice(&piece[..n]);
+            if got.len() >= 1 << 20 {
+                let _ = begun.send(());
+                pause(Duration::from_millis(2));
+            }
+        }
+        assert_same(&got, data, "what was poured");
+    });
+}
+
+/// Upgrades; the answer, and who serves then.
+#[track_caller]
+fn upgrade(proxy: &Proxy) -> (Value, Next) {
+    let ended = command(proxy, &["upgrade", "--json"]);
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let pid = i32::try_from(answer["pid"].as_i64().unwrap()).unwrap();
+    (answer, Next(Pid::from_raw(pid).unwrap()))
+}
+
+#[test]
+fn tunnels_go_along() {
+    let origins = Origins::new();
+    let mut proxy = Proxy::start(&origins.configuration(2, 1));
+    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
+    let mut talks: Vec<Client> = (0..10).map(|_| websocket(edge)).collect();
+    talks.extend((0..10).map(|_| Client::connect(raw)));
+    for talk in &mut talks {
+        (0..3).for_each(|n| say(talk, n));
+    }
+    let mut half = Client::connect(raw);
+    say(&mut half, 7);
+    half.shutdown_write();
+    let data = pattern(16 << 20, 3);
+    let (begun, begins) = mpsc::channel();
+    let next = std::thread::scope(|scope| {
+        let pours = [scope.spawn(|| pour(raw, &data, &begun)), scope.spawn(|| pour(raw, &data, &begun))];
+        begins.recv_timeout(LIMIT).unwrap();
+        // With fewer shards: what were two shards' is one's.
+        std::fs::write(&proxy.file, origins.configuration(1, 2)).unwrap();
+        let (answer, next) = upgrade(&proxy);
+        assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(23), &Value::from(0)), "{answer}");
+        // The same connections go on.
+        for talk in &mut talks {
+            (3..6).for_each(|n| say(talk, n));
+        }
+        for pour in pours {
+            origins.go.send(()).unwrap();
+            pour.join().unwrap();
+        }
+        next
+    });
+    assert_eq!(proxy.exit_code(LIMIT), 0, "nothing is left there");
+    assert_eq!(Client::get(edge, "/n").text(), "2");
+    let shown = command(&proxy, &["connections", "--json"]);
+    assert_eq!(shown.stdout.matches("\"state\":\"tunnel\"").count(), 21, "{}", shown.stdout);
+    origins.go.send(()).unwrap();
+    assert_eq!(half.raw(13), b"the last word");
+    half.expect_closed();
+    drop(talks);
+    // One record for each, of all of it, by the names of things.
+    let mut tunnels = 0;
+    while tunnels < 23 {
+        let line = proxy.log_line(|line| line["close"] == "tunnel_ended");
+        let is_raw = line["listener"] == "raw";
+        let (up, down) = (&line["tunnel_up_bytes"], &line["tunnel_down_bytes"]);
+        match up.as_u64().unwrap() {
+            24 => assert_eq!(down, &Value::from(24), "{line}"),
+            4 => assert_eq!(down, &Value::from(17), "{line}"),
+            up => assert_eq!((up, is_raw), (16 << 20, true), "{line}"),
+        }
+        let of = if is_raw { ("raw", &origins.raw) } else { ("ws", &origins.ws) };
+        assert_eq!((&line["cluster"], &line["endpoint"]), (&of.0.into(), &of.1.address.to_string().into()));
+        assert_eq!(line["route"], if is_raw { Value::Null } else { "ws".into() }, "{line}");
+        tunnels += 1;
+    }
+    assert!(next.lives());
+}
+
+/// Where the new file has neither listener nor cluster any more, tunnels of the one end with the former process's window, and
+/// those of the other go on, as at a reload.
+#[test]
+fn tunnels_without_a_listener_stay_and_without_a_cluster_go() {
+    let origins = Origins::new();
+    let text = origins.configuration(2, 1);
+    let mut proxy = Proxy::start(&text);
+    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
+    let (mut stays, mut goes) = (Client::connect(raw), websocket(edge));
+    say(&mut stays, 1);
+    say(&mut goes, 1);
+    let listener = text.find("[[listener]]\nname = \"raw\"").unwrap();
+    let after = text[listener..].find("[[route]]").unwrap() + listener;
+    let route = after..text[after + 1..].find("[[route]]").unwrap() + after + 1;
+    let without = format!("{}{}", &text[..listener], &text[route.end..]);
+    let without = without.split("[[cluster]]\nname = \"ws\"").next().unwrap().to_owned();
+    std::fs::write(&proxy.file, without).unwrap();
+    let (answer, _next) = upgrade(&proxy);
+    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(1), &Value::from(1)), "{answer}");
+    say(&mut stays, 2);
+    say(&mut goes, 2);
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    stays.expect_closed();
+    say(&mut goes, 3);
+}
+
+/// The next process has everything, and dies before it says so: it never was.
+#[test]
+fn a_next_process_that_dies_at_the_last_moment_changes_nothing() {
+    let origins = Origins::new();
+    let text = origins.configuration(2, 1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("edge.sock");
+    let unix =
+        format!("[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\ncluster = \"app\"\n", path.display());
+    let proxy = Proxy::start_with(&(text + &unix), |command| {
+        command.env("RINGWAY_INJECT", "upgrade");
+    });
+    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
+    let (mut kept, mut talk) = (Client::connect(edge), Client::connect(raw));
+    assert_eq!(kept.exchange(GET).status, 200);
+    say(&mut talk, 1);
+    for n in 0..3 {
+        let ended = command(&proxy, &["upgrade"]);
+        assert!(ended.code == 1 && ended.stderr.contains("nothing changed"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("SIGKILL"), "{}", ended.stderr);
+        // What was given up is accepted on again.
+        assert_eq!(Client::get(edge, "/n").text(), "1");
+        assert_eq!(kept.exchange(GET).status, 200);
+        say(&mut talk, 2 + n);
+        say(&mut Client::connect(raw), 1);
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stream.write_all(b"GET /n HTTP/1.0\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
+    }
+    proxy.signal(Signal::TERM);
+}
+
+/// Ends the load, also where the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+fn times(variable: &str, usually: usize) -> usize {
+    std::env::var(variable).map_or(usually, |text| text.parse().expect("a number"))
+}
+
+/// Not one connection is refused, reset or left without an answer, and not one message is lost, while processes follow each
+/// other and each of them reloads. `RINGWAY_UPGRADES` and `RINGWAY_RELOADS` say how often; a test of every day has few.
+#[test]
+fn upgrades_and_reloads_under_a_mixed_load_lose_nothing() {
+    let (upgrades, reloads) = (times("RINGWAY_UPGRADES", 3), times("RINGWAY_RELOADS", 9));
+    let origins = Origins::new();
+    let proxy = Proxy::start(&origins.configuration(2, 0));
+    let (edge, raw, over) = (proxy.edge(), proxy.address("raw"), AtomicBool::new(false));
+    let until_over = |mut each: Box<dyn FnMut(u32) + '_>| {
+        let mut n = 0;
+        while !over.load(SeqCst) {
+            each(n);
+            n += 1;
+        }
+        n
+    };
+    let post = |client: &mut Client, body: &[u8]| {
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()));
+        client.send(body);
+        let answer = client.response("POST");
+        assert_same(&answer.body, body, "an echo");
+        answer.field("connection") == Some("close")
+    };
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        let mut load = Vec::new();
+        for _ in 0..2 {
+            // A connection that is kept: a request that is answered at once never costs it.
+            load.push(scope.spawn(|| {
+                let mut client = Client::connect(edge);
+                until_over(Box::new(|_| assert!(!post(&mut client, b"kept!"))))
+            }));
+            load.push(scope.spawn(|| {
+                until_over(Box::new(|_| {
+                    post(&mut Client::connect(edge), b"new");
+                    pause(PACE);
+                }))
+            }));
+            // Uploads may be told that theirs was the last request of its connection.
+            load.push(scope.spawn(|| {
+                let (mut client, upload) = (Client::connect(edge), pattern(400_000, 9));
+                until_over(Box::new(|_| {
+                    if post(&mut client, &upload) {
+                        client = Client::connect(edge);
+                    }
+                }))
+            }));
+            load.push(scope.spawn(|| {
+                let mut client = websocket(edge);
+                until_over(Box::new(|n| say(&mut client, n)))
+            }));
+            load.push(scope.spawn(|| {
+                let mut client = Client::connect(raw);
+                until_over(Box::new(|n| say(&mut client, n)))
+            }));
+            load.push(scope.spawn(|| {
+                until_over(Box::new(|n| {
+                    say(&mut Client::connect(raw), n);
+                    pause(PACE);
+                }))
+            }));
+        }
+        for at in 0..upgrades {
+            for n in 0..reloads.div_ceil(upgrades) {
+                let text = origins.configuration(1 + at % 2, at * 100 + n);
+                std::fs::write(&proxy.file, text).unwrap();
+                // Another number of shards waits for the upgrade.
+                let ended = command(&proxy, &["reload"]);
+                assert!(ended.code <= 1, "{}\n{}", ended.stdout, ended.stderr);
+                assert_eq!(Client::get(edge, "/n").text(), (at * 100 + n).to_string());
+            }
+            all.push(upgrade(&proxy).1);
+        }
+        over.store(true, SeqCst);
+        let counts: Vec<u32> = load.into_iter().map(|one| one.join().unwrap()).collect();
+        println!("{upgrades} upgrades, {reloads} reloads; requests and messages of each: {counts:?}");
+        assert!(counts.iter().all(|count| *count > 0));
+    });
+    let last = all.pop().unwrap();
+    eventually("the ends of those before", || all.iter().all(|next| !next.lives()));
+    assert!(last.lives());
+}
