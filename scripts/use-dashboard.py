@@ -437,6 +437,8 @@ class Use:
         browser.key("Enter")
         wait("the drain", lambda: self.state(name) == "drain")
         browser.wait("it on the page", f"!!{button(f'Put back app/{name}')}")
+        if not browser.eval("document.activeElement.matches('#clusters button')"):
+            sys.exit("whoever uses the keyboard lost the place")
         self.shoot("drained")
         browser.click(button(f"Put back app/{name}"))
         browser.wait("a question", "document.getElementById('ask').open")

@@ -13,7 +13,7 @@ const TOKEN = 'ringway-token';
 const OWN_PAGE = document.querySelector('meta[name=page]').content;
 
 const model = new Model();
-let [asking, timer, answered, news, wrong] = [false, 0, 0, 0, ''];
+let [asking, timer, answered, missed, news, wrong] = [false, 0, 0, 0, 0, ''];
 
 /** Why there is no answer, or none of use. */
 class Refused extends Error {
@@ -58,17 +58,22 @@ async function poll() {
       return;
     }
     if (other) tell('Another process answers now: it was restarted, or upgraded. Its counters begin anew.', 10_000);
-    answered = Date.now();
+    [answered, missed] = [Date.now(), 0];
     redraw();
     live('live', 'live');
     banner('');
   } catch (error) {
     // A mistake of ours is to be seen, and not to be taken for a lost process.
-    if (!(error instanceof Refused)) reportError(error);
-    lost(error);
+    missed += 1;
+    if (error instanceof Refused) lost(error);
+    else {
+      banner(`This page has a mistake: ${error.message}. Load it anew, or use ringway status.`);
+      reportError(error);
+    }
   } finally {
     asking = false;
-    timer = setTimeout(poll, Math.max(100, EVERY_MS - (performance.now() - began)));
+    const every = missed === 1 ? EVERY_MS / 5 : EVERY_MS;
+    timer = setTimeout(poll, Math.max(100, every - (performance.now() - began)));
   }
 }
 
@@ -90,6 +95,8 @@ function lost(error) {
     if (!document.querySelector('dialog[open]') && !sessionStorage.getItem(TOKEN)) askToken('Reading needs the token of admin.token here. It stays in this tab, until you close it.');
     return;
   }
+  // One may be a kept connection that ended: it is asked again at once.
+  if (missed < 2) return;
   live('lost', 'lost');
   document.body.classList.toggle('lost', answered > 0);
   const since = answered ? ` What is shown is ${span(Date.now() - answered)} old.` : '';

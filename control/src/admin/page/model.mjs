@@ -9,6 +9,8 @@ import { bucketsSince, bytes, count, doublings, evenness, micros, percent, perce
 const MINUTE = 60;
 const KEPT_EVENTS = 256;
 const KEPT_POINTS = 300;
+/** Endpoints named in one problem; the others stand below. */
+const NAMED = 8;
 export const PHASES = {
   total: 'All of it',
   head: 'Request head',
@@ -171,7 +173,7 @@ export class Model {
         facts: [
           `${row.balance.replaceAll('_', ' ')}`,
           `${rate(sum(Object.values(requests)) / before.seconds)} requests/s`,
-          `${rate(requests['5xx'] / before.seconds)} of 5xx/s`,
+          `${rate(requests['5xx'] / before.seconds)} 5xx/s`,
           `p99 to the first byte ${micros(percentile(recent, 0.99))}`,
         ].concat(row.queued ? [`${plural(row.queued, 'request')} wait`] : []),
         use: drains ? 'drains' : shut ? `breaker ${row.breaker}` : `${left} of ${all} in use`,
@@ -204,7 +206,7 @@ export class Model {
       requests: rate(all / before.seconds),
       failed: all ? percent(bad / all) : '–',
       failing: all > 0 && bad / all >= 0.01,
-      check: check ? `${check.result === state.why ? 'that' : check.result}, ${span(check.ago_ms)} ago` : 'unchecked',
+      check: check ? `${check.result === state.why ? '' : `${check.result}, `}${span(check.ago_ms)} ago` : 'unchecked',
       actions: endpointActions(cluster.name, one, left, drains),
     };
   }
@@ -289,16 +291,15 @@ export class Model {
       const why = cluster.all === 0 ? 'it has no endpoints' : cluster.shut ? `its circuit breaker is ${cluster.breaker}` : event && has(event, 'reason') ? event.reason : '';
       tell('bad', `cluster ${cluster.name}`, `${cluster.name} has nothing to send requests to`, {
         since: this.#sinceEvent(event).since,
-        why,
-        lines: down.concat(put),
+        ...named(why, down.concat(put)),
       });
       return;
     }
     if (down.length) {
       const word = down.every((one) => one.word === down[0].word) ? down[0].word : 'in trouble';
-      tell('warn', `endpoints ${cluster.name}`, `${cluster.name}: ${down.length} of ${plural(cluster.all, 'endpoint')} ${word}`, { lines: down });
+      tell('warn', `endpoints ${cluster.name}`, `${cluster.name}: ${down.length} of ${plural(cluster.all, 'endpoint')} ${word}`, named('', down));
     }
-    if (put.length) tell('note', `said ${cluster.name}`, `${cluster.name}: ${plural(put.length, 'endpoint')} out of use by an operator`, { lines: put });
+    if (put.length) tell('note', `said ${cluster.name}`, `${cluster.name}: ${plural(put.length, 'endpoint')} out of use by an operator`, named('', put));
     if (cluster.queued) {
       tell('warn', `queue ${cluster.name}`, `${plural(cluster.queued, 'request')} wait for a place at ${cluster.name}`, { why: 'every endpoint is at its limit' });
     }
@@ -484,6 +485,12 @@ export class Model {
       text: event.message,
     }));
   }
+}
+
+/** The first of many lines, and a word about the others. */
+function named(why, lines) {
+  const more = lines.length > NAMED ? `the first ${NAMED} of ${lines.length}, the others stand below` : '';
+  return { why: [why, more].filter(Boolean).join('; '), lines: lines.slice(0, NAMED) };
 }
 
 function mean(numbers) {

@@ -40,11 +40,14 @@ function buttons(node, actions, act, of) {
     parts.node.addEventListener('click', () => act(parts.action));
     return parts;
   };
+  const had = node.contains(document.activeElement);
   keyed(node, actions, (one) => one.label, make, (parts, action) => {
     parts.action = action;
     say(parts.node, action.label);
     field(parts.node, 'aria-label', `${action.label} ${of}`);
   });
+  // What was pressed may be gone: whoever uses the keyboard goes on from what stands in its place.
+  if (had && !node.contains(document.activeElement)) node.firstElementChild?.focus({ preventScroll: true });
 }
 
 function problems(all, act) {
@@ -56,6 +59,7 @@ function problems(all, act) {
     const parts = { title: h('h3'), since: h('span', { class: 'quiet' }), why: h('p', { class: 'why' }), acts: h('div', { class: 'acts' }), lines: h('ul') };
     return { ...parts, node: h('article', { class: 'problem' }, h('div', { class: 'head' }, parts.title, parts.since, parts.acts), parts.why, parts.lines) };
   };
+  const had = at('problems').contains(document.activeElement);
   keyed(at('problems'), all, (one) => one.key, make, (parts, one) => {
     field(parts.node, 'data-tone', one.tone);
     say(parts.title, one.title);
@@ -73,6 +77,7 @@ function problems(all, act) {
       buttons(of.acts, entry.actions, act, entry.text);
     });
   });
+  if (had && !at('problems').contains(document.activeElement)) at('now').focus({ preventScroll: true });
 }
 
 function cards(all) {
@@ -195,7 +200,7 @@ function times({ subjects, of, over, phases, bars }) {
 function reasons(node, all, refusals) {
   const status = refusals ? [['status', 'Status', 'n']] : [];
   const make = () => {
-    const parts = row([['name', 'Reason'], ...status, ['recent', 'Last minute', 'n'], ['all', 'Since the start', 'n']]);
+    const parts = row([['name', 'Reason'], ...status, ['recent', 'Last minute', 'n'], ['all', 'In all', 'n']]);
     parts.title = h('span');
     parts.small = h('small', { class: 'quiet' });
     parts.name.append(parts.title, parts.small);
@@ -212,7 +217,7 @@ function reasons(node, all, refusals) {
   field(node.closest('table'), 'data-empty', all.length ? 'no' : 'yes');
 }
 
-const SHARD = [['shard', 'Shard'], ['connections', 'Connections'], ['cpu', 'CPU'], ['requests', 'Requests/s', 'n'], ['links', 'Links', 'n'], ['queued', 'Waiting', 'n'], ['buffers', 'Buffers in use', 'span']];
+const SHARD = [['shard', 'Shard'], ['connections', 'Connections', 'span'], ['cpu', 'CPU', 'span'], ['requests', 'Requests/s', 'n'], ['links', 'Links', 'n'], ['queued', 'Waiting', 'n'], ['buffers', 'Buffers in use', 'span']];
 
 function shards({ text, rows }) {
   say(at('shards-text'), text);

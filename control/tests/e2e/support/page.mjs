@@ -62,6 +62,7 @@ class Node {
     this.fields[field] = String(value);
   }
   getAttribute(field) { return this.fields[field] ?? null; }
+  contains(node) { return node === this || this.children.some((child) => child instanceof Node && child.contains(node)); }
   addEventListener() {}
   closest(name) { return this.name === name ? this : (this.parentElement?.closest(name) ?? new Node(name)); }
   get firstElementChild() { return this.children.find((child) => child instanceof Node) ?? null; }
