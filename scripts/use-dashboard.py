@@ -573,7 +573,8 @@ def main():
         sys.exit("no chromium here: apt-get install chromium")
     if asked.shots:
         os.makedirs(asked.shots, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    # Chromium may still write there while it ends.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         places = [free_port(), free_port(), os.path.join(folder, HOSTILE)]
         origins = [Origin(where, delay) for where, delay in zip(places, [0.0, 0.02, 0.001])]
         extra = Origin(free_port())
