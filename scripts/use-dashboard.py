@@ -513,7 +513,14 @@ class Use:
         browser.wait("what it is", "document.getElementById('problems').textContent.includes('1 of 4 endpoints down')")
         browser.wait("since when, and why", "/for \\d+ s/.test(document.getElementById('problems').textContent)"
                      " && document.getElementById('problems').textContent.includes('refused')")
-        time.sleep(1)
+        # Whoever looks for one thing is still told of the other.
+        browser.eval("document.getElementById('find').focus()")
+        browser.tell("Input.insertText", text="database")
+        browser.wait("what is looked for", "document.querySelectorAll('#cluster-list article').length === 1")
+        if "down" not in browser.eval(TEXT.format("problems")):
+            sys.exit("what is wrong is not said while something is looked for")
+        browser.eval("document.getElementById('find').value = ''")
+        browser.wait("all of them", "document.querySelectorAll('#cluster-list article').length === 2")
         self.shoot("one-down")
         one.die()
         three.die()

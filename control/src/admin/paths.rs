@@ -97,7 +97,10 @@ pub(super) static OPERATIONS: &[Operation] = &[
     },
     Operation {
         query: &[
-            ("find", "Only clusters and endpoints with this in their names."),
+            (
+                "find",
+                "Clusters and endpoints with this in their names, and those that something stands against.",
+            ),
             ("events_after", "Only events of higher numbers."),
             ("history_after", "Only seconds that ended later, in milliseconds since the start."),
         ],

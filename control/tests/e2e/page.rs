@@ -166,11 +166,17 @@ fn one_answer_has_everything_and_only_what_is_new() {
     let newer = dashboard(&proxy, &format!("?history_after={at}"));
     assert!(newer["history"].as_array().unwrap().iter().all(|point| point["at_ms"].as_u64().unwrap() > at));
     let found = dashboard(&proxy, "?find=NOWHERE");
-    assert_eq!(
-        (&found["clusters"][0]["name"], found["clusters"].as_array().unwrap().len()),
-        (&json!("other"), 1)
-    );
-    assert_eq!(found["clusters"][0]["endpoints"].as_array().unwrap().len(), 1);
+    let names = |clusters: &Value| -> Vec<(String, bool, usize)> {
+        let of = |one: &Value| {
+            let endpoints = one["endpoints"].as_array().unwrap().len();
+            (one["name"].as_str().unwrap().to_owned(), one["found"] == true, endpoints)
+        };
+        clusters.as_array().unwrap().iter().map(of).collect()
+    };
+    // What is looked for, and what something stands against: whoever looks for one thing is still told of the other.
+    let expected = [("app".to_owned(), false, 1), ("other".to_owned(), true, 1)];
+    assert_eq!(names(&found["clusters"]), expected);
+    assert_eq!((&found["endpoints"], &found["endpoints_in_use"]), (&json!(4), &json!(3)));
     assert_eq!(ask(admin(&proxy), "GET /v1/dashboard?events_after=x", "", "").0, 400);
 }
 
@@ -199,8 +205,11 @@ fn a_large_configuration_makes_a_small_answer_with_the_broken_first() {
     );
     assert_eq!(second["endpoints"][1]["name"], "10.9.57.40:80");
     let found = dashboard(&proxy, "?find=c59/10.9.59.4");
+    let all = found["clusters"].as_array().unwrap();
+    let (sought, broken): (Vec<_>, Vec<_>) = all.iter().partition(|one| one["found"] == true);
     // Itself, and 40.
-    assert_eq!(found["clusters"][0]["endpoints"].as_array().unwrap().len(), 2);
+    assert_eq!((sought.len(), sought[0]["endpoints"].as_array().unwrap().len()), (1, 2));
+    assert_eq!((broken.len(), &found["clusters_left_out"]), (2, &json!(0)));
 }
 
 #[test]

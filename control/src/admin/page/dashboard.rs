@@ -9,6 +9,7 @@ use crate::admin::view::EndpointView;
 use crate::admin::{Answer, Sight};
 use crate::events::{self, Event};
 use axum::http::StatusCode;
+use dataplane::cluster::eligible::Breaker;
 use dataplane::cluster::shared::Counts;
 use dataplane::fault::{CLOSE_REASONS, REFUSALS};
 use dataplane::limits;
@@ -40,9 +41,12 @@ pub(in crate::admin) struct DashboardView<'a> {
     listeners: Vec<ListenerNumbersView<'a>>,
     /// How many more there are.
     listeners_left_out: usize,
-    /// Those that have nothing for new requests first, where there are too many for all.
+    /// Those that are looked for, and those that something stands against; these first, where there are too many for all.
     clusters: Vec<ClusterNumbersView<'a>>,
     clusters_left_out: usize,
+    /// Of all clusters.
+    endpoints: usize,
+    endpoints_in_use: usize,
     shards: Vec<ShardView>,
     /// The nearest to their bounds.
     limits: Vec<LimitView>,
@@ -95,6 +99,8 @@ struct ListenerNumbersView<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 struct ClusterNumbersView<'a> {
     name: &'a str,
+    /// Whether it, or an endpoint of it, is looked for. The others are there because something stands against them.
+    found: bool,
     balance: &'a str,
     /// Usable endpoints that are no backup, and those that are.
     active: u64,
@@ -145,7 +151,8 @@ impl<'a> Sight<'a> {
     pub(crate) fn dashboard(&self, asked: &Asked, kept: &VecDeque<Event>, log_losses: [u64; 3]) -> Answer {
         let numbers = self.plane.numbers();
         let (listeners, listeners_left_out) = self.listeners_counted(&numbers);
-        let (clusters, clusters_left_out) = self.clusters_counted(&numbers, &asked.find);
+        let (clusters, [wanted, endpoints, endpoints_in_use]) = self.clusters_counted(&numbers, &asked.find);
+        let clusters_left_out = wanted - clusters.iter().filter(|one| one.found).count();
         let mut nearest = self.limit_views(&asked.limits);
         nearest.truncate(limits::DASHBOARD_LIMITS);
         let (uptime_ms, began) = uptime(self.now);
@@ -183,6 +190,8 @@ impl<'a> Sight<'a> {
             listeners_left_out,
             clusters,
             clusters_left_out,
+            endpoints,
+            endpoints_in_use,
             shards: self.shard_views(),
             limits: nearest,
             refusals: refusals.filter(there_were).collect(),
@@ -209,49 +218,60 @@ impl<'a> Sight<'a> {
         (all.into_iter().map(counted).collect(), left_out)
     }
 
-    fn clusters_counted(&self, numbers: &Numbers, find: &str) -> (Vec<ClusterNumbersView<'a>>, usize) {
+    /// Those that are looked for and those that something stands against, as many as there is room for; and of all clusters
+    /// how many are looked for, how many endpoints there are and how many of these are in use.
+    fn clusters_counted(&self, numbers: &Numbers, find: &str) -> (Vec<ClusterNumbersView<'a>>, [usize; 3]) {
         let all = self.loaded.snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
-        let mut all: Vec<_> = all.filter_map(|cluster| self.found(cluster, find)).collect();
-        let most = limits::DASHBOARD_CLUSTERS;
-        let left_out = all.len().saturating_sub(most);
-        if left_out > 0 {
-            all.sort_by_key(|found| (found.in_use > 0, found.endpoints.iter().all(|(view, _)| view.usable)));
-            all.truncate(most);
+        let mut all: Vec<_> = all.map(|cluster| self.seen(cluster, find)).collect();
+        let wanted = all.iter().filter(|seen| seen.found).count();
+        let endpoints = all.iter().map(|seen| seen.endpoints.len()).sum();
+        let in_use = all.iter().map(|seen| seen.in_use as usize).sum();
+        all.retain(|seen| seen.found || !seen.sound);
+        if all.len() > limits::DASHBOARD_CLUSTERS {
+            all.sort_by_key(|seen| (!seen.found, seen.in_use > 0, seen.sound));
+            all.truncate(limits::DASHBOARD_CLUSTERS);
         }
-        (all.into_iter().map(|found| self.cluster_counted(found, numbers)).collect(), left_out)
+        let shown = all.into_iter().map(|seen| self.cluster_counted(seen, numbers)).collect();
+        (shown, [wanted, endpoints, in_use])
     }
 
-    /// A cluster with those of its endpoints that have `find` in their names, if it has itself or one of them does.
-    fn found(&self, cluster: &'a Cluster, find: &str) -> Option<Found<'a>> {
+    fn seen(&self, cluster: &'a Cluster, find: &str) -> Seen<'a> {
         let in_use = self.plane.left(cluster.id).map_or(0, |left| left.active + left.backup);
         let whole = cluster.name.contains(find);
-        let matches = |endpoint: &&Endpoint| {
+        let found = |endpoint: &Endpoint| {
             whole
                 || endpoint.name.contains(find)
                 || format!("{}/{}", cluster.name, endpoint.name).contains(find)
         };
-        let endpoints =
-            cluster.present().filter(matches).map(|endpoint| (self.view(cluster, endpoint), endpoint));
+        let endpoints = cluster.present().map(|one| (found(one), self.view(cluster, one), one));
         let endpoints: Vec<_> = endpoints.collect();
-        (whole || !endpoints.is_empty()).then_some(Found { cluster, in_use, endpoints })
+        let shut = self.breaker(cluster) != Breaker::Closed.name();
+        let sound = in_use > 0
+            && !shut
+            && self.plane.waiters(cluster.id) == 0
+            && endpoints.iter().all(|(_, view, _)| view.usable);
+        let found = whole || endpoints.iter().any(|(found, ..)| *found);
+        Seen { cluster, found, sound, in_use, endpoints }
     }
 
-    fn cluster_counted(&self, found: Found<'a>, numbers: &Numbers) -> ClusterNumbersView<'a> {
-        let Found { cluster, mut endpoints, .. } = found;
-        let most = limits::DASHBOARD_ENDPOINTS;
-        let endpoints_left_out = endpoints.len().saturating_sub(most);
-        if endpoints_left_out > 0 {
-            endpoints.sort_by_key(|(view, _)| view.usable);
-            endpoints.truncate(most);
+    fn cluster_counted(&self, seen: Seen<'a>, numbers: &Numbers) -> ClusterNumbersView<'a> {
+        let Seen { cluster, found, mut endpoints, .. } = seen;
+        let all = endpoints.len();
+        endpoints.retain(|(found, view, _)| *found || !view.usable);
+        if endpoints.len() > limits::DASHBOARD_ENDPOINTS {
+            endpoints.sort_by_key(|(found, view, _)| (!found, view.usable));
+            endpoints.truncate(limits::DASHBOARD_ENDPOINTS);
         }
+        let endpoints_left_out = all - endpoints.len();
         let counts = numbers.of_cluster(cluster.id).unwrap_or_default();
-        let counted = |(view, endpoint): (EndpointView<'a>, &Endpoint)| EndpointNumbersView {
+        let counted = |(_, view, endpoint): (bool, EndpointView<'a>, &Endpoint)| EndpointNumbersView {
             view,
             attempts: attempts(counts, endpoint),
         };
         let left = self.plane.left(cluster.id);
         ClusterNumbersView {
             name: &cluster.name,
+            found,
             balance: cluster.balance,
             active: left.as_ref().map_or(0, |left| left.active.into()),
             backup: left.as_ref().map_or(0, |left| left.backup.into()),
@@ -266,12 +286,14 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// A cluster that is shown.
-struct Found<'a> {
+/// A cluster, what is looked for in it, and whether nothing stands against it.
+struct Seen<'a> {
     cluster: &'a Cluster,
+    found: bool,
+    sound: bool,
     /// Endpoints for new requests.
     in_use: u32,
-    endpoints: Vec<(EndpointView<'a>, &'a Endpoint)>,
+    endpoints: Vec<(bool, EndpointView<'a>, &'a Endpoint)>,
 }
 
 fn numbers_of<T>(

@@ -102,7 +102,7 @@ export class Model {
     return {
       process: `${process.version} · pid ${process.pid} · up ${span(process.uptime_ms)}`,
       began: process.began,
-      lead: this.#lead(problems, clusters),
+      lead: this.#lead(problems),
       problems,
       cards: this.#cards(),
       listeners: this.#listeners(),
@@ -110,7 +110,7 @@ export class Model {
       times: this.#times(chosen),
       refusals: this.#reasons('refusals'),
       closes: this.#reasons('closes'),
-      clusters,
+      clusters: clusters.filter((one) => one.found),
       clustersLeftOut: this.#answer.clusters_left_out,
       shards: this.#shards(),
       limits: this.#limits(),
@@ -161,6 +161,7 @@ export class Model {
       const tone = left === 0 || shut ? (drains ? 'note' : 'bad') : endpoints.some((one) => one.tone === 'bad') ? 'warn' : 'good';
       return {
         name: row.name,
+        found: row.found,
         tone,
         drains,
         shut,
@@ -332,15 +333,14 @@ export class Model {
     });
   }
 
-  #lead(problems, clusters) {
+  #lead(problems) {
     const wrong = problems.filter((one) => one.tone !== 'note');
     const tone = wrong[0]?.tone ?? 'good';
     const title = wrong.length === 0 ? 'All is well' : wrong.length === 1 ? 'One thing is wrong' : `${wrong.length} things are wrong`;
-    const endpoints = sum(clusters.map((one) => one.all));
     const minute = this.#points.slice(-MINUTE);
     const failed = sum(minute.map((point) => point.failed));
     const facts = [
-      `${count(sum(clusters.map((one) => one.left)))} of ${plural(endpoints, 'endpoint')} in use`,
+      `${count(this.#answer.endpoints_in_use)} of ${plural(this.#answer.endpoints, 'endpoint')} in use`,
       `${rate(mean(this.#points.slice(-3).map((point) => point.requests)))} requests/s`,
       failed ? `${count(failed)} failed in the last minute` : 'nothing failed in the last minute',
     ];
