@@ -22,7 +22,7 @@ pub(crate) enum Weight {
 #[derive(Debug, Serialize)]
 pub(crate) struct Event {
     /// Counts up from 1 since the start; those between the oldest kept and 1 are gone.
-    number: u64,
+    pub(crate) number: u64,
     /// UTC, RFC 3339.
     time: String,
     /// A word for programs: `endpoint_down`.
@@ -152,7 +152,8 @@ impl Events {
     }
 }
 
-fn time() -> String {
+/// Now, as events say it.
+pub(crate) fn time() -> String {
     #[allow(clippy::disallowed_methods, reason = "control is no shard; an event says when it was")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut text = Vec::with_capacity(24);

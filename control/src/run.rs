@@ -15,6 +15,7 @@ mod told;
 mod upgrade;
 
 use crate::admin::connections::Lists;
+use crate::admin::page::{self, Pulse};
 use crate::admin::{self, Answer, Api, Ask, Question};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded};
@@ -178,6 +179,7 @@ async fn serve_with(
     mut former: Option<Former>,
     log: &Log,
 ) -> Exit {
+    page::began();
     // Before the plane, so that no signal that follows the ready line is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -323,6 +325,9 @@ impl Running<'_> {
             Event::Asked(Ask::Connections(wants, to)) => {
                 self.lists.ask(wants, to, self.plane, &self.loaded.snapshot);
             }
+            Event::Asked(Ask::Pulse(to)) => {
+                let _ = to.send(Pulse::of(&self.sight()));
+            }
             Event::Lists => self.lists.look(self.plane, &self.loaded.snapshot),
             Event::Asked(Ask::Change(wanted, to)) => self.change(wanted, to),
             Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
@@ -421,6 +426,9 @@ impl Running<'_> {
             }
             Question::Drains => self.drains_shown(),
             Question::Drain(asked) => self.answer_drain(asked),
+            Question::Dashboard(asked) => {
+                self.sight().dashboard(asked, self.watch.events.kept(), self.log.losses())
+            }
             Question::Metrics(format) => metrics::answer(&self.sight(), self.log.losses(), *format),
         }
     }

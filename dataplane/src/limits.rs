@@ -262,6 +262,16 @@ pub const MAINTENANCE_STATUS: Bound<u64> = bound(200, 503, 599);
 pub const MAINTENANCE_FILES: usize = 1024;
 /// The last events, kept for those who ask.
 pub const EVENTS_KEPT: usize = 256;
+/// What the dashboard shows of objects at once, those that something stands against first; it finds the others by name. Half a
+/// megabyte of JSON a second, with all of them.
+pub const DASHBOARD_LISTENERS: usize = 32;
+pub const DASHBOARD_CLUSTERS: usize = 40;
+/// Of one cluster.
+pub const DASHBOARD_ENDPOINTS: usize = 24;
+/// The nearest to their bounds.
+pub const DASHBOARD_LIMITS: usize = 20;
+/// One of each of the last seconds.
+pub const DASHBOARD_POINTS: usize = 300;
 
 // --- HTTP/1 ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ use super::connections::{self, ConnId, Listed, Page, Wants};
 use super::guard::Guard;
 use super::objects::LimitView;
 use super::openapi;
+use super::page::{self, Points};
 use super::paths::{OPERATIONS, PLAN};
 use super::{Answer, Ask, Name, Question};
 use crate::health::{Transcript, Verdict, probe};
@@ -12,7 +13,7 @@ use crate::reload::Wanted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -33,6 +34,8 @@ pub(super) struct Door {
     places: Arc<Semaphore>,
     /// Lists of connections, one at a time.
     lists: Arc<Semaphore>,
+    /// The last minutes.
+    pub(super) points: watch::Receiver<Points>,
 }
 
 /// All paths.
@@ -42,7 +45,8 @@ pub(super) fn router(
     places: Arc<Semaphore>,
 ) -> Router {
     let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
-    let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)) };
+    let points = page::count(asks.clone());
+    let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)), points };
     let described = OPERATIONS.iter();
     let routes = described.fold(Router::new(), |routes, one| routes.route(one.path, (one.on)()));
     routes
@@ -56,8 +60,9 @@ pub(super) fn router(
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let kind = HeaderValue::from_static(self.kind);
-        (self.status, [(CONTENT_TYPE, kind)], self.body).into_response()
+        let fields = [(CONTENT_TYPE, self.kind), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        let fields = fields.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        (self.status, fields, self.body).into_response()
     }
 }
 
@@ -102,6 +107,18 @@ impl Door {
     pub(super) async fn change(&self, wanted: Wanted) -> Answer {
         let (sender, answer) = oneshot::channel();
         self.put(Ask::Change(wanted, sender), answer).await.unwrap_or_else(ending)
+    }
+
+    /// Limits of the API, which it counts itself.
+    pub(super) fn limits(&self) -> Vec<LimitView> {
+        let used = |limit, places: &Semaphore, most: usize| {
+            let used = most.saturating_sub(places.available_permits());
+            LimitView::new(limit, "", used as u64, most as u64)
+        };
+        vec![
+            used("ADMIN_CONNECTIONS", &self.places, limits::ADMIN_CONNECTIONS),
+            used("PROBES_AT_ONCE", &self.probes, limits::PROBES_AT_ONCE),
+        ]
     }
 
     pub(super) async fn put<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Ending> {
@@ -169,15 +186,7 @@ pub(super) async fn shards(State(door): State<Door>) -> Answer {
 
 /// Every limit that is counted, and how near it is.
 pub(super) async fn limits_used(State(door): State<Door>) -> Answer {
-    let used = |limit, places: &Semaphore, most: usize| {
-        let used = most.saturating_sub(places.available_permits());
-        LimitView::new(limit, "", used as u64, most as u64)
-    };
-    let own = vec![
-        used("ADMIN_CONNECTIONS", &door.places, limits::ADMIN_CONNECTIONS),
-        used("PROBES_AT_ONCE", &door.probes, limits::PROBES_AT_ONCE),
-    ];
-    door.ask(Question::Limits(own)).await
+    door.ask(Question::Limits(door.limits())).await
 }
 
 /// A page of the connections, from shard to shard.

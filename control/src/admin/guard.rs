@@ -52,8 +52,11 @@ pub struct Guard {
     pub all: bool,
 }
 
-/// Paths that whatever watches the process may always ask for.
-const OPEN: [&str; 2] = ["/live", "/ready"];
+/// Paths that whatever watches the process may always ask for, and the page, which holds no data and asks whoever reads it for
+/// the token.
+const OPEN: [&str; 3] = ["/live", "/ready", "/"];
+/// The files of the page.
+const OPEN_BELOW: &str = "/page/";
 /// Paths whose answers hold secrets.
 const SECRET: [&str; 1] = ["/v1/export"];
 
@@ -72,7 +75,9 @@ impl Guard {
             return refused(StatusCode::MISDIRECTED_REQUEST, "the Host must be an address or localhost");
         }
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let guarded = !reads || SECRET.contains(&path) || (self.all && !OPEN.contains(&path));
+        let guarded = !reads
+            || SECRET.contains(&path)
+            || (self.all && !OPEN.contains(&path) && !path.starts_with(OPEN_BELOW));
         if let Some(token) = self.token.as_ref().filter(|_| guarded)
             && !bearer(text(AUTHORIZATION)).is_some_and(|given| token.is(given.as_bytes()))
         {

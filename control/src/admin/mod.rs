@@ -15,6 +15,7 @@ pub(crate) mod explain;
 pub mod guard;
 mod objects;
 mod openapi;
+pub(crate) mod page;
 mod paths;
 mod query;
 mod server;
@@ -87,6 +88,7 @@ pub(crate) enum Question {
     Drain(DrainAsked),
     Metrics(Format),
     Explain(Asked),
+    Dashboard(Box<page::Asked>),
 }
 
 /// An answer, in JSON unless its kind says otherwise.
@@ -143,6 +145,8 @@ pub(crate) enum Ask {
     Probe(Name, oneshot::Sender<Result<Task, String>>),
     /// What a shard says of its connections.
     Connections(Wants, oneshot::Sender<Reply>),
+    /// What is counted of the whole node now.
+    Pulse(oneshot::Sender<page::Pulse>),
 }
 
 #[cfg(test)]

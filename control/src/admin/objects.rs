@@ -4,7 +4,7 @@ use super::{Answer, Sight};
 use axum::http::StatusCode;
 use dataplane::limits;
 use dataplane::plane::{self, numbers::Numbers};
-use dataplane::spec::{Action, Listener, Protocol, Route};
+use dataplane::spec::{Action, Listener, ListenerId, Protocol, Route};
 use dataplane::stats::Stats;
 use dataplane::stats::objects::Traffic;
 use serde::Serialize;
@@ -14,7 +14,9 @@ use utoipa::ToSchema;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ListenerView<'a> {
-    name: &'a str,
+    #[serde(skip)]
+    pub(super) id: ListenerId,
+    pub(super) name: &'a str,
     protocol: &'static str,
     /// As the configuration has them.
     addresses: Vec<String>,
@@ -107,11 +109,16 @@ fn requests(traffic: &Traffic) -> u64 {
 impl<'a> Sight<'a> {
     /// Every listener, and those that are gone and have connections left.
     pub(crate) fn listeners(&self) -> Answer {
+        Answer::json(StatusCode::OK, &json!({ "listeners": self.listener_views() }))
+    }
+
+    pub(super) fn listener_views(&self) -> Vec<ListenerView<'a>> {
         let (numbers, bound) = (self.plane.numbers(), self.plane.bound());
         let view = |listener: &'a Arc<Listener>| {
             let counts = numbers.of_listener(listener.id).unwrap_or_default();
             let of_it = bound.iter().filter(|bound| bound.listener == listener.id);
             ListenerView {
+                id: listener.id,
                 name: &listener.name,
                 protocol: protocol(listener),
                 addresses: listener.addresses.iter().map(ToString::to_string).collect(),
@@ -126,7 +133,7 @@ impl<'a> Sight<'a> {
         };
         let all = self.loaded.snapshot.listeners.iter().flatten();
         let there = all.filter(|one| !one.is_gone() || self.plane.open_conns(one.id) > 0);
-        Answer::json(StatusCode::OK, &json!({ "listeners": there.map(view).collect::<Vec<_>>() }))
+        there.map(view).collect()
     }
 
     /// Every route, in the order in which requests try them.
@@ -171,6 +178,10 @@ impl<'a> Sight<'a> {
 
     /// Every shard.
     pub(crate) fn shards(&self) -> Answer {
+        Answer::json(StatusCode::OK, &json!({ "shards": self.shard_views() }))
+    }
+
+    pub(super) fn shard_views(&self) -> Vec<ShardView> {
         let view = |(shard, stats): (usize, &Stats)| ShardView {
             shard,
             connections: stats.conns_open.get(),
@@ -186,12 +197,15 @@ impl<'a> Sight<'a> {
                 all: stats.buffers[at].get(),
             }),
         };
-        let shards: Vec<_> = self.plane.stats().enumerate().map(view).collect();
-        Answer::json(StatusCode::OK, &json!({ "shards": shards }))
+        self.plane.stats().enumerate().map(view).collect()
     }
 
     /// Every limit that is counted, the nearest to its bound first. `own` are those of the API.
     pub(crate) fn limits(&self, own: &[LimitView]) -> Answer {
+        Answer::json(StatusCode::OK, &json!({ "limits": self.limit_views(own) }))
+    }
+
+    pub(super) fn limit_views(&self, own: &[LimitView]) -> Vec<LimitView> {
         let mut all = own.to_vec();
         self.machine_limits(&mut all);
         self.object_limits(&mut all);
@@ -200,7 +214,7 @@ impl<'a> Sight<'a> {
             let by_name = || (one.limit, &one.of).cmp(&(other.limit, &other.of));
             other.percent.total_cmp(&one.percent).then_with(by_name)
         });
-        Answer::json(StatusCode::OK, &json!({ "limits": all }))
+        all
     }
 
     fn machine_limits(&self, all: &mut Vec<LimitView>) {

@@ -4,6 +4,7 @@
 use super::connections::ConnectionView;
 use super::explain::ExplainedView;
 use super::objects::{LimitView, ListenerView, RouteView, ShardView};
+use super::page::DashboardView;
 use super::paths::{Answered, Body, OPERATIONS, Operation};
 use super::view::ClusterView;
 use crate::config::{Section, Shape, body_sections};
@@ -99,6 +100,7 @@ fn of_structures(all: &mut Map<String, Value>) {
     add::<LimitView>(all);
     add::<ConnectionView<'_>>(all);
     add::<ExplainedView<'_>>(all);
+    add::<DashboardView<'_>>(all);
 }
 
 /// What drains, and how far it is.

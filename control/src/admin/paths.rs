@@ -4,6 +4,7 @@
 use super::api::{self, Door};
 use super::change;
 use super::drain::paths as drain;
+use super::page;
 use super::upgrade;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
@@ -89,6 +90,28 @@ pub(super) static OPERATIONS: &[Operation] = &[
     reads("/metrics", "metrics", "Everything that is counted, for Prometheus.", Text("text/plain"), || {
         get(api::metrics)
     }),
+    reads("/", "page", "The dashboard, for a browser.", Text("text/html"), || get(page::index)),
+    Operation {
+        refusals: &[404],
+        ..reads("/page/{file}", "pageFile", "A file of the dashboard.", Text("text/*"), || get(page::file))
+    },
+    Operation {
+        query: &[
+            (
+                "find",
+                "Clusters and endpoints with this in their names, and those that something stands against.",
+            ),
+            ("events_after", "Only events of higher numbers."),
+            ("history_after", "Only seconds that ended later, in milliseconds since the start."),
+        ],
+        ..reads(
+            "/v1/dashboard",
+            "dashboard",
+            "What the dashboard shows, in one answer.",
+            Object("DashboardView"),
+            || get(page::dashboard),
+        )
+    },
     reads("/v1/openapi.json", "openapi", "This description.", Object("Any"), || get(api::described)),
     reads("/v1/clusters", "clusters", "Every cluster with its endpoints.", Object("Clusters"), || {
         get(api::clusters)

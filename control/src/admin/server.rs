@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,8 @@ pub(crate) struct Api {
     spare: (String, OwnedFd),
     places: Arc<Semaphore>,
     guard: watch::Sender<Guard>,
+    /// Whether connections end behind the answer that they wait for.
+    stopped: watch::Sender<bool>,
     file: Option<SocketFile>,
 }
 
@@ -80,8 +83,9 @@ impl Api {
         let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
         let (guard, guarded) = watch::channel(settings.guard.clone());
         let router = api::router(sender, guarded, Arc::clone(&places));
-        let task = tokio::spawn(serve(listener, router, Arc::clone(&places)));
-        let api = Self { address, asks, task, spare: (asked, spare), places, guard, file };
+        let (stopped, stops) = watch::channel(false);
+        let task = tokio::spawn(serve(listener, router, Arc::clone(&places), stops));
+        let api = Self { address, asks, task, spare: (asked, spare), places, guard, stopped, file };
         api.set_mode(settings);
         Ok(api)
     }
@@ -97,9 +101,10 @@ impl Api {
         Ok((self.spare.0.clone(), self.spare.1.try_clone()?))
     }
 
-    /// Another process accepts there from now on.
+    /// Another process accepts there from now on. Connections that are kept open end, so that whoever asks again asks that one.
     pub(crate) fn stop(&self) {
         self.task.abort();
+        self.stopped.send_replace(true);
     }
 
     /// The end, where another process accepts there. Those that are connected have their answers within `within`.
@@ -135,18 +140,18 @@ impl Drop for Api {
     }
 }
 
-async fn serve(listener: Listener, router: Router, places: Arc<Semaphore>) {
+async fn serve(listener: Listener, router: Router, places: Arc<Semaphore>, stops: watch::Receiver<bool>) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = match &listener {
             Listener::Tcp(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place))),
+                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place, stops.clone()))),
             Listener::Unix(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place))),
+                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place, stops.clone()))),
         };
         if accepted.is_err() {
             tokio::time::sleep(BACKOFF).await;
@@ -159,13 +164,22 @@ async fn serve_one(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     _place: OwnedSemaphorePermit,
+    mut stops: watch::Receiver<bool>,
 ) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(limits::ADMIN_REQUEST_TIMEOUT)
         .max_buf_size(limits::ADMIN_HEAD_BYTES);
-    let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let whole = async {
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            // An API that is gone has stopped too.
+            _ = stops.wait_for(|stopped| *stopped) => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await
+    };
     // A client that breaks off is its own affair.
-    let _ = tokio::time::timeout(limits::ADMIN_LIFETIME, serving).await;
+    let _ = tokio::time::timeout(limits::ADMIN_LIFETIME, whole).await;
 }

@@ -57,7 +57,7 @@ impl<T: Display> Serialize for Words<'_, T> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct EndpointView<'a> {
+pub(super) struct EndpointView<'a> {
     name: &'a str,
     #[schema(value_type = String)]
     address: Words<'a, Address>,
@@ -71,7 +71,7 @@ struct EndpointView<'a> {
     ejected: bool,
     breaker: &'static str,
     /// Whether it may get new requests.
-    usable: bool,
+    pub(super) usable: bool,
     /// The same in words, with what stands against it.
     eligible: &'static str,
     /// Running requests, or connections of a tcp listener.
@@ -120,13 +120,18 @@ impl<'a> Sight<'a> {
         let clusters = self.loaded.snapshot.clusters.iter().flatten().filter(|cluster| !cluster.gone);
         let bytes = clusters.clone().map(|cluster| bytes_of(cluster)).sum();
         let clusters = clusters.map(|cluster| self.cluster(cluster)).collect();
-        let short = locked::shortage(&self.plane.ring_memory());
-        let short = short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND));
+        let short = self.short();
         Answer::long_json(
             StatusCode::OK,
             &All { short, waits: self.waits, drain: self.drains.to_json(), drift: &self.drift, clusters },
             bytes,
         )
+    }
+
+    /// What the process runs short of since it started, in words.
+    pub(super) fn short(&self) -> Option<String> {
+        let short = locked::shortage(&self.plane.ring_memory());
+        short.map(|shortage| format!("{shortage}; mend: {}", locked::MEND))
     }
 
     /// One cluster with its endpoints.
@@ -145,6 +150,11 @@ impl<'a> Sight<'a> {
         }
     }
 
+    /// Its own circuit breaker.
+    pub(super) fn breaker(&self, cluster: &Cluster) -> &'static str {
+        self.plane.left(cluster.id).map_or(Breaker::Closed, |left| left.breaker).name()
+    }
+
     fn cluster(&self, cluster: &'a Cluster) -> ClusterView<'a> {
         let left = self.plane.left(cluster.id);
         ClusterView {
@@ -152,13 +162,13 @@ impl<'a> Sight<'a> {
             balance: cluster.balance,
             active: left.as_ref().map_or(0, |left| left.active.into()),
             backup: left.as_ref().map_or(0, |left| left.backup.into()),
-            breaker: left.map_or(Breaker::Closed, |left| left.breaker).name(),
+            breaker: self.breaker(cluster),
             queued: self.plane.waiters(cluster.id).into(),
             endpoints: cluster.present().map(|endpoint| self.view(cluster, endpoint)).collect(),
         }
     }
 
-    fn view(&self, cluster: &'a Cluster, endpoint: &'a Endpoint) -> EndpointView<'a> {
+    pub(super) fn view(&self, cluster: &'a Cluster, endpoint: &'a Endpoint) -> EndpointView<'a> {
         let at = usize::from(endpoint.id.0);
         let (health, last) = self.checks.status(cluster.id, at).unwrap_or(("unchecked", None));
         let status = self.plane.endpoint_status(cluster.id, endpoint.id);

@@ -41,6 +41,7 @@ mod maintenance;
 mod memory;
 mod metrics;
 mod outage;
+mod page;
 mod process;
 mod proxy_protocol;
 mod queue;
