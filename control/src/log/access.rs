@@ -183,7 +183,7 @@ pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Control characters (C0, DEL, C1), line separators, and the marks that reorder what is shown.
-pub(super) fn unprintable(c: char) -> bool {
+pub(crate) fn unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -56,6 +56,7 @@ mod sockets;
 mod sticky;
 mod tcp;
 mod timeouts;
+mod top;
 mod tuning;
 mod tunnel;
 mod upgrade;
