@@ -57,6 +57,7 @@ mod sticky;
 mod tcp;
 mod timeouts;
 mod top;
+mod traces;
 mod tuning;
 mod tunnel;
 mod upgrade;

@@ -4,6 +4,7 @@ pub mod client_hello;
 mod fields;
 pub mod http1;
 pub mod proxy_header;
+pub mod trace;
 
 pub use fields::{cookie_values, field_values, values_of};
 
@@ -67,6 +68,7 @@ pub enum FieldName {
     Server,
     SetCookie,
     Te,
+    TraceParent,
     Trailer,
     TransferEncoding,
     Upgrade,
