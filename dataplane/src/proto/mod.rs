@@ -43,7 +43,8 @@ impl Span {
     }
 }
 
-/// Fields that this proxy looks at; all others are `Other`. Matched ignoring case, once, when parsed.
+/// Fields that this proxy looks at; all others are `Other`. Matched ignoring case, once, when parsed. Those of one hop stand
+/// together where they can: a new name between Te and Upgrade costs every head instructions (`benches/counts`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FieldName {
@@ -68,10 +69,10 @@ pub enum FieldName {
     Server,
     SetCookie,
     Te,
-    TraceParent,
     Trailer,
     TransferEncoding,
     Upgrade,
+    TraceParent,
     UserAgent,
     Via,
     XForwardedFor,
