@@ -1,11 +1,12 @@
-//! The command line: what each call asks for, and what this version does not do yet.
+//! The command line: what each call asks for.
 
 use crate::admin::commands::{Part, Where, Which};
 use crate::admin::drain::Asked as DrainAsked;
 use crate::admin::{Asked, Name};
 use crate::doctor::{Profile, Question};
 use crate::exit::Exit;
-use clap::{Args, Parser, Subcommand};
+use crate::top::Asked as TopAsked;
+use clap::{Parser, Subcommand};
 use dataplane::cluster::eligible::Admin;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -172,8 +173,13 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    #[command(flatten)]
-    Later(Later),
+    /// Watch the running process in a terminal: traffic, clusters, endpoints, errors, shards, limits and events, once a second
+    Top {
+        #[command(flatten)]
+        asked: TopAsked,
+        #[command(flatten)]
+        at: Where,
+    },
 }
 
 fn admin_state(text: &str) -> Result<Admin, String> {
@@ -183,28 +189,6 @@ fn admin_state(text: &str) -> Result<Admin, String> {
 
 fn endpoint_name(text: &str) -> Result<Name, String> {
     Name::parse(text).ok_or_else(|| "an endpoint is named as CLUSTER/ENDPOINT".to_owned())
-}
-
-/// Commands whose names are settled and whose features are not there yet: refused, never ignored.
-#[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum Later {
-    #[command(hide = true)]
-    Top(Anything),
-}
-
-#[derive(Debug, PartialEq, Eq, Args)]
-#[command(disable_help_flag = true)]
-pub struct Anything {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<OsString>,
-}
-
-impl Later {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Top(_) => "top",
-        }
-    }
 }
 
 /// What to do, or how to end at once.
@@ -269,6 +253,10 @@ pub enum Call {
         at: Where,
         json: bool,
     },
+    Top {
+        asked: TopAsked,
+        at: Where,
+    },
     /// Help, the version, or what is wrong with the line, was printed.
     Done(Exit),
 }
@@ -307,10 +295,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Call {
         },
         Ok(Line { command: Some(Command::Probe { name, at, json }) }) => Call::Probe { name, at, json },
         Ok(Line { command: Some(Command::Explain { asked, at, json }) }) => Call::Explain { asked, at, json },
-        Ok(Line { command: Some(Command::Later(later)) }) => {
-            complain(&format!("`ringway {}` is known, not in this version", later.name()));
-            Call::Done(Exit::CommandLine)
-        }
+        Ok(Line { command: Some(Command::Top { asked, at }) }) => Call::Top { asked, at },
         Err(told) => {
             let _ = told.print();
             Call::Done(if told.use_stderr() { Exit::CommandLine } else { Exit::Clean })
@@ -326,6 +311,7 @@ pub fn complain(what: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn call(line: &str) -> Call {
         read(std::iter::once("ringway").chain(line.split_whitespace()).map(OsString::from))
@@ -411,6 +397,13 @@ mod tests {
     }
 
     #[test]
+    fn top_has_an_interval() {
+        let asked = TopAsked { every: Some(Duration::from_millis(250)), once: true };
+        assert_eq!(call("top --once --every 250ms"), Call::Top { asked, at: Where::default() });
+        assert_eq!(call("top"), Call::Top { asked: TopAsked::default(), at: Where::default() });
+    }
+
+    #[test]
     fn wrong_lines_end_with_2() {
         for line in [
             "run",
@@ -441,15 +434,9 @@ mod tests {
             "drain --reason boredom",
             "drain --cluster app --window 5s",
             "drain --abort --wait",
+            "top --every 1ms",
+            "top --every often",
         ] {
-            assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
-        }
-    }
-
-    #[test]
-    fn commands_of_later_versions_are_refused_whatever_follows() {
-        let later = ["top"];
-        for line in later {
             assert_eq!(call(line), Call::Done(Exit::CommandLine), "{line}");
         }
     }

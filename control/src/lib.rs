@@ -22,5 +22,6 @@ mod pressure;
 mod ready;
 mod reload;
 pub mod run;
+pub mod top;
 mod upgrade;
 mod watchdog;

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Call::Probe { name, at, json } => run::probe(&name, &at, json),
         Call::Drain { asked, wait, at } => run::drain(&asked, wait, &at),
         Call::Explain { asked, at, json } => run::explain(&asked, &at, json),
+        Call::Top { asked, at } => run::top(&asked, &at),
         Call::Done(exit) => exit,
     });
     exit.unwrap_or(Exit::Internal).into()

@@ -19,24 +19,56 @@ const PIECE: usize = 64 * 1024;
 
 /// A status and a body, in JSON.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub(super) status: u16,
     body: Vec<u8>,
 }
 
 impl Reply {
     /// The body as text.
-    pub(super) fn text(&self) -> Result<&str, String> {
+    pub(crate) fn text(&self) -> Result<&str, String> {
         std::str::from_utf8(&self.body).map_err(|_| STRANGE.to_owned())
     }
     /// The body as what it says; the error says that it is not that.
-    pub(super) fn read<'b, T: serde::Deserialize<'b>>(&'b self) -> Result<T, String> {
+    pub(crate) fn read<'b, T: serde::Deserialize<'b>>(&'b self) -> Result<T, String> {
         serde_json::from_slice(&self.body).map_err(|_| STRANGE.to_owned())
+    }
+}
+
+/// A running process that may be asked again and again.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) address: Address,
+    pub(super) token: Option<Token>,
+}
+
+impl Found {
+    /// What is at a path, where that comes within so long; the error says why there is nothing, in words.
+    pub(crate) fn ask_within(&self, patience: Duration, path: &str) -> Result<Reply, String> {
+        let reply = ask_within(patience, &self.address, self.token.as_ref(), "GET", path, None)?;
+        if reply.status == 200 {
+            return Ok(reply);
+        }
+        let body = reply.read::<serde_json::Value>().unwrap_or_default();
+        let refused = || format!("it refused {path} with {}", reply.status);
+        Err(body["error"].as_str().map_or_else(refused, str::to_owned))
     }
 }
 
 /// Asks, and waits for the answer. The error is why there is none, in words.
 pub(super) fn ask(
+    to: &Address,
+    token: Option<&Token>,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Result<Reply, String> {
+    ask_within(limits::ADMIN_ANSWER_TIMEOUT, to, token, method, path, body)
+}
+
+/// The same, for no longer than `patience` from one piece of the answer to the next.
+fn ask_within(
+    patience: Duration,
     to: &Address,
     token: Option<&Token>,
     method: &str,
@@ -60,14 +92,14 @@ pub(super) fn ask(
     match to {
         Address::Ip(address) => {
             let stream = TcpStream::connect_timeout(&SocketAddr::from(*address), CONNECT);
-            let timed = |stream: &TcpStream| stream.set_read_timeout(Some(limits::ADMIN_ANSWER_TIMEOUT));
+            let timed = |stream: &TcpStream| stream.set_read_timeout(Some(patience));
             let stream =
                 stream.and_then(|stream| timed(&stream).map(|()| stream)).map_err(|e| e.to_string())?;
             talk(stream, request.as_bytes())
         }
         Address::Unix(name) => {
             let stream = UnixStream::connect(OsStr::from_bytes(name.bytes()));
-            let timed = |stream: &UnixStream| stream.set_read_timeout(Some(limits::ADMIN_ANSWER_TIMEOUT));
+            let timed = |stream: &UnixStream| stream.set_read_timeout(Some(patience));
             let stream =
                 stream.and_then(|stream| timed(&stream).map(|()| stream)).map_err(|e| e.to_string())?;
             talk(stream, request.as_bytes())
@@ -76,7 +108,11 @@ pub(super) fn ask(
 }
 
 fn talk(mut stream: impl Read + Write, request: &[u8]) -> Result<Reply, String> {
-    let said = |e: io::Error| e.to_string();
+    let said = |e: io::Error| match e.kind() {
+        // What a socket with a timeout says when that is over.
+        io::ErrorKind::WouldBlock => "it is there and does not answer".to_owned(),
+        _ => e.to_string(),
+    };
     stream.write_all(request).map_err(said)?;
     let (mut bytes, mut scan, mut head) = (Vec::new(), Scan::default(), ResponseHead::default());
     let begins = loop {

@@ -144,6 +144,13 @@ impl Where {
         Ok(Found { address, token, loaded })
     }
 
+    /// Whom to ask, for those who ask again and again; otherwise it was said why nobody can be asked.
+    pub(crate) fn found(&self, environment: &Environment) -> Result<client::Found, Exit> {
+        let Found { address, token, .. } = self.find(environment, false)?;
+        let found = address.map(|address| client::Found { address, token });
+        found.ok_or_else(not_asked)
+    }
+
     /// What the file that is said has in it.
     fn token(&self) -> Result<Option<Token>, Exit> {
         let file =
@@ -170,10 +177,7 @@ impl Where {
         body: Option<&str>,
     ) -> Result<(Reply, Address), Exit> {
         let Found { address, token, .. } = self.find(environment, false)?;
-        let Some(address) = address else {
-            complain("the configuration has no [admin], so the running process cannot be asked");
-            return Err(Exit::Unreachable);
-        };
+        let address = address.ok_or_else(not_asked)?;
         match client::ask(&address, token.as_ref(), method, path, body) {
             Ok(reply) => Ok((reply, address)),
             Err(why) => Err(unreachable(&address, &why)),
@@ -220,6 +224,11 @@ fn address(from: &str, text: &str) -> Result<Address, Exit> {
         complain(&format!("{from}: {what}"));
         Exit::CommandLine
     })
+}
+
+fn not_asked() -> Exit {
+    complain("the configuration has no [admin], so the running process cannot be asked");
+    Exit::Unreachable
 }
 
 fn unreachable(address: &Address, why: &str) -> Exit {

@@ -179,7 +179,7 @@ pub fn command(asked: &Asked, wait: bool, at: &Where, environment: &Environment)
 }
 
 /// What drains, line by line; empty where nothing does.
-pub(super) fn lines(shown: &Value) -> String {
+pub(crate) fn lines(shown: &Value) -> String {
     let mut out = String::new();
     let node = Some(&shown["node"]).filter(|node| node.is_object()).map(|node| ("node".to_owned(), node));
     let of = |kind: &'static str, title: &'static str| {

@@ -7,7 +7,7 @@
 
 mod api;
 mod change;
-mod client;
+pub(crate) mod client;
 pub mod commands;
 pub(crate) mod connections;
 pub mod drain;

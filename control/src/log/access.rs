@@ -2,7 +2,7 @@
 //!
 //! docs/operations/reading-the-access-log.md documents every key.
 
-use super::fields::{put_number, version};
+use super::fields::{put_id, put_number, version};
 use dataplane::io::SocketAddress;
 use dataplane::spec::{Protocol, Snapshot};
 use dataplane::stats::access_log::Record;
@@ -50,6 +50,10 @@ fn write_request(line: &mut Line<'_>, record: &Record<'_>) {
     line.text_if("query", record.query);
     line.text_if("user_agent", record.user_agent);
     line.text_if("referer", record.referer);
+    if let Some(trace) = &record.trace {
+        line.id("trace_id", &trace.trace_id);
+        line.id("parent_id", &trace.parent_id);
+    }
     line.text("version", version(record).as_bytes());
 }
 
@@ -139,6 +143,13 @@ impl Line<'_> {
         // Writing to a Vec cannot fail.
         let _ = write!(self.out, "\"{value}\"");
     }
+    /// Bytes in hexadecimal digits.
+    fn id(&mut self, key: &str, bytes: &[u8]) {
+        self.key(key);
+        self.out.push(b'"');
+        put_id(self.out, bytes);
+        self.out.push(b'"');
+    }
     fn number_if(&mut self, key: &str, value: Option<u64>) {
         if let Some(value) = value {
             self.number(key, value);
@@ -183,7 +194,7 @@ pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Control characters (C0, DEL, C1), line separators, and the marks that reorder what is shown.
-pub(super) fn unprintable(c: char) -> bool {
+pub(crate) fn unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -226,6 +237,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 pub(super) mod tests {
     use super::*;
     use dataplane::fault::{At, CloseReason, End, Refusal};
+    use dataplane::proto::trace::TraceParent;
     use dataplane::spec::{ClusterId, EndpointId, ListenerId, RouteId, Runtime};
     use dataplane::stats::request_id::RequestId;
     use std::time::Duration;
@@ -268,6 +280,7 @@ pub(super) mod tests {
             query: None,
             user_agent: None,
             referer: None,
+            trace: None,
             minor_version: 1,
             status: 400,
             request_body_bytes: 0,
@@ -310,6 +323,18 @@ pub(super) mod tests {
              \"queue_us\":3,\"response_us\":1,\"transfer_us\":4,\"first_byte_us\":4,\
              \"attempts\":1,\"link_reused\":true,\"reason\":\"bare_lf\",\"end\":\"PR\",\"close\":\"refused\",\"request_number\":1}\n"
         );
+    }
+
+    #[test]
+    fn the_trace_is_written_as_its_field_has_it() {
+        let trace = TraceParent {
+            trace_id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes(),
+            parent_id: [0, 1, 0xff, 0, 0, 0, 0, 9],
+            flags: 1,
+        };
+        let line = line(&Record { trace: Some(trace), ..record() });
+        let ids = ",\"trace_id\":\"0af7651916cd43dd8448eb211c80319c\",\"parent_id\":\"0001ff0000000009\",\"version\":";
+        assert!(line.contains(ids), "{line}");
     }
 
     #[test]

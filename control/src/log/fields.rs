@@ -32,6 +32,8 @@ pub enum Field {
     Version,
     UserAgent,
     Referer,
+    TraceId,
+    ParentId,
     Sni,
     Status,
     RequestBodyBytes,
@@ -88,6 +90,8 @@ pub const FIELDS: &[(&str, Field, &str)] = &[
     ("version", Field::Version, ""),
     ("user_agent", Field::UserAgent, ""),
     ("referer", Field::Referer, ""),
+    ("trace_id", Field::TraceId, ""),
+    ("parent_id", Field::ParentId, ""),
     ("sni", Field::Sni, ""),
     ("status", Field::Status, ""),
     ("request_body_bytes", Field::RequestBodyBytes, ""),
@@ -176,6 +180,8 @@ impl Value<'_> {
             Field::Version => self.name(http.then(|| version(record))),
             Field::UserAgent => self.text(record.user_agent),
             Field::Referer => self.text(record.referer),
+            Field::TraceId => self.id(record.trace.as_ref().map(|trace| &trace.trace_id[..])),
+            Field::ParentId => self.id(record.trace.as_ref().map(|trace| &trace.parent_id[..])),
             Field::Sni => self.text(Some(record.host).filter(|_| !http)),
             Field::Status => self.number(http.then_some(u64::from(record.status))),
             Field::RequestBodyBytes => self.number(http.then_some(record.request_body_bytes)),
@@ -211,6 +217,12 @@ impl Value<'_> {
     fn number(&mut self, value: Option<u64>) {
         match value {
             Some(value) => put_number(self.out, value),
+            None => self.out.push(b'-'),
+        }
+    }
+    fn id(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => put_id(self.out, bytes),
             None => self.out.push(b'-'),
         }
     }
@@ -286,6 +298,12 @@ impl Value<'_> {
 /// The client's version of HTTP.
 pub(super) fn version(record: &Record<'_>) -> &'static str {
     if record.minor_version == 0 { "HTTP/1.0" } else { "HTTP/1.1" }
+}
+
+/// Appends bytes in hexadecimal digits, as traceparent has them.
+pub(super) fn put_id(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend(bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]));
 }
 
 /// Appends a number in decimal.

@@ -4,6 +4,7 @@ use super::environment;
 use crate::admin::commands::{self, Part, Where, Which};
 use crate::admin::{self, Asked, DrainAsked, Name};
 use crate::exit::Exit;
+use crate::top::{self, Asked as TopAsked};
 use dataplane::cluster::eligible::Admin;
 
 /// `ringway status`.
@@ -59,4 +60,9 @@ pub fn explain(asked: &Asked, at: &Where, json: bool) -> Exit {
 /// `ringway probe`.
 pub fn probe(name: &Name, at: &Where, json: bool) -> Exit {
     commands::probe_one(name, at, json, &environment(false))
+}
+
+/// `ringway top`.
+pub fn top(asked: &TopAsked, at: &Where) -> Exit {
+    top::top(asked, at, &environment(false))
 }

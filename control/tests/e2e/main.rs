@@ -57,6 +57,8 @@ mod sockets;
 mod sticky;
 mod tcp;
 mod timeouts;
+mod top;
+mod traces;
 mod tuning;
 mod tunnel;
 mod upgrade;

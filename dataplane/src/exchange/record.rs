@@ -6,6 +6,7 @@ use crate::conn::Conn;
 use crate::core::Core;
 use crate::fault::{At, CloseReason, End, Refusal};
 use crate::io::{Mono, SocketAddress};
+use crate::proto::trace::TraceParent;
 use crate::proto::{FieldName, Version};
 use crate::spec::{ListenerId, Protocol};
 use crate::stats::access_log::Record;
@@ -43,10 +44,14 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
     let empty: &[u8] = &[];
     let bytes = x.head_bytes.as_ref().map_or(empty, |lease| pool.bytes(lease));
     let names = x.head.names;
-    let field = |kind: FieldName| {
+    let lines = |kind: FieldName| {
         let fields = if names.has(kind) { &x.head.fields[..] } else { &[] };
-        fields.iter().find(|f| f.kind == kind).map(|f| f.value.of(bytes))
+        fields.iter().filter(move |f| f.kind == kind).map(|f| f.value.of(bytes))
     };
+    let field = |kind: FieldName| lines(kind).next();
+    // Two of them name no trace (W3C Trace Context 3.2).
+    let mut parents = lines(FieldName::TraceParent);
+    let parent = parents.next().filter(|_| parents.next().is_none());
     Record {
         protocol: Protocol::Http,
         wall_ns: x.started_wall,
@@ -63,6 +68,7 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
         query: x.head.query.map(|q| q.of(bytes)),
         user_agent: field(FieldName::UserAgent),
         referer: field(FieldName::Referer),
+        trace: parent.and_then(TraceParent::parse),
         minor_version: u8::from(x.head.version == Version::Http11),
         status: x.status,
         request_body_bytes: x.up_bytes,
@@ -175,6 +181,7 @@ fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> 
         query: None,
         user_agent: None,
         referer: None,
+        trace: None,
         minor_version: 1,
         status: 0,
         request_body_bytes: 0,

@@ -7,6 +7,7 @@
 use crate::fault::{CLOSE_REASONS, CloseReason, End, REFUSALS, Refusal};
 use crate::io::SocketAddress;
 use crate::limits::{LOG_RING_BYTES, LOG_STRING_BYTES};
+use crate::proto::trace::TraceParent;
 use crate::spec::{ClusterId, EndpointId, ListenerId, Protocol, RouteId};
 use crate::stats::request_id::RequestId;
 use crate::stats::retries::Retries;
@@ -38,6 +39,8 @@ pub struct Record<'a> {
     pub query: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
+    /// The trace that the client's request is part of.
+    pub trace: Option<TraceParent>,
     /// The x of HTTP/1.x.
     pub minor_version: u8,
     /// What the client was told; 0 if it was told nothing.
@@ -188,6 +191,7 @@ impl<'a> Record<'a> {
             query: None,
             user_agent: None,
             referer: None,
+            trace: None,
             minor_version: 0,
             status: 0,
             request_body_bytes: 0,
@@ -228,6 +232,7 @@ impl<'a> Record<'a> {
             self.close.map_or(NONE, |close| close as u8),
             self.end.bits(),
         ]);
+        put_trace(out, self.trace);
         let [head, queue, lost, connect, response, transfer, total] = self.timings.numbers();
         put_numbers(
             out,
@@ -268,7 +273,9 @@ impl<'a> Record<'a> {
         let upstream_local = from.address()?;
         let status = from.u16()?;
         let [minor_version, protocol, attempts, retries, reused, refusal, close, end] = from.array()?;
+        let trace = from.trace()?;
         let record = Self {
+            trace,
             protocol: if protocol == Protocol::Tcp as u8 { Protocol::Tcp } else { Protocol::Http },
             wall_ns,
             request_id,
@@ -338,6 +345,16 @@ fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     out.extend_from_slice(bytes.unwrap_or_default());
 }
 
+/// One byte that says whether there is one, and it.
+fn put_trace(out: &mut Vec<u8>, trace: Option<TraceParent>) {
+    out.push(u8::from(trace.is_some()));
+    if let Some(TraceParent { trace_id, parent_id, flags }) = trace {
+        out.extend_from_slice(&trace_id);
+        out.extend_from_slice(&parent_id);
+        out.push(flags);
+    }
+}
+
 /// One byte of family (0 is none, 1 the unix domain, which ends there), then the address and the port.
 fn put_address(out: &mut Vec<u8>, address: Option<SocketAddress>) {
     match address.map(|address| address.ip()) {
@@ -400,6 +417,16 @@ impl<'a> Cursor<'a> {
         match self.u16()? {
             ABSENT => Some(None),
             len => self.take(usize::from(len)).map(Some),
+        }
+    }
+    fn trace(&mut self) -> Option<Option<TraceParent>> {
+        match self.array()? {
+            [0] => Some(None),
+            [1] => {
+                let (trace_id, parent_id, [flags]) = (self.array()?, self.array()?, self.array()?);
+                Some(Some(TraceParent { trace_id, parent_id, flags }))
+            }
+            _ => None,
         }
     }
     fn address(&mut self) -> Option<Option<SocketAddress>> {

@@ -6,7 +6,7 @@ use crate::limits::CONNECTION_OPTIONS;
 use crate::proto::{Field, FieldName, FieldNames, Span};
 
 /// Every name that is looked at, in lower case. The order of `FieldName` is irrelevant here.
-const NAMES: [(&[u8], FieldName); 28] = [
+const NAMES: [(&[u8], FieldName); 29] = [
     (b"connection", FieldName::Connection),
     (b"content-length", FieldName::ContentLength),
     (b"cookie", FieldName::Cookie),
@@ -26,6 +26,7 @@ const NAMES: [(&[u8], FieldName); 28] = [
     (b"server", FieldName::Server),
     (b"set-cookie", FieldName::SetCookie),
     (b"te", FieldName::Te),
+    (b"traceparent", FieldName::TraceParent),
     (b"trailer", FieldName::Trailer),
     (b"transfer-encoding", FieldName::TransferEncoding),
     (b"upgrade", FieldName::Upgrade),

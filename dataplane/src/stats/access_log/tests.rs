@@ -22,6 +22,7 @@ fn empty() -> Record<'static> {
         query: None,
         user_agent: None,
         referer: None,
+        trace: None,
         minor_version: 1,
         status: 0,
         request_body_bytes: 0,
@@ -50,6 +51,7 @@ struct Made {
     ids: (u32, u16, u16, Option<u32>, Option<u16>, Option<u16>),
     peer: (bool, [u8; 16], u16),
     local: Option<(bool, [u8; 16], u16)>,
+    trace: Option<([u8; 16], [u8; 8], u8)>,
     texts: Texts,
     refusal: Option<usize>,
     close: Option<usize>,
@@ -79,6 +81,7 @@ impl Made {
             query: self.texts.3.as_deref(),
             user_agent: self.texts.4.as_deref(),
             referer: self.texts.5.as_deref(),
+            trace: self.trace.map(|(trace_id, parent_id, flags)| TraceParent { trace_id, parent_id, flags }),
             minor_version: self.small[0],
             status: self.peer.2,
             request_body_bytes: n[2],
@@ -106,6 +109,7 @@ fn made() -> impl Strategy<Value = Made> {
         any::<(u32, u16, u16, Option<u32>, Option<u16>, Option<u16>)>(),
         address(),
         proptest::option::of(address()),
+        any::<Option<([u8; 16], [u8; 8], u8)>>(),
         (
             text(),
             text(),
@@ -117,12 +121,13 @@ fn made() -> impl Strategy<Value = Made> {
         proptest::option::of(0..Refusal::COUNT),
         proptest::option::of(0..CloseReason::COUNT),
     )
-        .prop_map(|(numbers, small, ids, peer, local, texts, refusal, close)| Made {
+        .prop_map(|(numbers, small, ids, peer, local, trace, texts, refusal, close)| Made {
             numbers,
             small,
             ids,
             peer,
             local,
+            trace,
             texts,
             refusal,
             close,
@@ -179,6 +184,7 @@ fn long_strings_are_cut_and_the_longest_record_fits() {
     let record = Record {
         peer: v6,
         upstream_local: Some(v6),
+        trace: Some(TraceParent { trace_id: [1; 16], parent_id: [2; 8], flags: 3 }),
         method: &long,
         host: &long,
         path: &long,
