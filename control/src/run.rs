@@ -32,7 +32,7 @@ use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::ready;
-use crate::upgrade::{Former, Travelling};
+use crate::upgrade::{Former, Speaks, Took, Travelling};
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
 use dataplane::limits;
@@ -223,6 +223,9 @@ async fn serve_with(
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
         upgrades: Upgrades::new(),
         arrivals,
+        came: came.clone(),
+        lost: 0,
+        lost_why: String::new(),
         lists: Lists::default(),
         api,
     };
@@ -233,7 +236,8 @@ async fn serve_with(
     plane.begin();
     announce(&plane, loaded, running.api.as_ref(), file.is_none());
     if let Some(former) = former {
-        former.ready(plane.taken(), took_admin, came);
+        let listeners = snapshot.listeners.iter().flatten().map(|listener| Speaks::of(listener)).collect();
+        former.ready(Took { taken: plane.taken(), admin: took_admin, listeners }, came);
     }
     inject_asked_fault(&plane);
     let exit = running.serve(&mut events, &mut signals).await;
@@ -273,6 +277,10 @@ struct Running<'a> {
     reloads: Reloads,
     upgrades: Upgrades,
     arrivals: mpsc::Receiver<Travelling>,
+    came: mpsc::Sender<Travelling>,
+    /// Connections that arrived and could not go on, since the last tick; and why the last of them could not.
+    lost: u64,
+    lost_why: String,
     /// Questions about connections.
     lists: Lists,
     api: Option<Api>,
@@ -465,7 +473,7 @@ fn inject_asked_fault(plane: &Plane) {
         "panic" => plane.inject(Fault::Panic),
         "stall" => plane.inject(Fault::Stall),
         // Not a shard's: `crate::upgrade`.
-        "upgrade" => {}
-        _ => tracing::warn!("RINGWAY_INJECT is none of panic, stall and upgrade"),
+        "upgrade" | "upgrade-conns" => {}
+        _ => tracing::warn!("RINGWAY_INJECT is none of panic, stall, upgrade and upgrade-conns"),
     }
 }

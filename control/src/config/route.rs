@@ -151,6 +151,9 @@ pub(super) fn read(
 /// The other face of `route`, if it has one. A file that several routes name is one switch.
 fn maintenance(table: &Table<'_>, route: &Route, files: &mut MaintenanceFiles) -> Option<Maintenance> {
     let file = table.get("maintenance_file");
+    if file.is_none() && table.get("maintenance").is_none() {
+        return None;
+    }
     if let (Some(item), None) = (table.get("maintenance"), file) {
         item.error("is answered while a file exists: name it as `maintenance_file`");
     }

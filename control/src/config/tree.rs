@@ -287,14 +287,14 @@ impl<'t> Table<'t> {
     ) -> Self {
         for name in entries.keys() {
             let (text, at) = (name.get_ref().as_ref(), name.span().start);
-            let full = path.name_of(&shown(text));
+            let full = || path.name_of(&shown(text));
             match section.key(text) {
                 Some(key) if key.built => {}
-                Some(_) => problems.add(Severity::Error, at, &full, NOT_YET.to_owned(), None),
+                Some(_) => problems.add(Severity::Error, at, &full(), NOT_YET.to_owned(), None),
                 None => {
                     let known = section.keys.iter().map(|key| key.name);
                     let meant = nearest(text, known).or_else(|| elsewhere(text));
-                    problems.add(Severity::Error, at, &full, "unknown key".to_owned(), meant);
+                    problems.add(Severity::Error, at, &full(), "unknown key".to_owned(), meant);
                 }
             }
         }
@@ -313,10 +313,10 @@ impl<'t> Table<'t> {
 
     /// The value of a key, if it is there and built.
     pub(super) fn get(&self, name: &str) -> Option<Item<'t>> {
-        let key = self.section.key(name);
-        debug_assert!(key.is_some(), "{} has no key {name}", self.section.path);
-        let key = key.filter(|key| key.built)?;
+        debug_assert!(self.section.key(name).is_some(), "{} has no key {name}", self.section.path);
+        // Most keys of most tables are left out, and a table has fewer entries than its section has keys.
         let value = self.entries?.get(name)?;
+        let key = self.section.key(name).filter(|key| key.built)?;
         let (path, problems) = (self.path, self.problems);
         Some(Item { path, key, value: value.get_ref(), offset: value.span().start, problems })
     }

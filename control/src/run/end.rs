@@ -20,6 +20,7 @@ pub(super) async fn end(
     stops: bool,
     (upgrades, api): (&mut Upgrades, Option<Api>),
 ) {
+    upgrades.rest().await;
     match (upgrades.is_over(), api) {
         // Another process speaks to whoever started this one.
         (Some(true), Some(api)) => api.leave(limits::UPGRADE_REST).await,
@@ -29,7 +30,6 @@ pub(super) async fn end(
     if stops {
         alive = stop(&plane, events, alive).await;
     }
-    upgrades.rest(limits::UPGRADE_REST).await;
     if alive == 0 {
         plane.join();
     } else {

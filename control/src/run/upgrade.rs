@@ -4,16 +4,15 @@ use super::{Running, told};
 use crate::admin::Answer;
 use crate::endpoints;
 use crate::ready;
-use crate::upgrade::{Gift, Next, Took, Travelling};
+use crate::upgrade::{Gift, Next, Sent, Speaks, Took, Travelling};
 use axum::http::StatusCode;
-use dataplane::fault::CloseReason;
-use dataplane::limits::UPGRADE_MOVES;
+use dataplane::limits::{self, UPGRADE_MOVES, UPGRADE_MOVES_MAX};
 use dataplane::plane::Handed;
+use dataplane::plane::moved::{self, Transit};
 use dataplane::spec::{Listener, Reason};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -57,9 +56,27 @@ enum Stage {
     Over {
         pid: u32,
         admin: bool,
-        sends: Option<oneshot::Receiver<u64>>,
-        drains_at: Option<(Instant, Asker)>,
+        moves: Moves,
+        asker: Asker,
     },
+}
+
+/// How far connections have moved.
+#[derive(Debug)]
+enum Moves {
+    /// Until so long after all were looked at, or at the latest until then.
+    Under {
+        transit: Arc<Transit>,
+        sends: oneshot::Receiver<Sent>,
+        until: Option<Instant>,
+        at_last: Instant,
+    },
+    /// Those that began do so still.
+    Ending {
+        transit: Arc<Transit>,
+        sends: oneshot::Receiver<Sent>,
+    },
+    Ended,
 }
 
 /// What an upgrade waits for.
@@ -85,13 +102,43 @@ impl Upgrades {
         if let Stage::Over { admin, .. } = self.stage { Some(admin) } else { None }
     }
 
-    /// Waits until the next process was given everything, for `within` at most.
-    pub(super) async fn rest(&mut self, within: Duration) {
-        if let Stage::Over { sends, .. } = &mut self.stage
-            && let Some(sends) = sends.take()
-        {
-            // A next process that takes nothing any more is not waited for.
-            let _ = tokio::time::timeout(within, sends).await;
+    /// Waits until the next process was given everything, for as long as that goes on; who asked has the answer then.
+    pub(super) async fn rest(&mut self) {
+        let Stage::Over { moves, .. } = &mut self.stage else { return };
+        let (Moves::Under { transit, sends, .. } | Moves::Ending { transit, sends }) = moves else { return };
+        transit.close();
+        let mut done = transit.done();
+        loop {
+            match tokio::time::timeout(limits::UPGRADE_REST, &mut *sends).await {
+                Ok(sent) => return self.answer(&sent.unwrap_or_default(), 0),
+                // A next process that takes nothing any more is not waited for.
+                Err(_) if transit.done() == done => return,
+                Err(_) => done = transit.done(),
+            }
+        }
+    }
+
+    /// Everything that could move has.
+    fn answer(&mut self, sent: &Sent, finishing: u64) {
+        let Stage::Over { pid, moves, asker, .. } = &mut self.stage else { return };
+        *moves = Moves::Ended;
+        let Sent { moved, back, why } = sent;
+        if let Some(why) = why {
+            tracing::warn!(
+                back,
+                "upgrade: connections stay here, as the next process cannot be told of them: {why}"
+            );
+        }
+        tracing::info!(
+            pid = *pid,
+            moved,
+            finishing,
+            "upgrade: connections went to the next process; this one finishes the rest"
+        );
+        if let Some(asker) = asker.take() {
+            let body = json!({ "pid": *pid, "moved": moved, "finishing": finishing });
+            // Who asked may be gone.
+            let _ = asker.send(Answer::json(StatusCode::OK, &body));
         }
     }
 
@@ -197,9 +244,12 @@ impl Running<'_> {
     /// The next process is ready: nobody accepts here any more on what it took.
     fn give_up(&mut self, next: Next, took: &Took, asker: Asker) {
         self.plane.give_up(&took.taken);
-        let names: Vec<&str> = took.taken.iter().map(|place| &*next.handed[*place].listener).collect();
+        let taken: Vec<&str> = took.taken.iter().map(|place| &*next.handed[*place].listener).collect();
+        let goes_on = |listener: &Arc<Listener>| {
+            let there = took.listeners.contains(&Speaks::of(listener));
+            there && !listener.is_gone() && taken.contains(&&*listener.name)
+        };
         let of_ids = self.loaded.snapshot.listeners.iter();
-        let goes_on = |listener: &Arc<Listener>| !listener.is_gone() && names.contains(&&*listener.name);
         let over = Over {
             pid: next.pid(),
             admin: took.admin,
@@ -223,45 +273,83 @@ impl Running<'_> {
         if let (true, Some(api)) = (admin, &self.api) {
             api.stop();
         }
-        let sends = next.and_then(|next| {
-            let (movers, snapshot) =
-                (self.plane.move_conns(&over.listeners), Arc::clone(&self.loaded.snapshot));
-            let named = movers.filter_map(move |moved| Travelling::of(moved, &snapshot));
-            beside(move || next.send(named))
-                .inspect_err(|why| tracing::error!("upgrade: connections are lost: {why}"))
-                .ok()
-        });
-        let drains_at = Some((Instant::now() + UPGRADE_MOVES, asker));
-        self.upgrades.stage = Stage::Over { pid, admin, sends, drains_at };
+        let moves = match next.map(|next| self.begin_moves(next, &over.listeners)) {
+            Some(Ok((transit, sends))) => {
+                Moves::Under { transit, sends, until: None, at_last: Instant::now() + UPGRADE_MOVES_MAX }
+            }
+            Some(Err(why)) => {
+                tracing::error!("upgrade: connections stay here: {why}");
+                Moves::Ended
+            }
+            None => Moves::Ended,
+        };
+        tracing::info!(pid, "upgrade: process {pid} has taken over");
+        let ended = matches!(moves, Moves::Ended);
+        self.upgrades.stage = Stage::Over { pid, admin, moves, asker };
+        if ended {
+            self.upgrades.answer(&Sent::default(), self.plane.left_open().connections);
+            self.drain_node(Reason::Deploy, None);
+        }
+    }
+
+    /// Has connections leave, once there is somebody who gives them to the next process.
+    fn begin_moves(
+        &self,
+        next: Next,
+        listeners: &[bool],
+    ) -> Result<(Arc<Transit>, oneshot::Receiver<Sent>), String> {
+        let (way, movers, transit) = moved::way();
+        let (snapshot, back, of_thread) =
+            (Arc::clone(&self.loaded.snapshot), self.came.clone(), Arc::clone(&transit));
+        let sends = beside(move || {
+            let named = movers.filter_map(|moved| {
+                let named = Travelling::of(moved, &snapshot);
+                named.is_none().then(|| of_thread.end());
+                named
+            });
+            next.send(named, &of_thread, &back)
+        })?;
+        self.plane.move_conns(&way, listeners);
+        Ok((transit, sends))
     }
 
     /// Each tick: what has not moved by now is finished here.
     pub(super) fn upgrade_tick(&mut self) {
-        let Stage::Over { pid, drains_at, .. } = &mut self.upgrades.stage else { return };
-        let pid = *pid;
-        let Some((_, asker)) = drains_at.take_if(|(at, _)| *at <= Instant::now()) else { return };
-        let moved: u64 = self.plane.stats().map(|stats| stats.close(CloseReason::Moved).get()).sum();
-        let left = self.plane.left_open();
-        tracing::info!(
-            pid,
-            moved,
-            finishing = left.connections,
-            requests = left.requests,
-            tunnels = left.tunnels,
-            "upgrade: process {pid} has taken over; this one finishes the connections that did not move"
-        );
-        if let Some(asker) = asker {
-            let body = json!({ "pid": pid, "moved": moved, "finishing": left.connections });
-            // Who asked may be gone.
-            let _ = asker.send(Answer::json(StatusCode::OK, &body));
+        if let lost @ 1.. = std::mem::take(&mut self.lost) {
+            tracing::warn!(
+                lost,
+                "upgrade: connections of the process before this one were closed: {}",
+                self.lost_why
+            );
         }
-        self.drain_node(Reason::Deploy, None);
+        let Stage::Over { moves, .. } = &mut self.upgrades.stage else { return };
+        let now = Instant::now();
+        match std::mem::replace(moves, Moves::Ended) {
+            Moves::Under { transit, sends, until, at_last } => {
+                let walked =
+                    || transit.is_walked(self.loaded.snapshot.runtime.shards.into()) || at_last <= now;
+                let until = until.or_else(|| walked().then(|| now + UPGRADE_MOVES));
+                if until.is_some_and(|until| until <= now) || transit.is_closed() {
+                    transit.close();
+                    *moves = Moves::Ending { transit, sends };
+                    self.drain_node(Reason::Deploy, None);
+                } else {
+                    *moves = Moves::Under { transit, sends, until, at_last };
+                }
+            }
+            Moves::Ending { transit, mut sends } => match sends.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => *moves = Moves::Ending { transit, sends },
+                sent => self.upgrades.answer(&sent.unwrap_or_default(), self.plane.left_open().connections),
+            },
+            Moves::Ended => {}
+        }
     }
 
-    /// A connection of the process before this one. One whose listener is gone is closed.
-    pub(super) fn arrived(&self, arrived: Travelling) {
-        if let Some(moved) = arrived.into_moved(&self.loaded.snapshot) {
-            self.plane.adopt(moved);
+    /// A connection of the process before this one, or one that did not get to the next.
+    pub(super) fn arrived(&mut self, arrived: Travelling) {
+        match arrived.into_moved(&self.loaded.snapshot) {
+            Ok(moved) => self.plane.adopt(moved),
+            Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),
         }
     }
 }

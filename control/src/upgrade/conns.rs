@@ -3,6 +3,7 @@
 use dataplane::io::SocketAddress;
 use dataplane::plane::moved::{self, Moved, MovedExchange, MovedSide, MovedTunnel};
 use dataplane::spec::{Cluster, Snapshot};
+use rustix::net::sockopt::set_socket_linger;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -17,6 +18,7 @@ pub(crate) struct Conn {
     peer: Option<SocketAddr>,
     age_us: u64,
     requests: u32,
+    wait_left_us: Option<u64>,
     received: usize,
     tunnel: Option<Tunnel>,
 }
@@ -65,7 +67,7 @@ struct Exchange {
 /// A connection between two processes.
 #[derive(Debug)]
 pub(crate) struct Travelling {
-    pub(super) conn: Conn,
+    pub(super) conn: Box<Conn>,
     /// The client's; of a tunnel the link's too, then the pipes' of the client's side and of the other, readers first.
     pub(super) sockets: Vec<OwnedFd>,
     pub(super) bytes: Vec<u8>,
@@ -76,34 +78,85 @@ fn us(duration: Duration) -> u64 {
 }
 
 impl Travelling {
-    /// None where its listener is not known any more.
+    /// None where its listener is not known.
     pub(crate) fn of(moved: Moved<OwnedFd>, snapshot: &Snapshot) -> Option<Self> {
-        let listener = snapshot.listener(moved.listener)?.name.to_string();
+        let Some(listener) = snapshot.listener(moved.listener).map(|listener| listener.name.to_string())
+        else {
+            let is_tunnel = moved.tunnel.is_some();
+            let mut sockets = Vec::new();
+            drop(moved.map(|socket| sockets.push(socket)));
+            cut(&sockets, is_tunnel);
+            return None;
+        };
         let mut sockets = Vec::with_capacity(2);
         let moved = moved.map(|socket| sockets.push(socket));
-        let Moved { peer, age, requests, bytes: mut all, tunnel, .. } = moved;
+        let Moved { peer, age, requests, wait_left, bytes: mut all, tunnel, .. } = moved;
         let received = all.len();
         let tunnel = tunnel.map(|tunnel| Tunnel::of(*tunnel, snapshot, &mut all));
         let peer = (!peer.is_unix()).then(|| peer.into());
-        let conn = Conn { listener, peer, age_us: us(age), requests, received, tunnel };
-        Some(Self { conn, sockets, bytes: all })
+        let wait_left_us = wait_left.map(us);
+        let conn = Conn { listener, peer, age_us: us(age), requests, wait_left_us, received, tunnel };
+        Some(Self { conn: Box::new(conn), sockets, bytes: all })
     }
 
-    /// What there is of it here; none where its listener is gone, or the message is not whole: then it is closed.
-    pub(crate) fn into_moved(self, snapshot: &Snapshot) -> Option<Moved<OwnedFd>> {
+    /// What there is of it here.
+    ///
+    /// # Errors
+    /// Its listener is not known, or it has lost something on the way: it is closed, and nobody takes that for its end.
+    pub(crate) fn into_moved(self, snapshot: &Snapshot) -> Result<Moved<OwnedFd>, String> {
         let Self { conn, sockets, bytes } = self;
-        let Conn { listener, peer, age_us, requests, received, tunnel } = conn;
-        let mut listeners = snapshot.listeners.iter().flatten();
-        let listener = listeners.find(|one| !one.is_gone() && *one.name == *listener)?.id;
-        let mut rest = Rest { sockets: sockets.into_iter(), bytes: &bytes };
-        let (socket, received) = (rest.sockets.next()?, rest.take(received)?.to_vec());
-        let tunnel = match tunnel {
-            Some(tunnel) => Some(Box::new(tunnel.into_moved(snapshot, &mut rest)?)),
-            None => None,
+        let is_tunnel = conn.tunnel.is_some();
+        let listener = match snapshot.listener_called(&conn.listener) {
+            Some(listener) if conn.sockets() == sockets.len() && conn.bytes() == Some(bytes.len()) => {
+                listener.id
+            }
+            found => {
+                cut(&sockets, is_tunnel);
+                return Err(match found {
+                    None => format!("there is no listener {:?} any more", conn.listener),
+                    Some(_) => "descriptors have run out".to_owned(),
+                });
+            }
         };
-        let peer = peer.map_or(SocketAddress::UNIX, SocketAddress::from);
-        let age = Duration::from_micros(age_us);
-        Some(Moved { socket, listener, peer, age, requests, bytes: received, tunnel })
+        let Conn { peer, age_us, requests, wait_left_us, received, tunnel, .. } = *conn;
+        let mut rest = Rest { sockets: sockets.into_iter(), bytes: &bytes };
+        let moved = (|| {
+            let (socket, received) = (rest.sockets.next()?, rest.take(received)?.to_vec());
+            let tunnel = match tunnel {
+                Some(tunnel) => Some(Box::new(tunnel.into_moved(snapshot, &mut rest)?)),
+                None => None,
+            };
+            let peer = peer.map_or(SocketAddress::UNIX, SocketAddress::from);
+            let (age, wait_left) = (Duration::from_micros(age_us), wait_left_us.map(Duration::from_micros));
+            Some(Moved { socket, listener, peer, age, requests, wait_left, bytes: received, tunnel })
+        })();
+        moved.ok_or_else(|| "it is not whole".to_owned())
+    }
+}
+
+/// Closes what cannot go on: a tunnel by resets, so that what has come does not look like all of it.
+fn cut(sockets: &[OwnedFd], is_tunnel: bool) {
+    for socket in sockets.iter().take(2).filter(|_| is_tunnel) {
+        // Where the option cannot be set the socket is gone already.
+        let _ = set_socket_linger(socket, Some(Duration::ZERO));
+    }
+}
+
+impl Conn {
+    /// How many descriptors belong to it.
+    fn sockets(&self) -> usize {
+        let of_tunnel =
+            |tunnel: &Tunnel| 1 + 2 * tunnel.sides.iter().filter(|side| side.pipe.is_some()).count();
+        1 + self.tunnel.as_ref().map_or(0, of_tunnel)
+    }
+    /// How many bytes do; none where that is no number.
+    fn bytes(&self) -> Option<usize> {
+        let Some(tunnel) = &self.tunnel else { return Some(self.received) };
+        let record = tunnel.was.as_ref().and_then(|was| was.record).unwrap_or(0);
+        let [one, other] = &tunnel.sides;
+        [one.queued, other.queued, record, tunnel.name]
+            .iter()
+            .try_fold(self.received, |sum, n| sum.checked_add(*n))
     }
 }
 

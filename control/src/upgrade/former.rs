@@ -2,6 +2,7 @@
 
 use super::conns::Travelling;
 use super::message::{Endpoint, Message, VERSION, Wire};
+use super::next::Took;
 use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_CONN_BYTES, UPGRADE_READY};
 use dataplane::plane::Handed;
 use rustix::net::SocketType;
@@ -88,13 +89,14 @@ impl Former {
 
     /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer; and for
     /// connections, which go to `arrivals`.
-    pub(crate) fn ready(self, taken: Vec<usize>, admin: bool, arrivals: mpsc::Sender<Travelling>) {
+    pub(crate) fn ready(self, took: Took, arrivals: mpsc::Sender<Travelling>) {
         let mut wire = self.wire;
         let tell = move || {
-            wire.say(&Message::Ready { taken, admin }, &[])?;
+            let Took { taken, admin, listeners } = took;
+            wire.say(&Message::Ready { taken, admin, listeners }, &[])?;
             match wire.hear(UPGRADE_READY)?.0 {
                 Message::Yours => {
-                    die_if_asked();
+                    die_if_asked("upgrade");
                     wire.say(&Message::Mine, &[])
                 }
                 other => Err(format!("it said {other:?}")),
@@ -104,21 +106,22 @@ impl Former {
             );
             let mut conns = 0u64;
             let mut bytes = Vec::new();
-            while let Some((message, piece, sockets)) = wire.hear_next() {
+            while let Some((message, piece, sockets)) = wire.hear_next()? {
                 match message {
                     Message::Bytes if bytes.len() + piece.len() <= UPGRADE_CONN_BYTES => bytes.extend(piece),
                     Message::Conn(conn) => {
+                        die_if_asked("upgrade-conns");
                         conns += 1;
                         let bytes = std::mem::take(&mut bytes);
                         // Nobody receives any more where this process ends.
-                        let _ = arrivals.blocking_send(Travelling { conn: *conn, sockets, bytes });
+                        let _ = arrivals.blocking_send(Travelling { conn, sockets, bytes });
                     }
                     other => return Err(format!("it said {other:?} among its connections")),
                 }
             }
             tracing::info!(
                 connections = conns,
-                "upgrade: the process before this one has ended; its connections that came"
+                "upgrade: that many connections came from the process before this one"
             );
             Ok::<(), String>(())
         };
@@ -134,9 +137,9 @@ impl Former {
     }
 }
 
-/// For the test that a next process which dies at the last moment changes nothing.
-fn die_if_asked() {
-    if std::env::var_os("RINGWAY_INJECT").is_some_and(|asked| asked == "upgrade") {
+/// For the tests of a next process that dies at the last moment, and of one that dies when connections come.
+fn die_if_asked(moment: &str) {
+    if std::env::var_os("RINGWAY_INJECT").is_some_and(|asked| asked == moment) {
         // It does not return.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }

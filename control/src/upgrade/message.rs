@@ -3,6 +3,7 @@
 
 use super::conns::Conn;
 use dataplane::limits::{UPGRADE_DESCRIPTORS, UPGRADE_MESSAGE_BYTES, UPGRADE_READY};
+use dataplane::spec::{Listener, Protocol};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub(super) const VERSION: u32 = 2;
 
 const SILENCE: &str = "it said nothing";
+const END: &str = "it ended";
 
 /// What is known of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,19 @@ pub(crate) struct Endpoint {
     pub(crate) state: Option<String>,
     /// What checks say, where there are any.
     pub(crate) up: Option<bool>,
+}
+
+/// A listener, and whether it is of tcp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Speaks {
+    pub(crate) listener: String,
+    pub(crate) tcp: bool,
+}
+
+impl Speaks {
+    pub(crate) fn of(listener: &Listener) -> Self {
+        Self { listener: listener.name.to_string(), tcp: listener.protocol == Protocol::Tcp }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,15 +76,19 @@ pub(super) enum Message {
     Conn(Box<Conn>),
     /// That was all.
     All,
-    /// Every shard accepts: on what was at these places, and whether on the admin API's.
+    /// Every shard accepts: on what was at these places, and whether on the admin API's. Connections of `listeners` may come.
     Ready {
         taken: Vec<usize>,
         admin: bool,
+        listeners: Vec<Speaks>,
     },
     /// The former accepts no more on what was taken.
     Yours,
     Mine,
 }
+
+/// A message, the bytes behind its line, and the descriptors beside it.
+pub(super) type Heard = (Message, Vec<u8>, Vec<OwnedFd>);
 
 /// One end of the socket between two processes. Calls wait.
 #[derive(Debug)]
@@ -120,19 +139,23 @@ impl Wire {
     /// The next message and its descriptors, within `within`.
     pub(super) fn hear(&mut self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
         set_socket_timeout(&self.socket, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
-        self.hear_whenever()
+        self.hear_whenever(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
             .map(|(message, _, descriptors)| (message, descriptors))
             .map_err(|why| if why == SILENCE { format!("it said nothing for {within:?}") } else { why })
     }
 
-    /// The next message, the bytes behind it, and its descriptors, whenever it comes. None once the other end is closed.
-    pub(super) fn hear_next(&mut self) -> Option<(Message, Vec<u8>, Vec<OwnedFd>)> {
-        set_socket_timeout(&self.socket, Timeout::Recv, None).ok()?;
-        self.hear_whenever().ok()
+    /// The next message, the bytes behind it, and its descriptors, whenever it comes; fewer descriptors where they have run out here.
+    /// None once the other end is closed.
+    pub(super) fn hear_next(&mut self) -> Result<Option<Heard>, String> {
+        set_socket_timeout(&self.socket, Timeout::Recv, None).map_err(|errno| errno.to_string())?;
+        match self.hear_whenever(ReturnFlags::TRUNC) {
+            Err(why) if why == END => Ok(None),
+            heard => heard.map(Some),
+        }
     }
 
-    /// The same, whenever it comes, or as the last [`Wire::hear`] had it.
-    fn hear_whenever(&mut self) -> Result<(Message, Vec<u8>, Vec<OwnedFd>), String> {
+    /// The same, whenever it comes, or as the last [`Wire::hear`] had it. `whole`: what may not have been cut off.
+    fn hear_whenever(&mut self, whole: ReturnFlags) -> Result<Heard, String> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let heard = loop {
@@ -141,7 +164,7 @@ impl Wire {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(SILENCE.to_owned()),
                 Err(errno) => return Err(format!("it cannot be heard: {errno}")),
-                Ok(heard) if heard.bytes == 0 => return Err("it ended".to_owned()),
+                Ok(heard) if heard.bytes == 0 => return Err(END.to_owned()),
                 Ok(heard) => break heard,
             }
         };
@@ -151,7 +174,7 @@ impl Wire {
                 descriptors.extend(some);
             }
         }
-        if heard.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if heard.flags.intersects(whole) {
             return Err("a message was cut off: descriptors have run out, or it is too long".to_owned());
         }
         let all = &self.heard[..heard.bytes];

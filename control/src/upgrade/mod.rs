@@ -17,4 +17,5 @@ mod next;
 pub(crate) use conns::Travelling;
 pub(crate) use former::Former;
 pub(crate) use message::Endpoint;
-pub(crate) use next::{Gift, Next, Took};
+pub(crate) use message::Speaks;
+pub(crate) use next::{Gift, Next, Sent, Took};

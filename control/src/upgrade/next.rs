@@ -2,15 +2,17 @@
 
 use super::conns::Travelling;
 use super::former::VARIABLE;
-use super::message::{Endpoint, Message, VERSION, Wire};
+use super::message::{Endpoint, Message, Speaks, VERSION, Wire};
 use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_DESCRIPTORS, UPGRADE_PIECE_BYTES, UPGRADE_READY};
 use dataplane::plane::Handed;
+use dataplane::plane::moved::Transit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use tokio::sync::mpsc;
 
 /// A process that ends closes its end of the socket so much before it has ended, at most.
 const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -28,12 +30,23 @@ pub(crate) struct Gift {
     pub(crate) drained: Vec<String>,
 }
 
+/// What became of connections that began to move.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) moved: u64,
+    /// They go on here, because of `why`.
+    pub(crate) back: u64,
+    pub(crate) why: Option<String>,
+}
+
 /// What the next process accepts on.
 #[derive(Debug)]
 pub(crate) struct Took {
     /// Places of [`Gift::handed`].
     pub(crate) taken: Vec<usize>,
     pub(crate) admin: bool,
+    /// Of which connections may go there.
+    pub(crate) listeners: Vec<Speaks>,
 }
 
 /// The next process. Until it is told that everything is its own, it ends when this is dropped.
@@ -62,8 +75,10 @@ impl Next {
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let mut next = Self { child, wire: Wire::new(ours), handed: Vec::new(), goes_on: false };
         let took = give(&next.wire, &gift).and_then(|()| match next.wire.hear(UPGRADE_READY)?.0 {
-            Message::Ready { taken, admin } if taken.iter().all(|place| *place < gift.handed.len()) => {
-                Ok(Took { taken, admin })
+            Message::Ready { taken, admin, listeners }
+                if taken.iter().all(|place| *place < gift.handed.len()) =>
+            {
+                Ok(Took { taken, admin, listeners })
             }
             other => Err(format!("it said {other:?}")),
         });
@@ -97,22 +112,41 @@ impl Next {
         }
     }
 
-    /// Gives connections, until there are no more of them. Returns how many it took.
-    pub(crate) fn send(self, conns: impl Iterator<Item = Travelling>) -> u64 {
-        let mut sent = 0;
-        for Travelling { conn, sockets, bytes } in conns {
-            let descriptors: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
-            let mut pieces = bytes.chunks(UPGRADE_PIECE_BYTES);
-            let told = pieces
-                .try_for_each(|piece| self.wire.say_with(&Message::Bytes, piece, &[]))
-                .and_then(|()| self.wire.say(&Message::Conn(Box::new(conn)), &descriptors));
+    /// Gives connections, until there are no more of them. Those that cannot be told, and all after the first of them, go `back`.
+    pub(crate) fn send(
+        self,
+        conns: impl Iterator<Item = Travelling>,
+        transit: &Transit,
+        back: &mpsc::Sender<Travelling>,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        for conn in conns {
+            let told = match sent.why {
+                None => self.tell(&conn),
+                Some(_) => Err(String::new()),
+            };
             match told {
-                Ok(()) => sent += 1,
-                // It is gone, and so is the connection.
-                Err(why) => tracing::warn!("upgrade: a connection is lost, the next process: {why}"),
+                Ok(()) => sent.moved += 1,
+                Err(why) => {
+                    transit.close();
+                    sent.why.get_or_insert(why);
+                    sent.back += 1;
+                    // Nobody receives any more where this process ends.
+                    let _ = back.blocking_send(conn);
+                }
             }
+            transit.end();
         }
         sent
+    }
+
+    fn tell(&self, conn: &Travelling) -> Result<(), String> {
+        let Travelling { conn, sockets, bytes } = conn;
+        for piece in bytes.chunks(UPGRADE_PIECE_BYTES) {
+            self.wire.say_with(&Message::Bytes, piece, &[])?;
+        }
+        let descriptors: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
+        self.wire.say(&Message::Conn(conn.clone()), &descriptors)
     }
 
     fn fail(&mut self, why: &str) -> (String, Vec<Handed>) {

@@ -236,6 +236,67 @@ fn a_next_process_that_dies_at_the_last_moment_changes_nothing() {
     proxy.signal(Signal::TERM);
 }
 
+/// The next process dies while connections come to it: what was not sent yet goes on in the former, as long as its window lasts.
+#[test]
+fn a_next_process_that_dies_while_connections_move_loses_few() {
+    const MANY: usize = 500;
+    let origins = Origins::new();
+    let proxy = Proxy::start_with(&origins.configuration(2, 1), |command| {
+        command.env("RINGWAY_INJECT", "upgrade-conns");
+    });
+    let raw = proxy.address("raw");
+    let mut talks: Vec<Client> = (0..MANY).map(|_| Client::connect(raw)).collect();
+    talks.iter_mut().for_each(|talk| say(talk, 1));
+    let ended = command(&proxy, &["upgrade", "--json"]);
+    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let moved = usize::try_from(answer["moved"].as_u64().unwrap()).unwrap();
+    assert_eq!(answer["finishing"].as_u64(), u64::try_from(MANY - moved).ok(), "{answer}");
+    let mut cut = 0;
+    for talk in &mut talks {
+        talk.send_anyway(2_u32.to_be_bytes());
+        let mut echo = [0; 4];
+        // What was with the next process, or in the socket between the two, went with it.
+        if talk.stream.read_exact(&mut echo).is_err() {
+            cut += 1;
+        }
+    }
+    assert_eq!(cut, moved, "{answer}");
+    assert!(moved < MANY / 2, "{answer}");
+}
+
+/// The new file calls a listener otherwise: who connected to it under its former name stays, and is told to leave.
+#[test]
+fn connections_of_a_listener_that_is_renamed_stay() {
+    let origins = Origins::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("edge.sock");
+    let unix = |name: &str| {
+        format!("[[listener]]\nname = \"{name}\"\naddress = \"unix:{}\"\ncluster = \"app\"\n", path.display())
+    };
+    let text = origins.configuration(2, 1);
+    let mut proxy = Proxy::start(&format!("{text}{}", unix("local")));
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let ask = |from: &mut std::os::unix::net::UnixStream| {
+        from.write_all(b"GET /n HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let (mut answer, mut piece) = (String::new(), [0; 4096]);
+        while !answer.ends_with("\r\n\r\n1") {
+            let n = from.read(&mut piece).unwrap();
+            assert!(n > 0, "an end after {answer}");
+            answer.push_str(&String::from_utf8_lossy(&piece[..n]));
+        }
+        answer
+    };
+    ask(&mut stream);
+    std::fs::write(&proxy.file, format!("{text}{}", unix("renamed"))).unwrap();
+    let (answer, _next) = upgrade(&proxy);
+    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(0), &Value::from(1)), "{answer}");
+    assert!(ask(&mut stream).to_lowercase().contains("connection: close"));
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    // The socket is the next process's.
+    ask(&mut std::os::unix::net::UnixStream::connect(&path).unwrap());
+}
+
 /// Ends the load, also where the test fails.
 struct Over<'a>(&'a AtomicBool);
 

@@ -30,9 +30,17 @@ pub const UPGRADE_CONN_BYTES: usize = 1 << 20;
 pub const UPGRADE_PIECE_BYTES: usize = 128 << 10;
 /// Descriptors in one of them; the kernel takes 253 (SCM_MAX_FD of <net/scm.h>).
 pub const UPGRADE_DESCRIPTORS: usize = 128;
-/// For so long after the next process of an upgrade has taken over, connections that come to wait for a request go there; then
+/// For so long after all connections were looked at, those that come to wait for a request go to the next process of an upgrade; then
 /// they are told to close.
 pub const UPGRADE_MOVES: Duration = Duration::from_secs(1);
+/// In all, where there are so many connections that looking at them takes longer: what has not moved by then is finished.
+pub const UPGRADE_MOVES_MAX: Duration = Duration::from_secs(60);
+/// Slots of conns that one turn looks at for those that move: each of them is several operations, and copies what is queued.
+pub const MOVE_SLOTS: u32 = 256;
+/// Connections that have begun to move and are not with the next process yet: nobody reads from them meanwhile. And how soon a shard
+/// looks again whether there are fewer.
+pub const MOVES_AT_ONCE: u64 = 256;
+pub const MOVE_LOOK: Duration = Duration::from_millis(1);
 /// Connections that came from the process before this one and wait for a shard.
 pub const UPGRADE_ARRIVALS: usize = 256;
 /// At the end of a process after an upgrade: for whoever still waits for an answer of its admin API.

@@ -14,11 +14,10 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::listing::Listing;
 use super::swap::Swap;
-use crate::conn::moving::Moved;
+use crate::conn::moving::{Moved, Moving};
 use crate::spec::ClusterId;
 use crate::sync::{Arc, AtomicBool, Ordering, Padded, fence};
 use std::fmt;
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// What control asks of a shard.
@@ -32,8 +31,8 @@ pub enum Command {
     Look { cluster: ClusterId },
     /// Go over to another configuration, and give back what was.
     Swap(Box<Swap>),
-    /// Have tunnels, and conns that wait for a request, go to another process, by this channel: of these listeners.
-    Move(mpsc::Sender<Moved>, Box<[bool]>),
+    /// Have tunnels, and conns that wait for a request, go to another process.
+    Move(Box<Moving>),
     /// A conn of the process before this one.
     Adopt(Box<Moved>),
     /// Accept no more on the sockets of these numbers, and leave who waits there to another process.

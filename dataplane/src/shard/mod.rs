@@ -8,7 +8,7 @@ pub mod swap;
 
 use crate::buf::Class;
 use crate::conn;
-use crate::conn::moving::{self, Moving};
+use crate::conn::moving;
 use crate::core::{Core, Setup};
 use crate::io::{Clock, Completion, Errno, Fd, Interest, Io, Mono, SocketAddress};
 use crate::io::{Kind, Token};
@@ -116,9 +116,8 @@ impl Shard {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
         let until = until.min(self.core.parties.due(self.core.clock.mono));
-        let goes_on =
-            !self.core.stirred.is_empty() || self.listing.is_some() || moving::is_walking(&self.core);
-        let until = if goes_on { Mono(0) } else { until };
+        let until = until.min(moving::due(&self.core));
+        let until = if self.core.stirred.is_empty() && self.listing.is_none() { until } else { Mono(0) };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
             io.turn(&mut self.core.pool, if sleeps { until } else { Mono(0) }, &mut self.completions)?;
@@ -158,7 +157,7 @@ impl Shard {
                     let returned = self.returns.as_mut().map(|returns| returns.push(swap));
                     debug_assert!(matches!(returned, Some(Ok(()))), "a shard has one swap at a time");
                 }
-                Command::Move(to, listeners) => self.core.moving = Some(Moving::new(to, listeners)),
+                Command::Move(moving) => self.core.moving = Some(*moving),
                 Command::Adopt(moved) => moving::adopt(&mut self.core, io, *moved),
                 Command::GiveUp(numbers) => listener::give_up(&mut self.core, io, &numbers),
                 Command::List(listing) => self.listing = Some(listing),

@@ -75,6 +75,11 @@ impl Snapshot {
     pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
         self.listeners.get(usize::from(id.0)).and_then(Option::as_ref)
     }
+    /// The listener of that name: the one of the configuration, or else one that is gone.
+    pub fn listener_called(&self, name: &str) -> Option<&Arc<Listener>> {
+        let called = || self.listeners.iter().flatten().filter(|listener| *listener.name == *name);
+        called().find(|listener| !listener.is_gone()).or_else(|| called().next())
+    }
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
         self.clusters.get(usize::from(id.0)).and_then(Option::as_ref)
     }

@@ -405,6 +405,9 @@ pub fn end(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, cut: bool, reason:
     reach::end_wait(core, id);
     let Some(mut tunnel) = core.tunnels.remove(id) else { return };
     tunnel.bulk.iter_mut().for_each(|bulk| bulk.drop_pipe(io));
+    if tunnel.is_moving() {
+        core.moving.iter().for_each(|moving| moving.gave_up());
+    }
     if tunnel.is_open() {
         core.stats.tunnels_ended.add(1);
         core.stats.tunnel_bytes_up.add(tunnel.up_bytes);

@@ -15,7 +15,7 @@ use crate::link::{self, Link, Phase as LinkPhase};
 use crate::spec::{ClusterId, EndpointId, ListenerId, RouteId};
 use crate::stats::access_log::RECORD_BYTES_MAX;
 use crate::stream::Stream;
-use crate::table::Id;
+use crate::table::{Id, Slab};
 use std::time::Duration;
 
 /// Neither cluster nor endpoint: of a link whose own are not in the configuration any more.
@@ -115,23 +115,25 @@ impl<S> MovedTunnel<S> {
     }
 }
 
-/// Takes back what the kernel has of a tunnel: what completes meanwhile is kept, and nothing new begins. False where it may
-/// not move: its link is not there yet, or it moves already.
-pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> bool {
-    let Some(tunnel) = core.tunnels.get_mut(id).filter(|tunnel| tunnel.is_open() && !tunnel.is_moving())
-    else {
-        return false;
-    };
-    let (Some(conn), Some(lid)) = (core.conns.get(tunnel.conn), tunnel.link) else { return false };
-    let Some(link) = core.links.get(lid).filter(|link| link.phase() == LinkPhase::Tunnel) else {
-        return false;
-    };
+/// Whether a tunnel may begin to move: its link is there, and it does not move yet.
+pub fn may_move(tunnels: &Slab<Tunnel>, links: &Slab<Link>, id: Id<Tunnel>) -> bool {
+    let tunnel = tunnels.get(id).filter(|tunnel| tunnel.is_open() && !tunnel.is_moving());
+    let link = tunnel.and_then(|tunnel| links.get(tunnel.link?));
+    link.is_some_and(|link| link.phase() == LinkPhase::Tunnel)
+}
+
+/// Takes back what the kernel has of a tunnel that may move: what completes meanwhile is kept, and nothing new begins.
+pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) {
+    let Core { tunnels, conns, links, .. } = core;
+    let Some(tunnel) = tunnels.get_mut(id) else { return };
     tunnel.bulk.iter_mut().for_each(Bulk::stop);
+    let (Some(conn), Some(lid)) = (conns.get(tunnel.conn), tunnel.link) else { return };
     let of_conn = [Kind::ConnRecv, Kind::ConnSend].map(|kind| tunnel.conn.token(kind));
     conn.stream.cancel(io, of_conn[0], of_conn[1], of_conn[0]);
     let of_link = [Kind::LinkRecv, Kind::LinkSend].map(|kind| lid.token(kind));
-    link.stream.cancel(io, of_link[0], of_link[1], of_link[0]);
-    true
+    if let Some(link) = links.get(lid) {
+        link.stream.cancel(io, of_link[0], of_link[1], of_link[0]);
+    }
 }
 
 /// Whether a tunnel that moves has nothing with the kernel any more.
@@ -237,8 +239,12 @@ pub fn adopt(core: &mut Core, io: &mut impl Io, id: Id<Conn>, mut moved: MovedTu
         let fate = with_half(core, tid, from, |pool, tunnel, mut half| {
             tunnel.idle_by = now.after(moved.idle_left.map_or(half.idle, |left| left.min(half.idle)));
             half.flush(io, pool, now);
-            if tunnel.bulk[from as usize].is_holding() && half.sink.allow_splice_out(io) {
-                return half.go_on(io, pool, tunnel, now);
+            if tunnel.bulk[from as usize].is_holding() {
+                return match half.sink.allow_splice_out(io) {
+                    true => half.go_on(io, pool, tunnel, now),
+                    // What the pipe holds could not go first.
+                    false => Fate::Ends(CloseReason::Evicted),
+                };
             }
             half.pull(io, Expect::Later);
             Fate::Goes

@@ -2,10 +2,12 @@
 
 use crate::bed::{Answer, Bed, OK, millis, say, seconds, wait};
 use crate::tunnels::{LEN, LINK, arrived, bytes, open, pour};
-use dataplane::conn::moving::{Moved, Moving, adopt};
+use dataplane::conn::moving::{Moved, Moving, Transit, adopt};
+use dataplane::limits;
 use dataplane::sim::Fault;
 use dataplane::sim::peers::{Act, Ended};
 use dataplane::sim::random::{ALWAYS, Random};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn go(bed: &mut Bed) -> Receiver<Moved> {
     let (to, moved) = channel();
-    bed.shard.core.moving = Some(Moving::new(to, [true].into()));
+    bed.shard.core.moving = Some(Moving::new(to, Default::default(), [true].into()));
     moved
 }
 
@@ -133,11 +135,15 @@ impl Way {
     }
     /// Has everything that may leave begin to do so, and come back a little later.
     fn there_and_back(&self, bed: &mut Bed, random: &mut Random, met: &mut Met) {
-        bed.shard.core.moving = Some(Moving::new(self.0.clone(), [true].into()));
+        bed.shard.core.moving = Some(Moving::new(self.0.clone(), Default::default(), [true].into()));
         bed.run_for(Duration::from_micros(random.below(600)));
         self.back(bed, met);
     }
     fn back(&self, bed: &mut Bed, met: &mut Met) {
+        // What began to leave does, and nothing else.
+        let transit = Arc::new(Transit::default());
+        transit.close();
+        bed.shard.core.moving = Some(Moving::new(self.0.clone(), transit, [true].into()));
         for one in self.1.try_iter() {
             met.look(&one);
             come(bed, one);
@@ -239,8 +245,64 @@ fn a_tunnel_that_nobody_takes_is_cut() {
     drop(go(&mut bed));
     bed.run_for(millis(10));
     assert_eq!((bed.end(client).ended(), bed.end(LINK).ended()), (Some(Ended::Broken), Some(Ended::Broken)));
-    assert_eq!(bed.counted(), "moved");
+    assert_eq!(bed.counted(), "drain_cut");
     bed.check_empty().unwrap();
+}
+
+/// No more than a bounded number is on its way at once: the others are served meanwhile, and follow.
+#[test]
+fn who_cannot_leave_yet_is_served() {
+    let mut bed = Bed::new(|_, _| {});
+    let many = usize::try_from(limits::MOVES_AT_ONCE).unwrap() + 40;
+    let clients: Vec<usize> = (0..many).map(|_| bed.client([])).collect();
+    bed.run_for(millis(100));
+    assert_eq!(bed.shard.core.conns.len(), u32::try_from(many).unwrap());
+    let (transit, (to, moved)) = (Arc::new(Transit::default()), channel());
+    bed.shard.core.moving = Some(Moving::new(to, Arc::clone(&transit), [true].into()));
+    bed.run_for(millis(50));
+    assert_eq!((moved.try_iter().count(), bed.shard.core.conns.len()), (many - 40, 40));
+    assert!(!transit.is_walked(1));
+    for client in &clients[many - 4..] {
+        bed.tell(*client, [say(GET)]);
+    }
+    bed.run_for(millis(100));
+    let served = clients.iter().filter(|client| bed.told(**client) == "200").count();
+    assert_eq!((served, bed.shard.core.conns.len()), (4, 40));
+    (0..20).for_each(|_| transit.end());
+    bed.run_for(millis(50));
+    assert_eq!((moved.try_iter().count(), bed.shard.core.conns.len()), (20, 20));
+    (0..21).for_each(|_| transit.end());
+    bed.run_for(millis(50));
+    assert_eq!((moved.try_iter().count(), transit.is_walked(1)), (20, true));
+    // Nobody begins any more.
+    transit.close();
+    let late = bed.client([say(GET)]);
+    bed.run_for(seconds(1));
+    assert_eq!((bed.shard.core.conns.len(), moved.try_iter().count()), (1, 0));
+    bed.leave(late);
+}
+
+/// A conn that comes to a shard whose listener drains, drains; to one whose conns move, moves on.
+#[test]
+fn who_comes_does_as_the_others_do() {
+    let mut bed = Bed::new(|_, _| {});
+    let idle = bed.client([say(GET)]);
+    bed.run_for(seconds(1));
+    let first: Vec<Moved> = {
+        let moved = go(&mut bed);
+        bed.run_for(millis(10));
+        moved.try_iter().collect()
+    };
+    let moved = go(&mut bed);
+    first.into_iter().for_each(|one| come(&mut bed, one));
+    bed.run_for(millis(10));
+    let second: Vec<Moved> = moved.try_iter().collect();
+    assert_eq!((second.len(), bed.shard.core.conns.len()), (1, 0));
+    bed.shard.core.moving = None;
+    bed.drain(seconds(5));
+    second.into_iter().for_each(|one| come(&mut bed, one));
+    bed.run_for(seconds(3));
+    assert_eq!(bed.told(idle), "200 (end)", "{}", bed.counted());
 }
 
 /// Conns of a listener that the next process has not stay, and so do those that leave anyhow.
@@ -250,7 +312,7 @@ fn listeners_that_do_not_go_on_keep_theirs() {
     let idle = bed.client([say(GET)]);
     bed.run_for(seconds(1));
     let (to, moved) = channel();
-    bed.shard.core.moving = Some(Moving::new(to, [false].into()));
+    bed.shard.core.moving = Some(Moving::new(to, Default::default(), [false].into()));
     bed.run_for(millis(10));
     assert_eq!((moved.try_iter().count(), bed.shard.core.conns.len()), (0, 1));
     bed.leave(idle);

@@ -17,7 +17,7 @@ fn open(bed: &mut Bed) -> (usize, usize) {
 /// All tunnels leave the shard.
 fn leave(bed: &mut Bed) -> Vec<Moved> {
     let (to, moved) = channel();
-    bed.shard.core.moving = Some(Moving::new(to, [true].into()));
+    bed.shard.core.moving = Some(Moving::new(to, Default::default(), [true].into()));
     bed.run_for(millis(5));
     bed.shard.core.moving = None;
     assert_eq!((bed.shard.core.conns.len(), bed.shard.core.links.len()), (0, 0));
