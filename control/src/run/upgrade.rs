@@ -76,6 +76,8 @@ enum Moves {
         transit: Arc<Transit>,
         sends: oneshot::Receiver<Sent>,
     },
+    /// What came back is on its way to the shards.
+    Back(Sent),
     Ended,
 }
 
@@ -105,17 +107,23 @@ impl Upgrades {
     /// Waits until the next process was given everything, for as long as that goes on; who asked has the answer then.
     pub(super) async fn rest(&mut self) {
         let Stage::Over { moves, .. } = &mut self.stage else { return };
-        let (Moves::Under { transit, sends, .. } | Moves::Ending { transit, sends }) = moves else { return };
-        transit.close();
-        let mut done = transit.done();
-        loop {
-            match tokio::time::timeout(limits::UPGRADE_REST, &mut *sends).await {
-                Ok(sent) => return self.answer(&sent.unwrap_or_default(), 0),
-                // A next process that takes nothing any more is not waited for.
-                Err(_) if transit.done() == done => return,
-                Err(_) => done = transit.done(),
+        let sent = match moves {
+            Moves::Ended => return,
+            Moves::Back(sent) => std::mem::take(sent),
+            Moves::Under { transit, sends, .. } | Moves::Ending { transit, sends } => {
+                transit.close();
+                let mut done = transit.done();
+                loop {
+                    match tokio::time::timeout(limits::UPGRADE_REST, &mut *sends).await {
+                        Ok(sent) => break sent.unwrap_or_default(),
+                        // A next process that takes nothing any more is not waited for.
+                        Err(_) if transit.done() == done => return,
+                        Err(_) => done = transit.done(),
+                    }
+                }
             }
-        }
+        };
+        self.answer(&sent, 0);
     }
 
     /// Everything that could move has.
@@ -298,16 +306,18 @@ impl Running<'_> {
         next: Next,
         listeners: &[bool],
     ) -> Result<(Arc<Transit>, oneshot::Receiver<Sent>), String> {
-        let (way, movers, transit) = moved::way();
+        let (way, mut movers, transit) = moved::way();
         let (snapshot, back, of_thread) =
             (Arc::clone(&self.loaded.snapshot), self.came.clone(), Arc::clone(&transit));
         let sends = beside(move || {
-            let named = movers.filter_map(|moved| {
-                let named = Travelling::of(moved, &snapshot);
-                named.is_none().then(|| of_thread.end());
-                named
-            });
-            next.send(named, &of_thread, &back)
+            let next_one = |wait| loop {
+                let moved = if wait { movers.next() } else { movers.try_next() }?;
+                match Travelling::of(moved, &snapshot) {
+                    None => of_thread.end(),
+                    named => return named,
+                }
+            };
+            next.send(next_one, &of_thread, &back)
         })?;
         self.plane.move_conns(&way, listeners);
         Ok((transit, sends))
@@ -339,8 +349,10 @@ impl Running<'_> {
             }
             Moves::Ending { transit, mut sends } => match sends.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => *moves = Moves::Ending { transit, sends },
-                sent => self.upgrades.answer(&sent.unwrap_or_default(), self.plane.left_open().connections),
+                sent => *moves = Moves::Back(sent.unwrap_or_default()),
             },
+            Moves::Back(sent) if sent.back > 0 && !self.arrivals.is_empty() => *moves = Moves::Back(sent),
+            Moves::Back(sent) => self.upgrades.answer(&sent, self.plane.left_open().connections),
             Moves::Ended => {}
         }
     }

@@ -3,7 +3,7 @@
 use super::conns::Travelling;
 use super::message::{Endpoint, Message, VERSION, Wire};
 use super::next::Took;
-use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_CONN_BYTES, UPGRADE_READY};
+use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_CONN_BYTES, UPGRADE_READY};
 use dataplane::plane::Handed;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
@@ -104,17 +104,20 @@ impl Former {
             tracing::info!(
                 "upgrade: this process has what the one before it had; that one finishes the rest"
             );
-            let mut conns = 0u64;
-            let mut bytes = Vec::new();
+            let (mut conns, mut bytes, mut batch) = (0, Vec::new(), Vec::new());
             while let Some((message, piece, sockets)) = wire.hear_next()? {
                 match message {
                     Message::Bytes if bytes.len() + piece.len() <= UPGRADE_CONN_BYTES => bytes.extend(piece),
-                    Message::Conn(conn) => {
+                    Message::Conn(conn) if batch.len() < UPGRADE_BATCH => {
                         die_if_asked("upgrade-conns");
-                        conns += 1;
-                        let bytes = std::mem::take(&mut bytes);
+                        batch.push(Travelling { conn, sockets, bytes: std::mem::take(&mut bytes) });
+                    }
+                    Message::Take => {
+                        // Where this is not heard any more they are still the former's.
+                        wire.say(&Message::Got, &[])?;
+                        conns += batch.len();
                         // Nobody receives any more where this process ends.
-                        let _ = arrivals.blocking_send(Travelling { conn, sockets, bytes });
+                        batch.drain(..).for_each(|conn| drop(arrivals.blocking_send(conn)));
                     }
                     other => return Err(format!("it said {other:?} among its connections")),
                 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
@@ -74,6 +74,9 @@ pub(super) enum Message {
     Bytes,
     /// An established connection.
     Conn(Box<Conn>),
+    /// Those since the last one are the next process's, once it has said that it has them.
+    Take,
+    Got,
     /// That was all.
     All,
     /// Every shard accepts: on what was at these places, and whether on the admin API's. Connections of `listeners` may come.
@@ -139,23 +142,29 @@ impl Wire {
     /// The next message and its descriptors, within `within`.
     pub(super) fn hear(&mut self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
         set_socket_timeout(&self.socket, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
-        self.hear_whenever(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        self.hear_whenever()
             .map(|(message, _, descriptors)| (message, descriptors))
             .map_err(|why| if why == SILENCE { format!("it said nothing for {within:?}") } else { why })
     }
 
-    /// The next message, the bytes behind it, and its descriptors, whenever it comes; fewer descriptors where they have run out here.
-    /// None once the other end is closed.
+    /// The next message, the bytes behind it, and its descriptors, whenever it comes. None once the other end is closed.
     pub(super) fn hear_next(&mut self) -> Result<Option<Heard>, String> {
         set_socket_timeout(&self.socket, Timeout::Recv, None).map_err(|errno| errno.to_string())?;
-        match self.hear_whenever(ReturnFlags::TRUNC) {
+        match self.hear_whenever() {
             Err(why) if why == END => Ok(None),
             heard => heard.map(Some),
         }
     }
 
-    /// The same, whenever it comes, or as the last [`Wire::hear`] had it. `whole`: what may not have been cut off.
-    fn hear_whenever(&mut self, whole: ReturnFlags) -> Result<Heard, String> {
+    /// Says and hears nothing more. Whether the last thing that the other end had said by then is `wanted`.
+    pub(super) fn end_with(&mut self, wanted: &Message) -> bool {
+        // What has come can still be heard, and what the other end says from now on fails there.
+        let ended = shutdown(&self.socket, Shutdown::Both).is_ok();
+        ended && self.hear(Duration::from_millis(1)).is_ok_and(|(last, _)| last == *wanted)
+    }
+
+    /// The same, whenever it comes, or as the last [`Wire::hear`] had it.
+    fn hear_whenever(&mut self) -> Result<Heard, String> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(UPGRADE_DESCRIPTORS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let heard = loop {
@@ -174,7 +183,7 @@ impl Wire {
                 descriptors.extend(some);
             }
         }
-        if heard.flags.intersects(whole) {
+        if heard.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err("a message was cut off: descriptors have run out, or it is too long".to_owned());
         }
         let all = &self.heard[..heard.bytes];
@@ -217,6 +226,18 @@ mod tests {
         }
         assert_eq!(other.hear(SOON).unwrap().0, Message::Yours);
         assert!(one.say(&Message::All, &vec![listener.as_fd(); UPGRADE_DESCRIPTORS + 1]).is_err());
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_counts_and_what_comes_later_fails() {
+        let (mut one, mut other) = pair();
+        other.say(&Message::Got, &[]).unwrap();
+        assert!(one.end_with(&Message::Got));
+        assert!(other.say(&Message::Got, &[]).is_err());
+        assert_eq!(other.hear(SOON).unwrap_err(), END);
+        let (mut one, other) = pair();
+        assert!(!one.end_with(&Message::Got));
+        assert!(other.say(&Message::Got, &[]).is_err());
     }
 
     #[test]

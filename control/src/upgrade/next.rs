@@ -3,7 +3,9 @@
 use super::conns::Travelling;
 use super::former::VARIABLE;
 use super::message::{Endpoint, Message, Speaks, VERSION, Wire};
-use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_DESCRIPTORS, UPGRADE_PIECE_BYTES, UPGRADE_READY};
+use dataplane::limits::{
+    UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_DESCRIPTORS, UPGRADE_PIECE_BYTES, UPGRADE_READY,
+};
 use dataplane::plane::Handed;
 use dataplane::plane::moved::Transit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -112,32 +114,55 @@ impl Next {
         }
     }
 
-    /// Gives connections, until there are no more of them. Those that cannot be told, and all after the first of them, go `back`.
+    /// Gives connections as `next` has them (or waits for one, if it is told to), until there are no more. Those that the next process
+    /// does not take, and all after the first of them, go `back`.
     pub(crate) fn send(
-        self,
-        conns: impl Iterator<Item = Travelling>,
+        mut self,
+        mut next: impl FnMut(bool) -> Option<Travelling>,
         transit: &Transit,
         back: &mpsc::Sender<Travelling>,
     ) -> Sent {
         let mut sent = Sent::default();
-        for conn in conns {
+        while let Some(first) = next(true) {
+            let mut batch = vec![first];
+            while batch.len() < UPGRADE_BATCH
+                && let Some(conn) = next(false)
+            {
+                batch.push(conn);
+            }
             let told = match sent.why {
-                None => self.tell(&conn),
+                None => self.give(&batch),
                 Some(_) => Err(String::new()),
             };
+            let count = batch.len() as u64;
             match told {
-                Ok(()) => sent.moved += 1,
+                Ok(()) => sent.moved += count,
                 Err(why) => {
                     transit.close();
                     sent.why.get_or_insert(why);
-                    sent.back += 1;
+                    sent.back += count;
                     // Nobody receives any more where this process ends.
-                    let _ = back.blocking_send(conn);
+                    batch.into_iter().for_each(|conn| drop(back.blocking_send(conn)));
                 }
             }
-            transit.end();
+            (0..count).for_each(|_| transit.end());
         }
         sent
+    }
+
+    /// Whether the next process has taken them: exactly then they are not this one's any more.
+    fn give(&mut self, batch: &[Travelling]) -> Result<(), String> {
+        let told = batch
+            .iter()
+            .try_for_each(|conn| self.tell(conn))
+            .and_then(|()| self.wire.say(&Message::Take, &[]))
+            .and_then(|()| self.wire.hear(UPGRADE_ANSWER));
+        match told {
+            Ok((Message::Got, _)) => Ok(()),
+            _ if self.wire.end_with(&Message::Got) => Ok(()),
+            Ok((other, _)) => Err(format!("it said {other:?}")),
+            Err(why) => Err(why),
+        }
     }
 
     fn tell(&self, conn: &Travelling) -> Result<(), String> {

@@ -41,6 +41,8 @@ pub const MOVE_SLOTS: u32 = 256;
 /// looks again whether there are fewer.
 pub const MOVES_AT_ONCE: u64 = 256;
 pub const MOVE_LOOK: Duration = Duration::from_millis(1);
+/// Connections that the next process takes at once: until it has said so they are the former's.
+pub const UPGRADE_BATCH: usize = 32;
 /// Connections that came from the process before this one and wait for a shard.
 pub const UPGRADE_ARRIVALS: usize = 256;
 /// At the end of a process after an upgrade: for whoever still waits for an answer of its admin API.

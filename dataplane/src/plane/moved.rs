@@ -37,6 +37,13 @@ impl Iterator for Movers {
     }
 }
 
+impl Movers {
+    /// One that is there already.
+    pub fn try_next(&mut self) -> Option<Moved<OwnedFd>> {
+        self.from.try_recv().ok().map(|moved| moved.map(socket::own))
+    }
+}
+
 impl Drop for Movers {
     fn drop(&mut self) {
         self.transit.close();

@@ -239,3 +239,24 @@ fn two_threads_agree() {
     let dropped = writing.join().unwrap();
     assert_eq!((seen + dropped, reader.dropped()), (total, dropped));
 }
+
+/// Records of tunnels go from process to process in an upgrade, and the next one may be of another version. When this fails,
+/// raise `VERSION` in control/src/upgrade/message.rs, and then change what is expected here.
+#[test]
+fn another_encoding_is_another_version_of_the_upgrade() {
+    let record = Record {
+        peer: SocketAddress::new([192, 0, 2, 1].into(), 443),
+        route: Some(RouteId(3)),
+        host: b"a.example",
+        query: Some(b"q"),
+        status: 101,
+        tunnel_up_bytes: 300,
+        ..empty()
+    };
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = "00000000000000000000000000000000000000000000000003000000ffffffff04c0000201bb010065000100000000ff\
+         ff040001010000000000000102ad020100000900612e6578616d706c650000010071ffffffff";
+    assert_eq!(hex, expected);
+}
