@@ -60,6 +60,10 @@ impl Shard {
         core.listeners =
             listeners.iter().map(|&(id, fd, address)| ListenerState::new(id, fd, address)).collect();
         core.date.update(clock.wall);
+        // Before the first turn, which may be late, all are free: nobody is to read that none is.
+        for (class, free) in Class::ALL.into_iter().zip(&core.stats.buffers_free) {
+            free.set(core.pool.free(class) as u64);
+        }
         for (class, all) in Class::ALL.into_iter().zip(&core.stats.buffers) {
             all.set(core.pool.total(class) as u64);
         }

@@ -264,6 +264,9 @@ impl Bed {
             process_tag: 7,
         };
         let mut shard = Shard::new(setup, &[(ListenerId(0), fd, listen_address())], io.clock());
+        for (free, all) in stats.buffers_free.iter().zip(&stats.buffers) {
+            assert!(free.get() == all.get() && all.get() > 0, "known before the first turn");
+        }
         shard.start(&mut io);
         let mut bed =
             Self { io, shard, stats, shared, log: reader, ended: false, client: [192, 0, 2, 1].into() };
