@@ -342,7 +342,6 @@ impl Running<'_> {
                 if until.is_some_and(|until| until <= now) || transit.is_closed() {
                     transit.close();
                     *moves = Moves::Ending { transit, sends };
-                    self.drain_node(Reason::Deploy, None);
                 } else {
                     *moves = Moves::Under { transit, sends, until, at_last };
                 }
@@ -352,7 +351,10 @@ impl Running<'_> {
                 sent => *moves = Moves::Back(sent.unwrap_or_default()),
             },
             Moves::Back(sent) if sent.back > 0 && !self.arrivals.is_empty() => *moves = Moves::Back(sent),
-            Moves::Back(sent) => self.upgrades.answer(&sent, self.plane.left_open().connections),
+            Moves::Back(sent) => {
+                self.upgrades.answer(&sent, self.plane.left_open().connections);
+                self.drain_node(Reason::Deploy, None);
+            }
             Moves::Ended => {}
         }
     }
