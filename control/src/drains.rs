@@ -239,8 +239,7 @@ fn with(pace: Pace, window: Option<Duration>) -> Pace {
 
 /// The id of a listener by its name; none of one that is gone.
 pub(crate) fn find(snapshot: &Snapshot, name: &str) -> Option<ListenerId> {
-    let mut listeners = snapshot.listeners.iter().flatten();
-    listeners.find(|listener| !listener.is_gone() && *listener.name == *name).map(|listener| listener.id)
+    snapshot.listener_called(name).filter(|listener| !listener.is_gone()).map(|listener| listener.id)
 }
 
 #[cfg(test)]

@@ -205,11 +205,8 @@ impl Where {
         path: &str,
         body: Option<&str>,
     ) -> Result<Value, Exit> {
-        let (reply, address) = self.ask(environment, method, path, body)?;
-        match reply.status {
-            200 => reply.read().map_err(|why| unreachable(&address, &why)),
-            _ => Err(refused(&reply)),
-        }
+        let (reply, address) = self.ask_well(environment, method, path, body)?;
+        reply.read().map_err(|why| unreachable(&address, &why))
     }
     /// The same of a question that may find nobody, without a word.
     pub(super) fn try_json(&self, environment: &Environment, path: &str) -> Option<Value> {

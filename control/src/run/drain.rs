@@ -169,9 +169,8 @@ impl Running<'_> {
                 Ok(())
             }
             DrainScope::Listener(name) => {
-                let listeners = self.loaded.snapshot.listeners.iter().flatten();
-                let mut found = listeners.filter(|one| !one.is_gone() && *one.name == **name);
-                let found = found.next().map(|listener| Arc::clone(&listener.name));
+                let found = self.loaded.snapshot.listener_called(name).filter(|one| !one.is_gone());
+                let found = found.map(|listener| Arc::clone(&listener.name));
                 let name = found.ok_or_else(|| unknown(format!("no listener is called {name:?}")))?;
                 if abort {
                     return self.abort(Some(&name)).map_err(conflict);

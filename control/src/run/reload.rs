@@ -391,8 +391,8 @@ impl Running<'_> {
         }
         for change in plan.changes.iter().filter(|change| change.what != What::Gone) {
             let Object::Of(Kind::Listener, name) = &change.object else { continue };
-            let listeners = self.loaded.snapshot.listeners.iter().flatten();
-            for listener in listeners.filter(|one| !one.is_gone() && *one.name == **name) {
+            let found = self.loaded.snapshot.listener_called(name);
+            if let Some(listener) = found.filter(|one| !one.is_gone()) {
                 let listens = self.bound_of(&listener.name);
                 tracing::info!(
                     listener = &*listener.name,

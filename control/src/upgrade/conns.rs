@@ -80,16 +80,13 @@ fn us(duration: Duration) -> u64 {
 impl Travelling {
     /// None where its listener is not known.
     pub(crate) fn of(moved: Moved<OwnedFd>, snapshot: &Snapshot) -> Option<Self> {
-        let Some(listener) = snapshot.listener(moved.listener).map(|listener| listener.name.to_string())
-        else {
-            let is_tunnel = moved.tunnel.is_some();
-            let mut sockets = Vec::new();
-            drop(moved.map(|socket| sockets.push(socket)));
-            cut(&sockets, is_tunnel);
-            return None;
-        };
         let mut sockets = Vec::with_capacity(2);
         let moved = moved.map(|socket| sockets.push(socket));
+        let Some(listener) = snapshot.listener(moved.listener).map(|listener| listener.name.to_string())
+        else {
+            cut(&sockets, moved.tunnel.is_some());
+            return None;
+        };
         let Moved { peer, age, requests, wait_left, bytes: mut all, tunnel, .. } = moved;
         let received = all.len();
         let tunnel = tunnel.map(|tunnel| Tunnel::of(*tunnel, snapshot, &mut all));

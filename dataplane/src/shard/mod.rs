@@ -61,9 +61,7 @@ impl Shard {
             listeners.iter().map(|&(id, fd, address)| ListenerState::new(id, fd, address)).collect();
         core.date.update(clock.wall);
         // Before the first turn, which may be late, all are free: nobody is to read that none is.
-        for (class, free) in Class::ALL.into_iter().zip(&core.stats.buffers_free) {
-            free.set(core.pool.free(class) as u64);
-        }
+        count_free(&core);
         for (class, all) in Class::ALL.into_iter().zip(&core.stats.buffers) {
             all.set(core.pool.total(class) as u64);
         }
@@ -207,9 +205,7 @@ impl Shard {
         const PAUSE: Duration = Duration::from_millis(10);
         let starved = io.starved();
         self.core.stats.starved.set(starved as u64);
-        for (class, free) in Class::ALL.into_iter().zip(&self.core.stats.buffers_free) {
-            free.set(self.core.pool.free(class) as u64);
-        }
+        count_free(&self.core);
         self.core.stats.links_open.set(u64::from(self.core.links.len()));
         self.core.stats.exchanges_open.set(u64::from(self.core.exchanges.len()));
         self.core.stats.tunnels_open.set(u64::from(self.core.tunnels.len()));
@@ -221,5 +217,12 @@ impl Shard {
             self.evicted_at = now;
             conn::close::evict(&mut self.core, io);
         }
+    }
+}
+
+/// Says how many buffers nobody has.
+fn count_free(core: &Core) {
+    for (class, free) in Class::ALL.into_iter().zip(&core.stats.buffers_free) {
+        free.set(core.pool.free(class) as u64);
     }
 }

@@ -19,6 +19,12 @@ fn go(bed: &mut Bed) -> Receiver<Moved> {
     moved
 }
 
+/// From now on this share of completions, and of cancels, comes late.
+fn late(bed: &mut Bed, share: u32) {
+    let faults = bed.io.net.faults.clone();
+    bed.io.net.faults = faults.with(Fault::LateCompletion, share).with(Fault::CancelLate, share);
+}
+
 /// The same shard takes the place of the next process.
 fn come(bed: &mut Bed, moved: Moved) {
     bed.shard.core.shared.loads.open(bed.shard.core.shard);
@@ -73,9 +79,7 @@ fn bytes_that_come_meanwhile_go_along() {
         let clients: Vec<usize> = (0..4).map(|_| bed.client([say(GET)])).collect();
         bed.run_for(seconds(1));
         // What ends by itself before it is taken back brings bytes along.
-        let faults = bed.io.net.faults.clone();
-        bed.io.net.faults =
-            faults.with(Fault::LateCompletion, ALWAYS / 2).with(Fault::CancelLate, ALWAYS / 2);
+        late(&mut bed, ALWAYS / 2);
         for client in &clients {
             let after = Duration::from_micros(random.below(200));
             bed.tell(*client, [wait(after), say(GET)]);
@@ -166,9 +170,7 @@ fn a_tunnel_that_pours_moves_again_and_again() {
         let way = Way::new();
         let mut random = Random::new(seed);
         let mut bed = Bed::new(|_, _| {});
-        let faults = bed.io.net.faults.clone();
-        bed.io.net.faults =
-            faults.with(Fault::LateCompletion, ALWAYS / 4).with(Fault::CancelLate, ALWAYS / 4);
+        late(&mut bed, ALWAYS / 4);
         let client = open(&mut bed, true);
         bed.stay(LINK);
         let mut up = pour(&bytes(b'a'));
@@ -221,9 +223,7 @@ fn a_tunnel_that_is_reset_while_it_moves_ends() {
         let way = Way::new();
         let mut random = Random::new(seed);
         let mut bed = Bed::new(|_, _| {});
-        let faults = bed.io.net.faults.clone();
-        bed.io.net.faults =
-            faults.with(Fault::LateCompletion, ALWAYS / 2).with(Fault::CancelLate, ALWAYS / 2);
+        late(&mut bed, ALWAYS / 2);
         let client = open(&mut bed, false);
         let (one, other) = if random.below(2) == 0 { (client, LINK) } else { (LINK, client) };
         bed.tell(one, [say("half of it"), wait(Duration::from_micros(random.below(300))), Act::Reset]);
