@@ -23,5 +23,6 @@ mod ready;
 mod reload;
 pub mod run;
 pub mod top;
+pub mod traces;
 mod upgrade;
 mod watchdog;

@@ -19,6 +19,7 @@ pub use output::{Numbers, OutputNumbers};
 pub use process::Format;
 pub use target::Target;
 
+use crate::traces::{self, Exporter, Spans};
 use dataplane::spec::Snapshot;
 use dataplane::stats::access_log::LogReader;
 use output::{Losses, Output, Shown};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub level: tracing::Level,
     pub format: Format,
     pub access: Vec<AccessLog>,
+    /// Where spans go; `None` makes none.
+    pub(crate) traces: Option<traces::Settings>,
 }
 
 /// One `[[access_log]]`.
@@ -67,6 +70,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(2);
 enum Command {
     Follow(Vec<LogReader>, Arc<Snapshot>),
     Outputs(Vec<Output>),
+    Spans(Option<Spans>),
     Reopen,
     Finish,
 }
@@ -79,6 +83,9 @@ pub struct Log {
     /// The outputs of this moment.
     shown: RefCell<Vec<Shown>>,
     losses: Arc<Losses>,
+    spans: Arc<traces::Counts>,
+    /// What sends spans now, after those that it took the place of are done.
+    exporter: RefCell<Option<Exporter>>,
 }
 
 impl Log {
@@ -99,12 +106,15 @@ impl Log {
         let (done_sender, done) = mpsc::channel();
         let shown = RefCell::new(outputs.iter().map(Output::shown).collect());
         let losses = Arc::new(Losses::default());
+        let counts = Arc::default();
+        let (spans, exporter) = start_traces(settings.traces.as_ref(), &counts)?;
         let thread = Thread {
             waiting,
             lines: lines.clone(),
             inbox,
             stderr,
             outputs,
+            spans,
             lost_before: 0,
             readers: Vec::new(),
             snapshot: None,
@@ -120,7 +130,8 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        Ok((Self { commands, done, shown, losses }, lines))
+        let exporter = RefCell::new(exporter);
+        Ok((Self { commands, done, shown, losses, spans: counts, exporter }, lines))
     }
 
     /// What was lost so far, and which access logs cannot be written now.
@@ -129,6 +140,7 @@ impl Log {
             ring_full: self.losses.ring_full.load(Relaxed),
             process_lines: self.losses.process_lines.load(Relaxed),
             outputs: self.shown.borrow().iter().map(OutputNumbers::of).collect(),
+            spans: self.spans.numbers(),
         }
     }
 
@@ -142,9 +154,25 @@ impl Log {
         access.iter().map(Output::open).collect::<Result<_, _>>().map(Opened)
     }
 
-    /// Writes to these access logs from now on, if there are others.
-    pub fn change(&self, opened: Option<Opened>, level: tracing::Level, format: Format) {
+    /// Starts what sends spans elsewhere, for [`Log::change`].
+    pub(crate) fn open_traces(&self, settings: Option<&traces::Settings>) -> Result<OpenedTraces, String> {
+        start_traces(settings, &self.spans).map(OpenedTraces)
+    }
+
+    /// Writes to these access logs, and sends spans there, from now on, if they are others.
+    pub(crate) fn change(
+        &self,
+        opened: Option<Opened>,
+        traces: Option<OpenedTraces>,
+        level: tracing::Level,
+        format: Format,
+    ) {
         process::set(level, format);
+        if let Some(OpenedTraces((spans, exporter))) = traces {
+            // The one before sends what it has, and ends.
+            self.exporter.replace(exporter);
+            let _ = self.commands.send(Command::Spans(spans));
+        }
         if let Some(Opened(outputs)) = opened {
             self.shown.replace(outputs.iter().map(Output::shown).collect());
             let _ = self.commands.send(Command::Outputs(outputs));
@@ -156,6 +184,11 @@ impl Log {
     pub fn losses(&self) -> [u64; 3] {
         let Losses { ring_full, not_written, process_lines } = &*self.losses;
         [ring_full, not_written, process_lines].map(|lost| lost.load(Relaxed))
+    }
+
+    /// What became of spans.
+    pub(crate) fn spans(&self) -> traces::Numbers {
+        self.spans.numbers()
     }
 
     /// Opens log files anew, after a rotation.
@@ -170,7 +203,22 @@ impl Drop for Log {
     fn drop(&mut self) {
         let _ = self.commands.send(Command::Finish);
         let _ = self.done.recv_timeout(FINISH);
+        // The log thread is gone, and with it the last that hands spans over.
+        if let Some(exporter) = self.exporter.get_mut() {
+            exporter.finish(FINISH);
+        }
     }
+}
+
+/// What sends spans, and has none yet.
+#[derive(Debug)]
+pub(crate) struct OpenedTraces((Option<Spans>, Option<Exporter>));
+
+fn start_traces(
+    settings: Option<&traces::Settings>,
+    counts: &Arc<traces::Counts>,
+) -> Result<(Option<Spans>, Option<Exporter>), String> {
+    Ok(settings.map(|settings| traces::start(settings, counts)).transpose()?.unzip())
 }
 
 /// Access logs that are open and not written to yet.
@@ -189,6 +237,7 @@ struct Thread {
     inbox: Receiver<Command>,
     stderr: Sink,
     outputs: Vec<Output>,
+    spans: Option<Spans>,
     /// By outputs that are no more.
     lost_before: u64,
     readers: Vec<LogReader>,
@@ -232,6 +281,7 @@ impl Thread {
                     self.snapshot = Some(snapshot);
                 }
                 Ok(Command::Outputs(outputs)) => self.change(outputs),
+                Ok(Command::Spans(spans)) => self.spans = spans,
                 Ok(Command::Reopen) => self.outputs.iter_mut().for_each(|output| output.reopen(now())),
                 Ok(Command::Finish) | Err(mpsc::TryRecvError::Disconnected) => return true,
                 Err(mpsc::TryRecvError::Empty) => return false,
@@ -253,11 +303,14 @@ impl Thread {
     /// One look at every ring. Returns how many records there were.
     fn take_records(&mut self) -> usize {
         let Some(snapshot) = &self.snapshot else { return 0 };
-        let (now, outputs) = (now(), &mut self.outputs);
+        let (now, outputs, spans) = (now(), &mut self.outputs, &self.spans);
         let mut count = 0;
         for reader in &mut self.readers {
             count += reader.drain(RECORDS_PER_LOOK, |record| {
                 outputs.iter_mut().for_each(|output| output.take(record, snapshot, now));
+                if let Some(spans) = spans {
+                    spans.take(record, snapshot);
+                }
             });
         }
         outputs.iter_mut().for_each(|output| output.sink.flush(now));
@@ -330,7 +383,7 @@ mod tests {
     use dataplane::stats::request_id::RequestId;
 
     fn settings(access: Vec<AccessLog>) -> Settings {
-        Settings { level: tracing::Level::INFO, format: Format::Text, access }
+        Settings { level: tracing::Level::INFO, format: Format::Text, access, traces: None }
     }
 
     fn to_file(path: &std::path::Path, sample: f64) -> AccessLog {

@@ -437,7 +437,9 @@ impl Running<'_> {
             Question::Dashboard(asked) => {
                 self.sight().dashboard(asked, self.watch.events.kept(), self.log.losses())
             }
-            Question::Metrics(format) => metrics::answer(&self.sight(), self.log.losses(), *format),
+            Question::Metrics(format) => {
+                metrics::answer(&self.sight(), self.log.losses(), self.log.spans(), *format)
+            }
         }
     }
 

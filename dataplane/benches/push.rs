@@ -75,6 +75,7 @@ fn snapshot(endpoints: u16, origin: SocketAddress) -> Snapshot {
         listeners: vec![Some(Arc::new(listener))],
         routes: Vec::new().into(),
         clusters: vec![Some(Arc::new(cluster))],
+        tracing: None,
     }
 }
 

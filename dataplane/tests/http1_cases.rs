@@ -70,6 +70,7 @@ fn edits(head: &RequestHead) -> RequestEdits<'static> {
         upgrade: head.upgrade_websocket,
         te_trailers: false,
         hidden_cookie: None,
+        span: None,
     }
 }
 

@@ -30,6 +30,7 @@ mod route;
 mod source;
 mod sticky;
 mod template;
+mod traces;
 mod tree;
 mod units;
 mod written;
@@ -192,6 +193,8 @@ struct Built {
 /// Reads all sections. What has problems is filled in with defaults, and not used.
 fn build(root: &Table<'_>, environment: &Environment) -> Built {
     let (runtime, mut process) = process::read(root, environment);
+    let (tracing, spans) = traces::read(root, &runtime.node, environment);
+    process.traces = spans;
     let listener_tables = bounded(root, "listener", limits::LISTENERS_MAX);
     let route_tables = bounded(root, "route", limits::ROUTES_MAX);
     let cluster_tables = bounded(root, "cluster", limits::CLUSTERS_MAX);
@@ -247,6 +250,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
         listeners: listeners.into_iter().map(|l| Some(Arc::new(l))).collect(),
         routes: routes.into(),
         clusters: clusters.into_iter().map(|c| Some(Arc::new(c))).collect(),
+        tracing,
     };
     Built { snapshot, process, checks, check_descriptors, maintenance_files, sources }
 }

@@ -5,7 +5,7 @@ use super::keys::ReloadEffect::{NeedsUpgrade, NextExchange, Nothing};
 use super::keys::{Key, Section, Shape};
 use super::tree::Table;
 use super::{AdminSettings, Environment, access_log, address, admin, listener};
-use super::{cluster, route};
+use super::{cluster, route, traces};
 use crate::log::{LineFormat, Target};
 use dataplane::limits::{self, Bound};
 use dataplane::spec::Runtime;
@@ -25,6 +25,7 @@ pub(super) static ROOT: Section = Section {
         Key::new("log", Shape::Table(&LOG), Nothing, "The process log, on stderr."),
         Key::new("access_log", Shape::Tables(&access_log::SECTION), Nothing, "Records of requests.")
             .absent("none"),
+        Key::new("tracing", Shape::Table(&traces::SECTION), Nothing, "Requests as spans.").absent("none"),
         Key::new("listener", Shape::Tables(&listener::SECTION), Nothing, "Where clients connect.")
             .absent("required"),
         Key::new("route", Shape::Tables(&route::SECTION), NextExchange, "What is done with which request.")
@@ -100,6 +101,8 @@ pub struct ProcessSettings {
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     pub access_logs: Vec<AccessLog>,
+    /// Where spans go; `None` sends none.
+    pub(crate) traces: Option<crate::traces::Settings>,
     pub backend: Backend,
     /// Where the admin API listens; `None` has none.
     pub admin: Option<AdminSettings>,
@@ -173,6 +176,7 @@ pub(super) fn read(root: &Table<'_>, environment: &Environment) -> (Runtime, Pro
         },
         log_format: if log.word("format") == "json" { LogFormat::Json } else { LogFormat::Text },
         access_logs: Vec::new(),
+        traces: None,
         backend,
         admin: admin::read(root),
         shards,

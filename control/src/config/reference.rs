@@ -3,7 +3,7 @@
 use super::keys::{Key, ReloadEffect, Section, Shape};
 use super::{
     access_log, admin, available, balance, cluster, drain, endpoint, error_page, failures, health, listener,
-    matching, process, reply, retry, route, sticky, template,
+    matching, process, reply, retry, route, sticky, template, traces,
 };
 use std::fmt::Write;
 
@@ -19,6 +19,7 @@ pub fn sections() -> &'static [&'static Section] {
         &admin::SECTION,
         &process::LOG,
         &access_log::SECTION,
+        &traces::SECTION,
         &listener::SECTION,
         &listener::LIMITS,
         &listener::TIMEOUTS,

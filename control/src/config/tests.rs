@@ -196,6 +196,22 @@ fn where_endpoints_come_from_is_taken() {
 }
 
 #[test]
+fn what_becomes_a_span_is_taken() {
+    let loaded = good(include_str!("../../tests/config_cases/good.toml"));
+    let tracing = loaded.snapshot.tracing.unwrap();
+    assert_eq!((tracing.share, tracing.respect_parent), (0.25, true));
+    let to = loaded.process.traces.unwrap();
+    assert_eq!(
+        (to.endpoint.host.as_str(), to.endpoint.port, to.endpoint.authority.as_str()),
+        ("::1", 4318, "[::1]:4318")
+    );
+    assert_eq!(
+        (to.endpoint.path.as_str(), to.service.as_str(), to.node.as_str()),
+        ("/v1/traces", "edge", "proxy-1")
+    );
+}
+
+#[test]
 fn what_clients_are_kept_by_is_taken() {
     let loaded = good(include_str!("../../tests/config_cases/good.toml"));
     let kept = loaded.snapshot.clusters[2].as_ref().unwrap();
@@ -275,7 +291,10 @@ fn files_that_cannot_be_read() {
 
 /// Every key that the design names, by section. What is not built is refused, never unknown.
 const KEYS: &[(&str, &str)] = &[
-    ("", "version runtime drain admin log access_log listener route cluster include certificate filter"),
+    (
+        "",
+        "version runtime drain admin log access_log tracing listener route cluster include certificate filter",
+    ),
     ("runtime", "shards backend node resolver drain_timeout watch"),
     ("drain", "shutdown deploy rebalance"),
     ("drain.shutdown", "window accept_for curve"),
@@ -284,6 +303,7 @@ const KEYS: &[(&str, &str)] = &[
     ("admin", "address socket_mode token protect"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),
+    ("tracing", "endpoint sample respect_parent service"),
     (
         "listener",
         "name address protocol max_connections proxy_protocol cluster limits timeouts forwarded tls versions socket_mode steer error_page",

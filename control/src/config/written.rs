@@ -1,7 +1,7 @@
 //! The keys of a file as they are written, by object: what `ringway plan` compares once it knows that an object is another.
 
 use super::keys::{ReloadEffect, Section, Shape};
-use super::{access_log, admin, cluster, drain, listener, process, route};
+use super::{access_log, admin, cluster, drain, listener, process, route, traces};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
@@ -13,6 +13,7 @@ pub enum Kind {
     Admin,
     Log,
     AccessLog,
+    Tracing,
     Listener,
     Route,
     Cluster,
@@ -43,11 +44,12 @@ pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMa
             objects.insert((kind, name.to_owned()), keys);
         }
     };
-    let single: [(&str, Kind, &'static Section); 4] = [
+    let single: [(&str, Kind, &'static Section); 5] = [
         ("runtime", Kind::Runtime, &process::RUNTIME),
         ("drain", Kind::Drain, &drain::SECTION),
         ("admin", Kind::Admin, &admin::SECTION),
         ("log", Kind::Log, &process::LOG),
+        ("tracing", Kind::Tracing, &traces::SECTION),
     ];
     for (key, kind, section) in single {
         if let Some(table) = root.get(key).and_then(|value| value.get_ref().as_table()) {
@@ -206,6 +208,7 @@ pub(crate) fn default_of(kind: Kind, path: &str) -> String {
         Kind::Admin => &admin::SECTION,
         Kind::Log => &process::LOG,
         Kind::AccessLog => &access_log::SECTION,
+        Kind::Tracing => &traces::SECTION,
         Kind::Listener => &listener::SECTION,
         Kind::Route => &route::SECTION,
         Kind::Cluster => &cluster::SECTION,

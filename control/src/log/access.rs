@@ -50,8 +50,13 @@ fn write_request(line: &mut Line<'_>, record: &Record<'_>) {
     line.text_if("query", record.query);
     line.text_if("user_agent", record.user_agent);
     line.text_if("referer", record.referer);
+    if let Some(id) = record.trace_id() {
+        line.id("trace_id", id);
+    }
+    if let Some(span) = &record.span {
+        line.id("span_id", &span.span_id);
+    }
     if let Some(trace) = &record.trace {
-        line.id("trace_id", &trace.trace_id);
         line.id("parent_id", &trace.parent_id);
     }
     line.text("version", version(record).as_bytes());
@@ -234,7 +239,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use dataplane::fault::{At, CloseReason, End, Refusal};
     use dataplane::proto::trace::TraceParent;
@@ -258,12 +263,12 @@ pub(super) mod tests {
         assert_eq!(time(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000Z");
     }
 
-    pub(in super::super) fn snapshot() -> Snapshot {
+    pub(crate) fn snapshot() -> Snapshot {
         let runtime = Runtime { shards: 1, node: "n".into(), drain_timeout: Duration::ZERO };
-        Snapshot { runtime, listeners: vec![], routes: Vec::new().into(), clusters: vec![] }
+        Snapshot { runtime, listeners: vec![], routes: Vec::new().into(), clusters: vec![], tracing: None }
     }
 
-    pub(in super::super) fn record() -> Record<'static> {
+    pub(crate) fn record() -> Record<'static> {
         Record {
             protocol: Protocol::Http,
             wall_ns: 1_798_761_599_999_999_999,
@@ -281,6 +286,7 @@ pub(super) mod tests {
             user_agent: None,
             referer: None,
             trace: None,
+            span: None,
             minor_version: 1,
             status: 400,
             request_body_bytes: 0,

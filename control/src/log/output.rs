@@ -3,6 +3,7 @@
 use super::AccessLog;
 use super::access::write_time;
 use super::sink::{self, Sink};
+use crate::traces;
 use dataplane::spec::{ListenerId, Snapshot};
 use dataplane::stats::access_log::Record;
 use dataplane::stats::request_id::RequestId;
@@ -122,6 +123,8 @@ pub struct Numbers {
     /// The access logs, in the order of the configuration.
     #[serde(rename = "access_logs")]
     pub outputs: Vec<OutputNumbers>,
+    /// Requests that were sent to a collector as spans.
+    pub spans: traces::Numbers,
 }
 
 /// Of one access log.

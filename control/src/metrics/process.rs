@@ -2,6 +2,7 @@
 
 use super::text::{Kind, Text, seconds};
 use crate::admin::Sight;
+use crate::traces;
 use dataplane::fault::{CLOSE_REASONS, REFUSALS};
 use dataplane::plane;
 use dataplane::spec::Reason;
@@ -170,6 +171,19 @@ pub(super) fn write(text: &mut Text, sight: &Sight<'_>, log_losses: [u64; 3]) {
     }
     text.family("ringway_events_lost", Kind::Counter, "Events that could not be told of.")
         .put(&[], sight.plane.lost_events());
+}
+
+/// What became of requests that are spans.
+pub(super) fn spans(text: &mut Text, spans: traces::Numbers) {
+    let help = "Requests that a collector took as spans.";
+    text.family("ringway_spans_exported", Kind::Counter, help).put(&[], spans.exported);
+    let help = "Spans that were lost: the collector is slower than they come, cannot be reached or refused them, or took others only.";
+    let mut family = text.family("ringway_spans_lost", Kind::Counter, help);
+    let causes =
+        [("queue_full", spans.queue_full), ("not_sent", spans.not_sent), ("rejected", spans.rejected)];
+    for (cause, lost) in causes {
+        family.put(&[("cause", cause)], lost);
+    }
 }
 
 /// What goes away.

@@ -5,6 +5,7 @@ use crate::config::{Loaded, ProcessSettings};
 use crate::discovery::Sources;
 use crate::health::Check;
 use dataplane::limits;
+use dataplane::spec::Tracing;
 use dataplane::spec::{
     Action, Cluster, ClusterId, Listener, ListenerId, Maintenance, Match, Route, RouteId, Runtime, SwitchId,
 };
@@ -25,6 +26,7 @@ pub(crate) struct Configured {
     pub(crate) text: Arc<str>,
     pub(crate) runtime: Runtime,
     pub(crate) process: ProcessSettings,
+    pub(crate) tracing: Option<Tracing>,
     pub(crate) listeners: Vec<Option<Arc<Listener>>>,
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) clusters: Vec<Option<Arc<Cluster>>>,
@@ -48,6 +50,7 @@ impl Configured {
             text: Arc::clone(&loaded.text),
             runtime: snapshot.runtime.clone(),
             process: loaded.process.clone(),
+            tracing: snapshot.tracing,
             listeners: snapshot.listeners.clone(),
             routes: snapshot.routes.to_vec(),
             clusters: snapshot.clusters.clone(),
@@ -91,6 +94,7 @@ impl Configured {
             text: Arc::clone(&loaded.text),
             runtime: file.runtime.clone(),
             process: loaded.process.clone(),
+            tracing: file.tracing,
             listeners: Vec::new(),
             routes: Vec::with_capacity(file.routes.len()),
             clusters: Vec::new(),

@@ -88,6 +88,9 @@ impl Present {
         // What needs an upgrade stays as it is.
         configured.runtime.shards = live.runtime.shards;
         configured.runtime.node = Arc::clone(&live.runtime.node);
+        if let Some(traces) = &mut configured.process.traces {
+            traces.node = live.runtime.node.to_string();
+        }
         let plan = Plan::of(&self.configured, &configured, &self.started);
 
         let mut listeners = configured.listeners.clone();
@@ -124,7 +127,8 @@ impl Present {
         }
         let names = ids.routes.gone().filter_map(|(id, _)| live.routes.by_id().get(id)?.clone());
         let routes = Routes::new(configured.routes.clone(), names.collect::<Vec<_>>());
-        let snapshot = Snapshot { runtime: configured.runtime.clone(), listeners, routes, clusters };
+        let (runtime, tracing) = (configured.runtime.clone(), configured.tracing);
+        let snapshot = Snapshot { runtime, listeners, routes, clusters, tracing };
         let present = Self { configured, ids, started: Arc::clone(&self.started) };
         Ok(Next { present, plan, snapshot, changed, gone })
     }

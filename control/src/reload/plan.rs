@@ -127,8 +127,12 @@ impl Plan {
                 _ => None,
             })
             .collect();
-        let single =
-            |kind| matches!(kind, Kind::Runtime | Kind::Drain | Kind::Admin | Kind::Log | Kind::AccessLog);
+        let single = |kind| {
+            matches!(
+                kind,
+                Kind::Runtime | Kind::Drain | Kind::Admin | Kind::Log | Kind::AccessLog | Kind::Tracing
+            )
+        };
         let wants = |kind, name: &str| single(kind) || named.contains(&(kind, name));
         let (old, new) = (objects(&before.text, wants), objects(&after.text, wants));
         let started = objects(started, |kind, _| kind == Kind::Runtime);

@@ -22,6 +22,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Admin => "admin",
         Kind::Log => "log",
         Kind::AccessLog => "access_log",
+        Kind::Tracing => "tracing",
         Kind::Listener => "listener",
         Kind::Route => "route",
         Kind::Cluster => "cluster",
@@ -31,7 +32,7 @@ fn kind(kind: Kind) -> &'static str {
 /// The kind of an object and its name; none where its kind says all.
 fn names(object: &Object) -> (&'static str, String) {
     match object {
-        Object::Of(of @ (Kind::Runtime | Kind::Drain | Kind::Admin | Kind::Log), _) => {
+        Object::Of(of @ (Kind::Runtime | Kind::Drain | Kind::Admin | Kind::Log | Kind::Tracing), _) => {
             (kind(*of), String::new())
         }
         Object::Of(of, name) => (kind(*of), name.clone()),

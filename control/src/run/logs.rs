@@ -24,5 +24,6 @@ pub(super) fn log_settings_of(process: &config::ProcessSettings) -> log::Setting
             LogFormat::Json => log::Format::Json,
         },
         access: process.access_logs.iter().map(access).collect(),
+        traces: process.traces.clone(),
     }
 }

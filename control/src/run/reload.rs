@@ -6,8 +6,9 @@ use super::told::{explain, explain_api, unprocessable, wrong};
 use super::{Running, log_settings_of};
 use crate::admin::{Answer, Api};
 use crate::config::{self, Environment, Kind, Loaded, Report};
-use crate::log::{Log, Opened};
+use crate::log::{Log, Opened, OpenedTraces};
 use crate::reload::{Changes, Next, Object, Plan, Present, Read, Refused, Wanted, Watch, What, addresses};
+use crate::traces;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Health;
 use dataplane::limits;
@@ -321,7 +322,7 @@ impl Running<'_> {
         let rested = self.discovery.rested();
         let next = self.reloads.present.next(file, &live, (swap, rested), self.plane)?;
         let before = &self.reloads.present.configured.process;
-        let outputs = self.open_logs(file)?;
+        let (outputs, traces) = self.open_logs(file, next.present.configured.process.traces.as_ref())?;
         let api = match &file.process.admin {
             same if same.as_ref().map(|to| &to.address) == before.admin.as_ref().map(|to| &to.address) => {
                 None
@@ -334,18 +335,25 @@ impl Running<'_> {
         let sources = &next.present.configured.sources;
         let snapshot = self.discovery.follow(next.snapshot.clone(), sources, lists, swap, self.plane);
         let log = log_settings_of(&file.process);
-        self.log.change(outputs, log.level, log.format);
+        self.log.change(outputs, traces, log.level, log.format);
         self.log.follow(Vec::new(), Arc::clone(&snapshot));
         // A line wakes the log: it knows the names when the first record comes.
         tracing::info!("reload: {}", next.plan.summary());
         Ok((next, snapshot, api))
     }
 
-    /// Other access logs, if they are others.
-    fn open_logs(&self, file: &Loaded) -> Result<Option<Opened>, String> {
+    /// Other access logs and another collector, if they are others.
+    fn open_logs(
+        &self,
+        file: &Loaded,
+        traces: Option<&traces::Settings>,
+    ) -> Result<(Option<Opened>, Option<OpenedTraces>), String> {
         let before = log_settings_of(&self.reloads.present.configured.process);
         let after = log_settings_of(&file.process);
-        if before.access == after.access { Ok(None) } else { Log::open(&after.access).map(Some) }
+        let outputs = if before.access == after.access { None } else { Some(Log::open(&after.access)?) };
+        let same = before.traces.as_ref() == traces;
+        let traces = if same { None } else { Some(self.log.open_traces(traces)?) };
+        Ok((outputs, traces))
     }
 
     /// Has the shards go over, and everybody else.

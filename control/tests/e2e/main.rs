@@ -59,6 +59,7 @@ mod tcp;
 mod timeouts;
 mod top;
 mod traces;
+mod tracing;
 mod tuning;
 mod tunnel;
 mod upgrade;

@@ -90,6 +90,7 @@ pub(crate) fn encode_a_request() {
         upgrade: false,
         te_trailers: false,
         hidden_cookie: None,
+        span: None,
     };
     let mut out = [0; 4096];
     count_this(&mut || {

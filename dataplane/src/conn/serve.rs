@@ -8,9 +8,10 @@ use crate::exchange::{Attempt, Exchange, attempt, replay};
 use crate::fault::Refusal;
 use crate::io::{Io, Mono};
 use crate::proto::http1::{BodyDecoder, via_names};
-use crate::proto::{FieldName, Framing, Method, RequestHead};
+use crate::proto::{FieldName, Framing, Method, RequestHead, trace};
 use crate::route;
 use crate::spec::{Action, Cluster, ClusterId, ClusterTimeouts, Route, RouteId};
+use crate::stats::traced;
 use crate::table::Id;
 use std::sync::Arc;
 
@@ -27,6 +28,10 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     let number = core.next_request;
     core.next_request += 1;
     core.stats.requests.add(1);
+    let traced = core.snapshot.tracing.is_some_and(|tracing| {
+        let parent = trace::of_head(&head, core.pool.bytes(&head_bytes));
+        traced::takes(&tracing, core.request_id(number), parent)
+    });
     let now = core.clock;
     let began = deadline::head_began(core, id);
     let Some(conn) = core.conns.get_mut(id) else { return };
@@ -43,6 +48,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     x.up_framing = head.framing;
     x.body_limit = limits.request_body;
     x.body_since = now.mono;
+    x.traced = traced;
     x.head = head;
     x.response = response;
     x.head_bytes = Some(head_bytes);

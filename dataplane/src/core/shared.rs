@@ -192,6 +192,7 @@ mod tests {
             listeners: Vec::new(),
             routes: vec![with(1, true), with(0, false), route(301, None)].into(),
             clusters: Vec::new(),
+            tracing: None,
         };
         let shared = Shared::new(&snapshot);
         let shows = || {

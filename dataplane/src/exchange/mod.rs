@@ -150,6 +150,8 @@ pub struct Exchange {
     pub started: Mono,
     pub started_wall: u64,
     pub head_us: u32,
+    /// It is a span of a trace, of which the origin and the log thread are told.
+    pub traced: bool,
     // --- where it goes
     pub route: Option<RouteId>,
     pub cluster: Option<ClusterId>,
@@ -257,6 +259,7 @@ impl Exchange {
             started: Mono(0),
             started_wall: 0,
             head_us: 0,
+            traced: false,
             route: None,
             cluster: None,
             timeouts: None,

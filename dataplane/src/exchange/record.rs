@@ -6,13 +6,13 @@ use crate::conn::Conn;
 use crate::core::Core;
 use crate::fault::{At, CloseReason, End, Refusal};
 use crate::io::{Mono, SocketAddress};
-use crate::proto::trace::TraceParent;
-use crate::proto::{FieldName, Version};
-use crate::spec::{ListenerId, Protocol};
+use crate::proto::{FieldName, Version, trace};
+use crate::spec::{ListenerId, Protocol, Tracing};
 use crate::stats::access_log::Record;
 use crate::stats::request_id::RequestId;
 use crate::stats::retries::Retries;
 use crate::stats::timings::{Phase, Timings};
+use crate::stats::traced::Traced;
 use crate::table::Id;
 
 /// The record of an exchange that is not over, encoded; none where none will be written.
@@ -20,7 +20,8 @@ pub fn encoded(core: &Core, id: Id<Exchange>) -> Option<Box<[u8]>> {
     let x = core.exchanges.get(id)?;
     let conn = logged(core, x)?;
     let mut bytes = Vec::new();
-    of(&core.pool, x, conn, core.request_id(x.number), core.now()).encode(&mut bytes);
+    let (id, tracing) = (core.request_id(x.number), core.snapshot.tracing);
+    of(&core.pool, x, conn, id, core.now(), tracing).encode(&mut bytes);
     Some(bytes.into_boxed_slice())
 }
 
@@ -28,30 +29,36 @@ pub fn encoded(core: &Core, id: Id<Exchange>) -> Option<Box<[u8]>> {
 pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let Some(conn) = logged(core, x) else { return };
-    let record = of(&core.pool, x, conn, core.request_id(x.number), core.now());
+    let (id, tracing) = (core.request_id(x.number), core.snapshot.tracing);
+    let record = of(&core.pool, x, conn, id, core.now(), tracing);
     let end = end(x, close);
     core.log.write(&Record { close, end, ..record });
 }
 
-/// The conn of an exchange, if its listener's requests are logged.
+/// The conn of an exchange, if its listener's requests are logged, or it is a span.
 fn logged<'a>(core: &'a Core, x: &Exchange) -> Option<&'a Conn> {
     let conn = core.conns.get(x.conn)?;
-    core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log).then_some(conn)
+    (x.traced || core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log)).then_some(conn)
 }
 
 /// All that is known now.
-fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, now: Mono) -> Record<'a> {
+fn of<'a>(
+    pool: &'a Pool,
+    x: &'a Exchange,
+    conn: &Conn,
+    request_id: RequestId,
+    now: Mono,
+    tracing: Option<Tracing>,
+) -> Record<'a> {
     let empty: &[u8] = &[];
     let bytes = x.head_bytes.as_ref().map_or(empty, |lease| pool.bytes(lease));
     let names = x.head.names;
-    let lines = |kind: FieldName| {
+    let field = |kind: FieldName| {
         let fields = if names.has(kind) { &x.head.fields[..] } else { &[] };
-        fields.iter().filter(move |f| f.kind == kind).map(|f| f.value.of(bytes))
+        fields.iter().find(|f| f.kind == kind).map(|f| f.value.of(bytes))
     };
-    let field = |kind: FieldName| lines(kind).next();
-    // Two of them name no trace (W3C Trace Context 3.2).
-    let mut parents = lines(FieldName::TraceParent);
-    let parent = parents.next().filter(|_| parents.next().is_none());
+    let trace = trace::of_head(&x.head, bytes);
+    let tracing = tracing.filter(|_| x.traced);
     Record {
         protocol: Protocol::Http,
         wall_ns: x.started_wall,
@@ -68,7 +75,8 @@ fn of<'a>(pool: &'a Pool, x: &'a Exchange, conn: &Conn, request_id: RequestId, n
         query: x.head.query.map(|q| q.of(bytes)),
         user_agent: field(FieldName::UserAgent),
         referer: field(FieldName::Referer),
-        trace: parent.and_then(TraceParent::parse),
+        trace,
+        span: tracing.map(|tracing| Traced::of(&tracing, request_id, trace)),
         minor_version: u8::from(x.head.version == Version::Http11),
         status: x.status,
         request_body_bytes: x.up_bytes,
@@ -182,6 +190,7 @@ fn bare(core: &Core, listener: ListenerId, peer: SocketAddress, number: u64) -> 
         user_agent: None,
         referer: None,
         trace: None,
+        span: None,
         minor_version: 1,
         status: 0,
         request_body_bytes: 0,

@@ -7,9 +7,12 @@ use crate::fault::Refusal;
 use crate::io::Io;
 use crate::limits;
 use crate::link;
-use crate::proto::Framing;
-use crate::proto::http1::{self, LAST_CHUNK, RequestEdits, encode_request, frame_chunk, write_trailers};
+use crate::proto::http1::{
+    self, LAST_CHUNK, RequestEdits, SpanEdits, encode_request, frame_chunk, write_trailers,
+};
+use crate::proto::{Framing, trace};
 use crate::spec::{Cluster, EndpointId, ForwardedMode, HostPolicy};
+use crate::stats::traced::Traced;
 use crate::stream::Stream;
 use crate::table::Id;
 
@@ -66,6 +69,11 @@ pub(super) fn encode(
         Some(peer) => listener.forwarded.trusted.iter().any(|net| net.contains(peer)),
         None => listener.forwarded.trusts_unix,
     };
+    let span = core.snapshot.tracing.filter(|_| x.traced).map(|tracing| {
+        let parent = trace::of_head(&x.head, core.pool.bytes(bytes));
+        let span = Traced::of(&tracing, core.request_id(x.number), parent);
+        (span.to_origin(parent).text(), parent.is_some())
+    });
     let edits = RequestEdits {
         host: host.map(str::as_bytes),
         peer,
@@ -83,6 +91,7 @@ pub(super) fn encode(
         upgrade: x.head.upgrade_websocket,
         te_trailers: x.head.te_trailers && cluster.is_some_and(|c| c.pass_trailers),
         hidden_cookie: cluster.and_then(|c| hidden_cookie(c)),
+        span: span.as_ref().map(|(parent, goes_on)| SpanEdits { parent, goes_on: *goes_on }),
     };
     let Some(class) = Class::for_bytes(bytes.len() + limits::HEAD_ADDED_BYTES.min(1024)) else {
         return Err(Refusal::RequestHeadTooLargeToForward);

@@ -117,6 +117,10 @@ impl End {
         let (by, first, last) = cause_of_close(close);
         if by == By::Nobody { Self::WELL } else { Self { by, at: at.clamp(first, last) } }
     }
+    /// Who ended it.
+    pub const fn by(self) -> By {
+        self.by
+    }
     /// The two letters.
     pub const fn code(self) -> [u8; 2] {
         match self.by {

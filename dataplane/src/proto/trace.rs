@@ -1,5 +1,7 @@
 //! What a request says of the trace that it is part of: the field `traceparent` (W3C Trace Context, levels 1 and 2).
 
+use super::{FieldName, RequestHead};
+
 /// A trace, the span of the client in it, and whether the client keeps that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
@@ -12,7 +14,7 @@ pub struct TraceParent {
 }
 
 /// Of version 00: `VERSION-TRACE_ID-PARENT_ID-FLAGS` in hexadecimal digits.
-const BYTES: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
+pub const BYTES: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
 
 impl TraceParent {
     /// Reads the field's value (W3C Trace Context 3.2). `None` is one that has to be taken for none.
@@ -31,6 +33,31 @@ impl TraceParent {
         let named = trace_id != [0; 16] && parent_id != [0; 8];
         (ends_well && parted && named).then_some(Self { trace_id, parent_id, flags })
     }
+
+    /// As the field has it, of version 00.
+    pub fn text(&self) -> [u8; BYTES] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = *b"00-................................-................-..";
+        let mut put = |at: usize, bytes: &[u8]| {
+            for (digits, byte) in text[at..].chunks_exact_mut(2).zip(bytes) {
+                digits.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        };
+        put(3, &self.trace_id);
+        put(36, &self.parent_id);
+        put(53, &[self.flags]);
+        text
+    }
+}
+
+/// What a request's head says, if it says it once: two of them name no trace (W3C Trace Context 3.2).
+pub fn of_head(head: &RequestHead, bytes: &[u8]) -> Option<TraceParent> {
+    if !head.names.has(FieldName::TraceParent) {
+        return None;
+    }
+    let mut lines = head.fields.iter().filter(|f| f.kind == FieldName::TraceParent);
+    let value = lines.next()?.value.of(bytes);
+    if lines.next().is_some() { None } else { TraceParent::parse(value) }
 }
 
 /// Bytes that are written as two digits each. Capital ones are none (3.2.2: HEXDIGLC).
@@ -63,6 +90,7 @@ mod tests {
         assert_eq!(parent.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
         assert_eq!(parent.parent_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
         assert_eq!(parent.flags, 1);
+        assert_eq!(parent.text(), VALUE.as_bytes());
         // Flags of later levels are kept, and a later version may say more.
         for (value, flags) in [
             (VALUE.replace("-01", "-ff"), 0xff),

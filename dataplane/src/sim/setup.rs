@@ -101,6 +101,7 @@ pub(super) fn draw(seed: u64) -> Drawn {
         listeners: [listener, tcp].map(|l| Some(Arc::new(l))).into(),
         routes: std::iter::once(route()).chain(named_route(flow_rules)).map(Arc::new).collect(),
         clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(flows)), Some(Arc::new(named))],
+        tracing: None,
     };
     let park_after = Duration::from_millis(random.pick(&[0, 1, 3, 20, 5_000]));
     let pipes = random.pick(&[limits::PIPES, limits::PIPES, 2, 1]);

@@ -14,6 +14,7 @@ pub mod route;
 pub mod source;
 pub mod statuses;
 pub mod sticky;
+pub mod tracing;
 
 pub use balance::{Hash, HashOn};
 pub use cluster::{Cluster, ClusterTimeouts, Endpoint, HostPolicy, Pool, SendProxy};
@@ -32,6 +33,7 @@ pub use route::{
 pub use source::SourceAddresses;
 pub use statuses::Statuses;
 pub use sticky::{Sticky, StickyValue};
+pub use tracing::Tracing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +71,8 @@ pub struct Snapshot {
     /// In file order: the first whose match holds takes the request.
     pub routes: Routes,
     pub clusters: Vec<Option<Arc<Cluster>>>,
+    /// `None`: no request is recorded as a span.
+    pub tracing: Option<Tracing>,
 }
 
 impl Snapshot {

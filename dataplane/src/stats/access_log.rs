@@ -12,6 +12,7 @@ use crate::spec::{ClusterId, EndpointId, ListenerId, Protocol, RouteId};
 use crate::stats::request_id::RequestId;
 use crate::stats::retries::Retries;
 use crate::stats::timings::Timings;
+use crate::stats::traced::Traced;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -41,6 +42,8 @@ pub struct Record<'a> {
     pub referer: Option<&'a [u8]>,
     /// The trace that the client's request is part of.
     pub trace: Option<TraceParent>,
+    /// The span that it is for us, if it is recorded as one.
+    pub span: Option<Traced>,
     /// The x of HTTP/1.x.
     pub minor_version: u8,
     /// What the client was told; 0 if it was told nothing.
@@ -192,6 +195,7 @@ impl<'a> Record<'a> {
             user_agent: None,
             referer: None,
             trace: None,
+            span: None,
             minor_version: 0,
             status: 0,
             request_body_bytes: 0,
@@ -207,6 +211,12 @@ impl<'a> Record<'a> {
             tunnel_up_bytes: 0,
             tunnel_down_bytes: 0,
         }
+    }
+
+    /// The trace that it is part of: the client's, or one that begins here.
+    pub fn trace_id(&self) -> Option<&[u8; 16]> {
+        let clients = self.trace.as_ref().map(|trace| &trace.trace_id);
+        clients.or_else(|| self.span.as_ref().map(|span| &span.trace_id))
     }
 
     /// Appends the record; the exact inverse of [`Record::decode`] for strings that need no cut.
@@ -232,7 +242,7 @@ impl<'a> Record<'a> {
             self.close.map_or(NONE, |close| close as u8),
             self.end.bits(),
         ]);
-        put_trace(out, self.trace);
+        put_trace(out, self.trace, self.span);
         let [head, queue, lost, connect, response, transfer, total] = self.timings.numbers();
         put_numbers(
             out,
@@ -273,9 +283,10 @@ impl<'a> Record<'a> {
         let upstream_local = from.address()?;
         let status = from.u16()?;
         let [minor_version, protocol, attempts, retries, reused, refusal, close, end] = from.array()?;
-        let trace = from.trace()?;
+        let (trace, span) = from.trace()?;
         let record = Self {
             trace,
+            span,
             protocol: if protocol == Protocol::Tcp as u8 { Protocol::Tcp } else { Protocol::Http },
             wall_ns,
             request_id,
@@ -345,13 +356,17 @@ fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     out.extend_from_slice(bytes.unwrap_or_default());
 }
 
-/// One byte that says whether there is one, and it.
-fn put_trace(out: &mut Vec<u8>, trace: Option<TraceParent>) {
-    out.push(u8::from(trace.is_some()));
+/// One byte that says which of them are there, and those.
+fn put_trace(out: &mut Vec<u8>, trace: Option<TraceParent>, span: Option<Traced>) {
+    out.push(u8::from(trace.is_some()) | u8::from(span.is_some()) << 1);
     if let Some(TraceParent { trace_id, parent_id, flags }) = trace {
         out.extend_from_slice(&trace_id);
         out.extend_from_slice(&parent_id);
         out.push(flags);
+    }
+    if let Some(Traced { trace_id, span_id }) = span {
+        out.extend_from_slice(&trace_id);
+        out.extend_from_slice(&span_id);
     }
 }
 
@@ -419,15 +434,17 @@ impl<'a> Cursor<'a> {
             len => self.take(usize::from(len)).map(Some),
         }
     }
-    fn trace(&mut self) -> Option<Option<TraceParent>> {
-        match self.array()? {
-            [0] => Some(None),
-            [1] => {
-                let (trace_id, parent_id, [flags]) = (self.array()?, self.array()?, self.array()?);
-                Some(Some(TraceParent { trace_id, parent_id, flags }))
-            }
-            _ => None,
+    fn trace(&mut self) -> Option<(Option<TraceParent>, Option<Traced>)> {
+        let [which @ 0..=3] = self.array()? else { return None };
+        let mut found = (None, None);
+        if which & 1 != 0 {
+            let (trace_id, parent_id, [flags]) = (self.array()?, self.array()?, self.array()?);
+            found.0 = Some(TraceParent { trace_id, parent_id, flags });
         }
+        if which & 2 != 0 {
+            found.1 = Some(Traced { trace_id: self.array()?, span_id: self.array()? });
+        }
+        Some(found)
     }
     fn address(&mut self) -> Option<Option<SocketAddress>> {
         let ip = match self.array()? {

@@ -7,5 +7,6 @@ pub mod objects;
 pub mod request_id;
 pub mod retries;
 pub mod timings;
+pub mod traced;
 
 pub use counters::{Counter, Stats};

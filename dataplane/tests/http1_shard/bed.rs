@@ -18,6 +18,7 @@ use dataplane::spec::{
     ListenAddress, Listener, ListenerId, Pool, Protocol, Runtime, Snapshot, Steer, Timeouts,
 };
 use dataplane::stats::timings::Timings;
+use dataplane::stats::traced::Traced;
 use dataplane::stats::{Stats, access_log};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -336,6 +337,7 @@ impl Bed {
             listeners: vec![Some(Arc::new(listener))],
             routes: Vec::new().into(),
             clusters: vec![Some(Arc::new(cluster))],
+            tracing: None,
         });
         let mut io = SimIo::with_world(FaultPlan::calm(1), Far::new());
         let fd = io.listener_socket();
@@ -510,6 +512,12 @@ impl Bed {
     pub(crate) fn timings(&mut self) -> Vec<Timings> {
         let mut all = Vec::new();
         self.log.drain(usize::MAX, |r| all.push(r.timings));
+        all
+    }
+    /// The span of each request that was logged since the last look.
+    pub(crate) fn spans(&mut self) -> Vec<Option<Traced>> {
+        let mut all = Vec::new();
+        self.log.drain(usize::MAX, |r| all.push(r.span));
         all
     }
     /// How each request ended that was logged since the last look, in letters.

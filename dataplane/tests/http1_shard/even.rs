@@ -39,6 +39,7 @@ impl Machine {
             listeners: vec![Some(Arc::new(listener))],
             routes: Vec::new().into(),
             clusters: vec![Some(Arc::new(cluster()))],
+            tracing: None,
         });
         let shared = Arc::new(Shared::new(&snapshot));
         let mut io = SimIo::new(plan).with_shards(count);

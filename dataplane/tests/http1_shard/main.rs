@@ -27,5 +27,6 @@ mod shards;
 mod sticky;
 mod swap;
 mod timeouts;
+mod tracing;
 mod tunnels;
 mod uploads;

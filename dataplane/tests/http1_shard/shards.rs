@@ -40,6 +40,7 @@ impl Crowd {
             listeners: vec![Some(Arc::new(bed::listener()))],
             routes: Vec::new().into(),
             clusters: vec![Some(Arc::new(cluster))],
+            tracing: None,
         });
         let mut io = SimIo::with_world(faults, Far::new()).with_shards(count);
         io.net.listen(origin_address(), 1024, sim::Owner::Actor(0));

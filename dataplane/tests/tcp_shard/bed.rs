@@ -241,6 +241,7 @@ impl Bed {
             listeners: vec![Some(Arc::new(listener))],
             routes: routes.into_iter().map(Arc::new).collect(),
             clusters: vec![Some(Arc::new(cluster)), Some(Arc::new(other))],
+            tracing: None,
         });
         let mut io = SimIo::with_world(FaultPlan::calm(1), Far::default());
         let fd = io.listener_socket();

@@ -42,6 +42,17 @@ pub struct RequestEdits<'a> {
     pub te_trailers: bool,
     /// A cookie that the origin is not to see.
     pub hidden_cookie: Option<&'a [u8]>,
+    /// Of a request that is a span of ours.
+    pub span: Option<SpanEdits<'a>>,
+}
+
+/// What the origin is told of the trace in place of what the client said.
+#[derive(Debug, Clone, Copy)]
+pub struct SpanEdits<'a> {
+    /// For traceparent.
+    pub parent: &'a [u8],
+    /// It is the client's trace. Where it is not, nor is its tracestate (W3C Trace Context 3.4).
+    pub goes_on: bool,
 }
 
 /// Writes a request's head, always as HTTP/1.1 with keep-alive implied. Returns its length; `None`: it does not fit.
@@ -68,7 +79,8 @@ pub fn encode_request(
     to.foreign(edits.host.unwrap_or_else(|| head.authority.of(bytes)));
     to.text(b"\r\n");
     let believed = edits.trusted && edits.forwarded != ForwardedMode::Replace;
-    let passes = |f: &&Field| request_passes(head, f, believed);
+    let passes =
+        |f: &&Field| request_passes(head, f, believed) && edits.span.is_none_or(|span| span.passes(f, bytes));
     match edits.hidden_cookie.filter(|_| head.names.has(FieldName::Cookie)) {
         None => pass_on(&mut to, bytes, head.fields.iter().filter(passes)),
         Some(cookie) => {
@@ -83,6 +95,9 @@ pub fn encode_request(
         to.text(b"max-forwards: ");
         to.number(u64::from(left.saturating_sub(1)));
         to.text(b"\r\n");
+    }
+    if let Some(span) = edits.span {
+        to.own(b"traceparent: ", span.parent);
     }
     if let Some(copy) = edits.copy {
         to.text(b"ringway-attempt: ");
@@ -158,6 +173,17 @@ fn request_passes(head: &RequestHead, field: &Field, believed: bool) -> bool {
         | FieldName::XForwardedProto
         | FieldName::XRealIp => believed,
         _ => true,
+    }
+}
+
+impl SpanEdits<'_> {
+    /// Whether a client's field stays beside what we say.
+    fn passes(self, field: &Field, bytes: &[u8]) -> bool {
+        match field.kind {
+            FieldName::TraceParent => false,
+            FieldName::Other => self.goes_on || !field.name.of(bytes).eq_ignore_ascii_case(b"tracestate"),
+            _ => true,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ mod write;
 
 pub use body::{BodyDecoder, Decoded};
 pub use chunked::{LAST_CHUNK, frame_chunk};
-pub use encode::{ForwardedMode, RequestEdits, ResponseEdits, encode_request, encode_response};
+pub use encode::{ForwardedMode, RequestEdits, ResponseEdits, SpanEdits, encode_request, encode_response};
 pub use reply::{OwnReply, encode_own_reply, reason_phrase};
 pub use request::parse_request;
 pub use response::parse_response;

@@ -23,6 +23,7 @@ fn empty() -> Record<'static> {
         user_agent: None,
         referer: None,
         trace: None,
+        span: None,
         minor_version: 1,
         status: 0,
         request_body_bytes: 0,
@@ -82,6 +83,10 @@ impl Made {
             user_agent: self.texts.4.as_deref(),
             referer: self.texts.5.as_deref(),
             trace: self.trace.map(|(trace_id, parent_id, flags)| TraceParent { trace_id, parent_id, flags }),
+            span: self
+                .trace
+                .filter(|(_, _, flags)| flags & 1 == 0)
+                .map(|(trace_id, span_id, _)| Traced { trace_id, span_id }),
             minor_version: self.small[0],
             status: self.peer.2,
             request_body_bytes: n[2],
@@ -185,6 +190,7 @@ fn long_strings_are_cut_and_the_longest_record_fits() {
         peer: v6,
         upstream_local: Some(v6),
         trace: Some(TraceParent { trace_id: [1; 16], parent_id: [2; 8], flags: 3 }),
+        span: Some(Traced { trace_id: [1; 16], span_id: [4; 8] }),
         method: &long,
         host: &long,
         path: &long,

@@ -17,6 +17,7 @@ const EDITS: RequestEdits<'_> = RequestEdits {
     upgrade: false,
     te_trailers: false,
     hidden_cookie: None,
+    span: None,
 };
 
 fn request(text: &str, edits: &RequestEdits<'_>) -> String {
@@ -114,6 +115,20 @@ fn h03_forwarded_fields() {
     assert_eq!(of(ForwardedMode::Off, true), format!("{kept}x-forwarded-for: 1.1.1.1, 2.2.2.2\r\n"));
     let edits = RequestEdits { forwarded: ForwardedMode::Append, trusted: true, ..EDITS };
     assert!(request("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &edits).contains(ours));
+}
+
+#[test]
+fn a_span_of_ours_takes_the_place_of_the_clients() {
+    let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let client = "GET / HTTP/1.1\r\nHost: a\r\nTraceParent: x\r\nTraceState: s\r\ntracestates: k\r\n\r\n";
+    let of = |goes_on| {
+        let span = Some(SpanEdits { parent, goes_on });
+        let text = request(client, &RequestEdits { span, ..EDITS });
+        text.strip_prefix("GET / HTTP/1.1\r\nhost: a\r\n").unwrap().replace("via: 1.1 node\r\n", "")
+    };
+    let ours = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n";
+    assert_eq!(of(true), format!("TraceState: s\r\ntracestates: k\r\n{ours}"));
+    assert_eq!(of(false), format!("tracestates: k\r\n{ours}"));
 }
 
 #[test]
