@@ -15,7 +15,7 @@ mod told;
 mod upgrade;
 
 use crate::admin::connections::Lists;
-use crate::admin::page::{self, Pulse};
+use crate::admin::page::Pulse;
 use crate::admin::{self, Answer, Api, Ask, Question};
 use crate::cli::complain;
 use crate::config::{self, Environment, Loaded};
@@ -31,6 +31,7 @@ use crate::maintenance::Files;
 use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
+use crate::process;
 use crate::ready;
 use crate::upgrade::{Former, Speaks, Took, Travelling};
 use crate::watchdog::{TICK, Watchdog};
@@ -58,6 +59,7 @@ const PORTS_TICKS: u64 = 10;
 
 /// `ringway`: the built-in demo.
 pub fn demo() -> Exit {
+    process::began();
     let former = match Former::hear() {
         Ok(former) => former,
         Err(why) => return cannot(&why),
@@ -73,6 +75,7 @@ pub fn demo() -> Exit {
 
 /// `ringway run -c FILE`.
 pub fn run(file: &Path) -> Exit {
+    process::began();
     let former = match Former::hear() {
         Ok(former) => former,
         Err(why) => return cannot(&why),
@@ -179,7 +182,6 @@ async fn serve_with(
     mut former: Option<Former>,
     log: &Log,
 ) -> Exit {
-    page::began();
     // Before the plane, so that no signal that follows the ready line is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,

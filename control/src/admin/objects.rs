@@ -1,9 +1,10 @@
 //! What the API shows of listeners, routes and shards, and of every limit that is counted: its fields are its contract.
 
 use super::{Answer, Sight};
+use crate::process;
 use axum::http::StatusCode;
 use dataplane::limits;
-use dataplane::plane::{self, numbers::Numbers};
+use dataplane::plane::numbers::Numbers;
 use dataplane::spec::{Action, Listener, ListenerId, Protocol, Route};
 use dataplane::stats::Stats;
 use dataplane::stats::objects::Traffic;
@@ -218,10 +219,8 @@ impl<'a> Sight<'a> {
     }
 
     fn machine_limits(&self, all: &mut Vec<LimitView>) {
-        // The size of this directory is the number of open descriptors since Linux 6.2, and 0 before.
-        if let Some(open) = std::fs::metadata("/proc/self/fd").ok().map(|m| m.len()).filter(|open| *open > 0)
-        {
-            all.push(LimitView::new("RLIMIT_NOFILE", "", open, plane::descriptor_limit()));
+        if let (Some(open), most) = process::descriptors() {
+            all.push(LimitView::new("RLIMIT_NOFILE", "", open, most));
         }
         for (shard, stats) in self.plane.stats().enumerate() {
             let limits = ["POOL_TINY", "POOL_SMALL", "POOL_LARGE"];

@@ -8,6 +8,7 @@ use crate::admin::objects::{LimitView, ListenerView, ShardView};
 use crate::admin::view::EndpointView;
 use crate::admin::{Answer, Sight};
 use crate::events::{self, Event};
+use crate::process::began;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Breaker;
 use dataplane::cluster::shared::Counts;
@@ -155,7 +156,6 @@ impl<'a> Sight<'a> {
         let clusters_left_out = wanted - clusters.iter().filter(|one| one.found).count();
         let mut nearest = self.limit_views(&asked.limits);
         nearest.truncate(limits::DASHBOARD_LIMITS);
-        let (uptime_ms, began) = uptime(self.now);
         let sum = |of: &dyn Fn(&Stats) -> u64| self.plane.stats().map(of).fold(0, u64::wrapping_add);
         let refusals = REFUSALS.iter().map(|row| ReasonView {
             reason: row.name,
@@ -176,9 +176,9 @@ impl<'a> Sight<'a> {
             process: ProcessView {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
-                began,
+                began: &began().time,
                 now: events::time(),
-                uptime_ms,
+                uptime_ms: uptime(self.now),
                 page: &DIGEST,
             },
             ready: self.drains.is_ready(),
