@@ -78,6 +78,7 @@ pub struct Log {
     done: Receiver<()>,
     /// The outputs of this moment.
     shown: RefCell<Vec<Shown>>,
+    stderr: Arc<sink::Numbers>,
     losses: Arc<Losses>,
 }
 
@@ -99,6 +100,7 @@ impl Log {
         let (done_sender, done) = mpsc::channel();
         let shown = RefCell::new(outputs.iter().map(Output::shown).collect());
         let losses = Arc::new(Losses::default());
+        let numbers = Arc::clone(stderr.numbers());
         let thread = Thread {
             waiting,
             lines: lines.clone(),
@@ -120,13 +122,15 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        Ok((Self { commands, done, shown, losses }, lines))
+        Ok((Self { commands, done, shown, stderr: numbers, losses }, lines))
     }
 
-    /// What was lost so far, and which access logs cannot be written now.
+    /// What was lost so far, what waits, and which access logs cannot be written now.
     pub fn numbers(&self) -> Numbers {
         Numbers {
+            ring_bytes: self.losses.ring_bytes.load(Relaxed),
             ring_full: self.losses.ring_full.load(Relaxed),
+            process_waiting_bytes: self.stderr.waiting.load(Relaxed),
             process_lines: self.losses.process_lines.load(Relaxed),
             outputs: self.shown.borrow().iter().map(OutputNumbers::of).collect(),
         }
@@ -154,7 +158,7 @@ impl Log {
     /// Entries that were lost, as of the thread's last look: the ring of a shard was full, an output took nothing, and lines
     /// of the process log waited too long.
     pub fn losses(&self) -> [u64; 3] {
-        let Losses { ring_full, not_written, process_lines } = &*self.losses;
+        let Losses { ring_full, not_written, process_lines, .. } = &*self.losses;
         [ring_full, not_written, process_lines].map(|lost| lost.load(Relaxed))
     }
 
@@ -253,6 +257,8 @@ impl Thread {
     /// One look at every ring. Returns how many records there were.
     fn take_records(&mut self) -> usize {
         let Some(snapshot) = &self.snapshot else { return 0 };
+        let fullest = self.readers.iter().map(LogReader::waiting_bytes).max();
+        self.losses.ring_bytes.store(fullest.unwrap_or(0), Relaxed);
         let (now, outputs) = (now(), &mut self.outputs);
         let mut count = 0;
         for reader in &mut self.readers {

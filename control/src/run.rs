@@ -436,10 +436,8 @@ impl Running<'_> {
             }
             Question::Drains => self.drains_shown(),
             Question::Drain(asked) => self.answer_drain(asked),
-            Question::Dashboard(asked) => {
-                self.sight().dashboard(asked, self.watch.events.kept(), self.log.losses())
-            }
-            Question::Metrics(format) => metrics::answer(&self.sight(), self.log.losses(), *format),
+            Question::Dashboard(asked) => self.sight().dashboard(asked, self.watch.events.kept()),
+            Question::Metrics(format) => metrics::answer(&self.sight(), *format),
         }
     }
 

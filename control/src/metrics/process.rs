@@ -95,19 +95,22 @@ static ROWS: &[Row] = &[
     gauge("ringway_shard_starved_receives", "Receives that waited for a buffer at the last turn.", |s| {
         s.starved.get()
     }),
+    gauge("ringway_shard_pipes_lent", "Pipes of splice(2) that hold bytes, at the last turn.", |s| {
+        s.pipes_lent.get()
+    }),
     counter("ringway_shard_parks", "Idle connections whose receive was replaced by a poll.", |s| {
         s.parks.get()
     }),
     counter("ringway_shard_unparks", "Those of them to which something came.", |s| s.unparks.get()),
 ];
 
-pub(super) fn write(text: &mut Text, sight: &Sight<'_>, log_losses: [u64; 3]) {
+pub(super) fn write(text: &mut Text, sight: &Sight<'_>) {
     let stats = || sight.plane.stats();
     let sum = |of: &dyn Fn(&Stats) -> u64| stats().map(of).fold(0, u64::wrapping_add);
     text.family("ringway_build_info", Kind::Gauge, "The version that runs; always 1.")
         .put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     drains(text, sight);
-    log_lost(text, log_losses);
+    log_lost(text, sight.log.losses());
     own(text);
 
     let shards: Vec<String> = (0..stats().count()).map(|shard| shard.to_string()).collect();

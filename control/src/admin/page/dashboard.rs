@@ -148,8 +148,8 @@ struct LossesView {
 const BYTES: usize = 4096;
 
 impl<'a> Sight<'a> {
-    /// What the dashboard shows. `log_losses` are what [`crate::log::Log::losses`] says.
-    pub(crate) fn dashboard(&self, asked: &Asked, kept: &VecDeque<Event>, log_losses: [u64; 3]) -> Answer {
+    /// What the dashboard shows.
+    pub(crate) fn dashboard(&self, asked: &Asked, kept: &VecDeque<Event>) -> Answer {
         let numbers = self.plane.numbers();
         let (listeners, listeners_left_out) = self.listeners_counted(&numbers);
         let (clusters, [wanted, endpoints, endpoints_in_use]) = self.clusters_counted(&numbers, &asked.find);
@@ -170,7 +170,7 @@ impl<'a> Sight<'a> {
             count: sum(&|stats| stats.close(*reason).get()),
         });
         let there_were = |row: &ReasonView| row.count > 0;
-        let [ring_full, not_written, process_log] = log_losses;
+        let [ring_full, not_written, process_log] = self.log.losses();
         let bytes = BYTES * (4 + listeners.len() + 2 * clusters.len());
         let view = DashboardView {
             process: ProcessView {
