@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 
 OPEN = "application/openmetrics-text;version=1.0.0"
 # What a scrape itself, or time, changes.
-MOVES = {"ringway_shard_turns_total", "ringway_descriptors_open"}
+MOVES = {"ringway_shard_turns_total", "process_open_fds", "process_cpu_seconds_total", "process_resident_memory_bytes",
+         "process_virtual_memory_bytes"}
 
 
 def scrape(address, accept):

@@ -38,18 +38,6 @@ endpoints = [\"127.0.0.1:9000\"]
 ";
 const HTTPLOG: &str = "${client} [${time_common}] ${listener} ${cluster}/${endpoint} ${head_ms}/${queue_ms}/${connect_ms}/${response_ms}/${duration_ms} ${status} ${bytes_down} - - ${end} \"${request}\"";
 
-fn environment() -> Environment {
-    Environment {
-        cpus: 1,
-        descriptors: 65536,
-        random_node: "node".to_owned(),
-        random_key: [7; 16],
-        local_ports: None,
-        is_source: |_| true,
-        inherited: None,
-    }
-}
-
 /// A browser's request over a pooled link.
 fn record(count: u64) -> Record<'static> {
     let mut timings = Timings::of_total(1840);
@@ -86,7 +74,7 @@ fn per_record(time: Duration) -> u128 {
 }
 
 fn main() {
-    let loaded = parse(CONFIGURATION, "bench", &environment()).expect("a configuration");
+    let loaded = parse(CONFIGURATION, "bench", &Environment::of_tests()).expect("a configuration");
     println!("{RECORDS} records a round, best of {ROUNDS} rounds, nanoseconds per record");
     for (name, format) in
         [("json", "json"), ("common", "common"), ("combined", "combined"), ("httplog", HTTPLOG)]

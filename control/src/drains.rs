@@ -252,16 +252,7 @@ mod tests {
             "{text}\n[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\ncluster = \"app\"\n\
              [[cluster]]\nname = \"app\"\nendpoints = [\"127.0.0.1:1\"]\n"
         );
-        let environment = Environment {
-            cpus: 2,
-            descriptors: 4096,
-            random_node: "n".to_owned(),
-            random_key: [7; 16],
-            local_ports: None,
-            is_source: |_| true,
-            inherited: None,
-        };
-        let loaded = config::parse(&text, "test", &environment).unwrap();
+        let loaded = config::parse(&text, "test", &Environment::of_tests()).unwrap();
         (loaded.process.drains, loaded.snapshot)
     }
     fn at(base: Instant, seconds: u64) -> Moment {

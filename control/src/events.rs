@@ -7,7 +7,7 @@ use dataplane::limits;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How much it matters, as in the process log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,8 +156,13 @@ impl Events {
 pub(crate) fn time() -> String {
     #[allow(clippy::disallowed_methods, reason = "control is no shard; an event says when it was")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    written(now)
+}
+
+/// A time since 1970, as events say it.
+pub(crate) fn written(time: Duration) -> String {
     let mut text = Vec::with_capacity(24);
-    write_time(&mut text, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+    write_time(&mut text, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     String::from_utf8(text).unwrap_or_default()
 }
 

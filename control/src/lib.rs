@@ -19,6 +19,7 @@ mod metrics;
 mod outage;
 pub mod ports;
 mod pressure;
+mod process;
 mod ready;
 mod reload;
 pub mod run;

@@ -82,6 +82,7 @@ pub struct Log {
     done: Receiver<()>,
     /// The outputs of this moment.
     shown: RefCell<Vec<Shown>>,
+    stderr: Arc<sink::Numbers>,
     losses: Arc<Losses>,
     spans: Arc<traces::Counts>,
     /// What sends spans now, after those that it took the place of are done.
@@ -108,6 +109,7 @@ impl Log {
         let losses = Arc::new(Losses::default());
         let counts = Arc::default();
         let (spans, exporter) = start_traces(settings.traces.as_ref(), &counts)?;
+        let numbers = Arc::clone(stderr.numbers());
         let thread = Thread {
             waiting,
             lines: lines.clone(),
@@ -131,13 +133,15 @@ impl Log {
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
         let exporter = RefCell::new(exporter);
-        Ok((Self { commands, done, shown, losses, spans: counts, exporter }, lines))
+        Ok((Self { commands, done, shown, stderr: numbers, losses, spans: counts, exporter }, lines))
     }
 
-    /// What was lost so far, and which access logs cannot be written now.
+    /// What was lost so far, what waits, and which access logs cannot be written now.
     pub fn numbers(&self) -> Numbers {
         Numbers {
+            ring_bytes: self.losses.ring_bytes.load(Relaxed),
             ring_full: self.losses.ring_full.load(Relaxed),
+            process_waiting_bytes: self.stderr.waiting.load(Relaxed),
             process_lines: self.losses.process_lines.load(Relaxed),
             outputs: self.shown.borrow().iter().map(OutputNumbers::of).collect(),
             spans: self.spans.numbers(),
@@ -182,7 +186,7 @@ impl Log {
     /// Entries that were lost, as of the thread's last look: the ring of a shard was full, an output took nothing, and lines
     /// of the process log waited too long.
     pub fn losses(&self) -> [u64; 3] {
-        let Losses { ring_full, not_written, process_lines } = &*self.losses;
+        let Losses { ring_full, not_written, process_lines, .. } = &*self.losses;
         [ring_full, not_written, process_lines].map(|lost| lost.load(Relaxed))
     }
 
@@ -303,6 +307,8 @@ impl Thread {
     /// One look at every ring. Returns how many records there were.
     fn take_records(&mut self) -> usize {
         let Some(snapshot) = &self.snapshot else { return 0 };
+        let fullest = self.readers.iter().map(LogReader::waiting_bytes).max();
+        self.losses.ring_bytes.store(fullest.unwrap_or(0), Relaxed);
         let (now, outputs, spans) = (now(), &mut self.outputs, &self.spans);
         let mut count = 0;
         for reader in &mut self.readers {

@@ -1,6 +1,6 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
 //!
-//! `calls` are the commands that ask the running process, `event` is what control waits for, `told` what it says of its start,
+//! `start` reads what is to run, `calls` are the commands that ask the running process, `event` is what control waits for, `told` what it says of its start,
 //! `reload` how it goes over to another configuration, `drift` what was changed at run time, `drain` how it sends connections
 //! away, `upgrade` how another process takes its place, `end` how it ends.
 
@@ -11,27 +11,26 @@ mod end;
 mod event;
 mod logs;
 mod reload;
+mod start;
 mod told;
 mod upgrade;
 
 use crate::admin::connections::Lists;
-use crate::admin::page::{self, Pulse};
+use crate::admin::page::Pulse;
 use crate::admin::{self, Answer, Api, Ask, Question};
 use crate::cli::complain;
-use crate::config::{self, Environment, Loaded};
+use crate::config::{Environment, Loaded};
 use crate::discovery::Discovery;
-use crate::doctor;
 use crate::drains;
 use crate::endpoints::{self, Watch};
 use crate::exit::Exit;
 use crate::health::{Checks, Happened};
-use crate::inherited;
 use crate::log::Log;
 use crate::maintenance::Files;
 use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
-use crate::ready;
+use crate::reload::Read;
 use crate::upgrade::{Former, Speaks, Took, Travelling};
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
@@ -41,8 +40,7 @@ pub(crate) use drain::Shown as Drains;
 use event::{Event, Own, Signals, next_event};
 use logs::log_settings_of;
 use reload::Reloads;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::Write as _;
+use start::environment;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,93 +50,13 @@ use told::{announce, explain as explain_start, explain_api, warn_of_shortage};
 use upgrade::Upgrades;
 
 pub use calls::*;
+pub use start::{check, demo, doctor, run};
 
 /// Ticks between two looks at the local ports: one second.
 const PORTS_TICKS: u64 = 10;
 
-/// `ringway`: the built-in demo.
-pub fn demo() -> Exit {
-    let former = match Former::hear() {
-        Ok(former) => former,
-        Err(why) => return cannot(&why),
-    };
-    match config::parse(config::DEMO, "demo", &environment(true)) {
-        Ok(loaded) => serve(&loaded, None, environment(true), former),
-        Err(report) => {
-            complain(&format!("the built-in demo is wrong:\n{report}"));
-            Exit::Internal
-        }
-    }
-}
-
-/// `ringway run -c FILE`.
-pub fn run(file: &Path) -> Exit {
-    let former = match Former::hear() {
-        Ok(former) => former,
-        Err(why) => return cannot(&why),
-    };
-    let mut environment = environment(true);
-    if let Some(former) = &former {
-        environment.inherited = Some(former.inherited.clone());
-    }
-    match config::load(file, &environment) {
-        Ok(loaded) => {
-            eprint_all(&loaded.warnings.to_string());
-            serve(&loaded, Some(file), environment, former)
-        }
-        Err(report) => {
-            eprint_all(&report.to_string());
-            Exit::Configuration
-        }
-    }
-}
-
-/// `ringway check -c FILE`.
-pub fn check(file: &Path, json: bool) -> Exit {
-    let (report, exit) = match config::load(file, &environment(false)) {
-        Ok(loaded) => (loaded.warnings, Exit::Clean),
-        Err(report) => (report, Exit::Configuration),
-    };
-    if json {
-        ready::print(&report.to_json().to_string());
-    } else {
-        eprint_all(&report.to_string());
-    }
-    exit
-}
-
-/// `ringway doctor`.
-pub fn doctor(question: &doctor::Question) -> Exit {
-    doctor::run(question, &environment(false))
-}
-
-fn eprint_all(lines: &str) {
-    let end = if lines.is_empty() || lines.ends_with('\n') { "" } else { "\n" };
-    let _ = std::io::stderr().lock().write_all(format!("{lines}{end}").as_bytes());
-}
-
-/// What a configuration's "auto" values follow. Raises the descriptor limit first, as far as the machine lets us.
-fn environment(serves: bool) -> Environment {
-    let machine = plane::resources();
-    Environment {
-        cpus: machine.shards,
-        descriptors: machine.descriptors,
-        inherited: serves.then(inherited::names),
-        random_node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
-        random_key: random_key(),
-        local_ports: ports::range_of_machine(),
-        is_source: plane::is_source,
-    }
-}
-
-/// Drawn from what the standard library draws from the machine for its hash tables.
-fn random_key() -> [u8; 16] {
-    let half = || RandomState::new().hash_one(std::process::id());
-    ((u128::from(half()) << 64) | u128::from(half())).to_le_bytes()
-}
-
-/// Runs `loaded`, of `file` or the demo, to the end of the process; in the place of another one, if there is a `former`.
-fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment, former: Option<Former>) -> Exit {
+/// Runs what was read, of `file` or the demo, to the end of the process; in the place of another one, if there is a `former`.
+fn serve(read: Read, file: Option<&Path>, environment: Environment, former: Option<Former>) -> Exit {
     let descriptors = plane::resources().descriptors;
     if descriptors < limits::DESCRIPTORS_MIN {
         let least = limits::DESCRIPTORS_MIN;
@@ -146,13 +64,13 @@ fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment, former:
             "the process may have {descriptors} descriptors and needs {least}: raise `ulimit -n`"
         ));
     }
-    let log = match Log::start(&log_settings_of(&loaded.process)) {
+    let log = match Log::start(&log_settings_of(&read.loaded.process)) {
         Ok(log) => log,
         Err(what) => return cannot(&what),
     };
     match runtime() {
         Ok(runtime) => {
-            let exit = runtime.block_on(serve_with(loaded, file, environment, former, &log));
+            let exit = runtime.block_on(serve_with(read, file, environment, former, &log));
             // A look at a file that takes for ever holds nobody up.
             runtime.shutdown_background();
             exit
@@ -173,13 +91,17 @@ fn cannot(what: &str) -> Exit {
 }
 
 async fn serve_with(
-    loaded: &Loaded,
+    read: Read,
     file: Option<&Path>,
     environment: Environment,
     mut former: Option<Former>,
     log: &Log,
 ) -> Exit {
-    page::began();
+    let Read { loaded, file: text, changes, ended } = read;
+    let loaded = &loaded;
+    for name in &ended {
+        tracing::warn!("upgrade: {}", told::ended(name));
+    }
     // Before the plane, so that no signal that follows the ready line is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -220,7 +142,7 @@ async fn serve_with(
         alive: usize::from(loaded.snapshot.runtime.shards),
         drains: drains::Drains::default(),
         closed_before: (0, 0),
-        reloads: Reloads::new(file.map(Path::to_owned), environment, loaded),
+        reloads: Reloads::new(file.map(Path::to_owned), environment, loaded, (text, changes)),
         upgrades: Upgrades::new(),
         arrivals,
         came: came.clone(),
@@ -237,7 +159,7 @@ async fn serve_with(
     announce(&plane, loaded, running.api.as_ref(), file.is_none());
     if let Some(former) = former {
         let listeners = snapshot.listeners.iter().flatten().map(|listener| Speaks::of(listener)).collect();
-        former.ready(Took { taken: plane.taken(), admin: took_admin, listeners }, came);
+        former.ready(Took { taken: plane.taken(), admin: took_admin, listeners, ended }, came);
     }
     inject_asked_fault(&plane);
     let exit = running.serve(&mut events, &mut signals).await;
@@ -434,12 +356,8 @@ impl Running<'_> {
             }
             Question::Drains => self.drains_shown(),
             Question::Drain(asked) => self.answer_drain(asked),
-            Question::Dashboard(asked) => {
-                self.sight().dashboard(asked, self.watch.events.kept(), self.log.losses())
-            }
-            Question::Metrics(format) => {
-                metrics::answer(&self.sight(), self.log.losses(), self.log.spans(), *format)
-            }
+            Question::Dashboard(asked) => self.sight().dashboard(asked, self.watch.events.kept()),
+            Question::Metrics(format) => metrics::answer(&self.sight(), *format),
         }
     }
 

@@ -3,22 +3,12 @@
 //! `UPDATE_CASES=1` writes the *.out files anew: read what changed.
 
 use control::config::{Environment, parse};
-use dataplane::io::PortRange;
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
 
 /// A machine that is the same everywhere.
 fn environment() -> Environment {
-    Environment {
-        cpus: 4,
-        descriptors: 65536,
-        random_node: "node".to_owned(),
-        random_key: [7; 16],
-        local_ports: PortRange::new(32_768, 60_999),
-        is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
-        inherited: None,
-    }
+    Environment { cpus: 4, descriptors: 65536, ..Environment::of_tests() }
 }
 
 #[test]

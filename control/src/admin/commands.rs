@@ -390,6 +390,17 @@ fn changes(reply: &Reply, address: &Address, as_json: bool) -> Exit {
     for key in body["waits"].as_array().into_iter().flatten() {
         text += &format!("waits for an upgrade: {}\n", key.as_str().unwrap_or("-"));
     }
+    text += &changed(&body);
+    if let Some(total) = body["took_ms"]["total"].as_f64() {
+        text += &format!("in force after {total:.1} ms\n");
+    }
+    ready::print(text.trim_end());
+    Exit::Clean
+}
+
+/// What became of changes at run time, a line for each.
+pub(super) fn changed(body: &Value) -> String {
+    let mut text = String::new();
     for (key, what) in [
         ("drift", "stays as it was changed at run time"),
         ("ended", "is as the file says again, and no longer as it was changed at run time"),
@@ -398,11 +409,7 @@ fn changes(reply: &Reply, address: &Address, as_json: bool) -> Exit {
             text += &format!("{} {what}\n", name.as_str().unwrap_or("-"));
         }
     }
-    if let Some(total) = body["took_ms"]["total"].as_f64() {
-        text += &format!("in force after {total:.1} ms\n");
-    }
-    ready::print(text.trim_end());
-    Exit::Clean
+    text
 }
 
 fn problem_line(problem: &Value) -> String {

@@ -1,9 +1,10 @@
 //! What the API shows of listeners, routes and shards, and of every limit that is counted: its fields are its contract.
 
 use super::{Answer, Sight};
+use crate::process;
 use axum::http::StatusCode;
 use dataplane::limits;
-use dataplane::plane::{self, numbers::Numbers};
+use dataplane::plane::numbers::Numbers;
 use dataplane::spec::{Action, Listener, ListenerId, Protocol, Route};
 use dataplane::stats::Stats;
 use dataplane::stats::objects::Traffic;
@@ -84,12 +85,15 @@ pub(crate) struct LimitView {
     used: u64,
     most: u64,
     percent: f64,
+    /// Of logs: records or lines that it cost since the process started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
 }
 
 impl LimitView {
     pub(super) fn new(limit: &'static str, of: impl Into<String>, used: u64, most: u64) -> Self {
         let percent = if most == 0 { 100.0 } else { (used as f64 / most as f64 * 1000.0).round() / 10.0 };
-        Self { limit, of: of.into(), used, most, percent }
+        Self { limit, of: of.into(), used, most, percent, lost: None }
     }
 }
 
@@ -208,6 +212,7 @@ impl<'a> Sight<'a> {
     pub(super) fn limit_views(&self, own: &[LimitView]) -> Vec<LimitView> {
         let mut all = own.to_vec();
         self.machine_limits(&mut all);
+        self.log_limits(&mut all);
         self.object_limits(&mut all);
         self.size_limits(&mut all);
         all.sort_by(|one, other| {
@@ -218,10 +223,8 @@ impl<'a> Sight<'a> {
     }
 
     fn machine_limits(&self, all: &mut Vec<LimitView>) {
-        // The size of this directory is the number of open descriptors since Linux 6.2, and 0 before.
-        if let Some(open) = std::fs::metadata("/proc/self/fd").ok().map(|m| m.len()).filter(|open| *open > 0)
-        {
-            all.push(LimitView::new("RLIMIT_NOFILE", "", open, plane::descriptor_limit()));
+        if let (Some(open), most) = process::descriptors() {
+            all.push(LimitView::new("RLIMIT_NOFILE", "", open, most));
         }
         for (shard, stats) in self.plane.stats().enumerate() {
             let limits = ["POOL_TINY", "POOL_SMALL", "POOL_LARGE"];
@@ -229,7 +232,24 @@ impl<'a> Sight<'a> {
                 let used = most.get().saturating_sub(free.get());
                 all.push(LimitView::new(limit, format!("shard {shard}"), used, most.get()));
             }
+            let lent = stats.pipes_lent.get();
+            all.push(LimitView::new("PIPES", format!("shard {shard}"), lent, limits::PIPES.into()));
         }
+    }
+
+    /// What waits for the logs, as of the log thread's last look, and what was lost for want of room.
+    fn log_limits(&self, all: &mut Vec<LimitView>) {
+        let numbers = self.log.numbers();
+        let lost = |view, lost| LimitView { lost: Some(lost), ..view };
+        let most = limits::LOG_RING_BYTES as u64;
+        let ring = LimitView::new("LOG_RING_BYTES", "the fullest shard", numbers.ring_bytes as u64, most);
+        let waiting = |of: String, bytes: usize| {
+            LimitView::new("LOG_WAITING_BYTES", of, bytes as u64, limits::LOG_WAITING_BYTES as u64)
+        };
+        let process = waiting("process log".to_owned(), numbers.process_waiting_bytes);
+        all.extend([lost(ring, numbers.ring_full), lost(process, numbers.process_lines)]);
+        let access = numbers.outputs.into_iter();
+        all.extend(access.map(|log| lost(waiting(log.to, log.waiting_bytes), log.lost)));
     }
 
     fn object_limits(&self, all: &mut Vec<LimitView>) {
@@ -251,6 +271,13 @@ impl<'a> Sight<'a> {
             if cluster.pool.idle > 0 {
                 let idle = numbers.idle_links(cluster.id);
                 all.push(LimitView::new("cluster.pool.idle", name, idle.into(), cluster.pool.idle.into()));
+            }
+            // Where each endpoint has a bound, so has the cluster.
+            let places = cluster.present().map(|one| Some(one.max_requests).filter(|most| *most != u32::MAX));
+            let places = places.map(|most| most.map(u64::from)).sum::<Option<u64>>();
+            if let Some(most @ 1..) = places {
+                let running = self.running(cluster);
+                all.push(LimitView::new("endpoint.max_requests", name, running, most));
             }
             for endpoint in cluster.present() {
                 let Some(status) = self.plane.endpoint_status(cluster.id, endpoint.id) else { continue };

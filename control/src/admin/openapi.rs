@@ -165,7 +165,8 @@ fn schemas() -> Value {
         "method": text, "url": text, "headers": texts, "source": text, "listener": text, "sni": text, "alpn": texts,
     });
     let (flag, count) = (json!({ "type": "boolean" }), json!({ "type": "integer" }));
-    let upgraded = json!({ "pid": count, "moved": count, "finishing": count });
+    let upgraded =
+        json!({ "pid": count, "moved": count, "finishing": count, "drift": texts, "ended": texts });
     for (name, schema) in [
         ("Any", json!({ "type": "object" })),
         ("Live", object(&["live"], &json!({ "live": flag }))),
@@ -173,7 +174,7 @@ fn schemas() -> Value {
         ("Refused", object(&["error"], &json!({ "error": text, "problems": { "type": "array" } }))),
         ("Planned", object(&["changes", "waits"], &planned)),
         ("Changed", object(&["changes", "waits", "drift", "took_ms"], &changed)),
-        ("Upgraded", object(&["pid", "moved", "finishing"], &upgraded)),
+        ("Upgraded", object(&["pid", "moved", "finishing", "drift", "ended"], &upgraded)),
         ("Drains", drains()),
         ("Drain", drain()),
         ("State", object(&["state"], &state)),

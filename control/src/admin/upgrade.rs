@@ -1,7 +1,7 @@
 //! `ringway upgrade` and what answers it.
 
 use super::api::{Door, ending};
-use super::commands::Where;
+use super::commands::{Where, changed};
 use super::{Answer, Ask};
 use crate::config::Environment;
 use crate::exit::Exit;
@@ -21,7 +21,8 @@ pub fn command(at: &Where, as_json: bool, environment: &Environment) -> Exit {
         Ok(body) if as_json => ready::print(&body.to_string()),
         Ok(body) => {
             let pid = &body["pid"];
-            ready::print(&format!("process {pid} has taken over; the one before it finishes what it has"));
+            let over = format!("process {pid} has taken over; the one before it finishes what it has\n");
+            ready::print((over + &changed(&body)).trim_end());
         }
         Err(exit) => return exit,
     }

@@ -5,6 +5,7 @@ use crate::config::Loaded;
 use crate::endpoints;
 use crate::health::{Checks, Verdict};
 use crate::locked;
+use crate::log::Log;
 use crate::ports::PortWatch;
 use crate::run::Drains;
 use axum::http::StatusCode;
@@ -24,6 +25,7 @@ pub(crate) struct Sight<'a> {
     pub(crate) loaded: &'a Loaded,
     pub(crate) checks: &'a Checks,
     pub(crate) ports: &'a PortWatch,
+    pub(crate) log: &'a Log,
     /// Keys of the file that wait for an upgrade or a restart.
     pub(crate) waits: &'a [String],
     pub(crate) drains: Drains<'a>,
@@ -41,6 +43,8 @@ pub(super) struct ClusterView<'a> {
     backup: u64,
     /// The cluster's own circuit breaker: while it is open, none of them gets requests.
     breaker: &'static str,
+    /// Running requests, or connections of tcp listeners, of its endpoints together.
+    running: u64,
     /// Requests that wait for a place.
     queued: u64,
     endpoints: Vec<EndpointView<'a>>,
@@ -155,6 +159,12 @@ impl<'a> Sight<'a> {
         self.plane.left(cluster.id).map_or(Breaker::Closed, |left| left.breaker).name()
     }
 
+    /// Running requests, or connections of tcp listeners, at the endpoints of a cluster.
+    pub(super) fn running(&self, cluster: &Cluster) -> u64 {
+        let statuses = cluster.present().filter_map(|one| self.plane.endpoint_status(cluster.id, one.id));
+        statuses.map(|status| u64::from(status.running)).sum()
+    }
+
     fn cluster(&self, cluster: &'a Cluster) -> ClusterView<'a> {
         let left = self.plane.left(cluster.id);
         ClusterView {
@@ -163,6 +173,7 @@ impl<'a> Sight<'a> {
             active: left.as_ref().map_or(0, |left| left.active.into()),
             backup: left.as_ref().map_or(0, |left| left.backup.into()),
             breaker: self.breaker(cluster),
+            running: self.running(cluster),
             queued: self.plane.waiters(cluster.id).into(),
             endpoints: cluster.present().map(|endpoint| self.view(cluster, endpoint)).collect(),
         }

@@ -4,12 +4,14 @@
 //! The order of keys and tables is kept, for some of them mean something by it. Comments and white space are not.
 
 use super::connectable;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write as _;
 use toml::de::{DeTable, DeValue};
 
 /// A value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Node {
     Text(String),
     /// A number, a date, `true` or `false`, as TOML writes it.

@@ -114,17 +114,8 @@ mod tests {
 
     fn paces(text: &str) -> Paces {
         let text = format!("{text}\n[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:0\"\n");
-        let environment = Environment {
-            cpus: 1,
-            descriptors: 4096,
-            random_node: "n".to_owned(),
-            random_key: [7; 16],
-            local_ports: None,
-            is_source: |_| true,
-            inherited: None,
-        };
         let route = "[[route]]\nrespond = { status = 200 }\n";
-        parse(&format!("{text}{route}"), "test", &environment).unwrap().process.drains
+        parse(&format!("{text}{route}"), "test", &Environment::of_tests()).unwrap().process.drains
     }
 
     #[test]

@@ -88,6 +88,21 @@ pub struct Environment {
     pub inherited: Option<Vec<String>>,
 }
 
+impl Environment {
+    /// A machine that is the same everywhere: for tests and measurements.
+    pub fn of_tests() -> Self {
+        Self {
+            cpus: 2,
+            descriptors: 20_128,
+            random_node: "n0".to_owned(),
+            random_key: [7; 16],
+            local_ports: PortRange::new(32_768, 60_999),
+            is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
+            inherited: None,
+        }
+    }
+}
+
 /// A checked file.
 #[derive(Debug, Clone)]
 pub struct Loaded {

@@ -15,16 +15,9 @@ pub(super) fn snapshot(endpoints: &[String]) -> Arc<Snapshot> {
         "[[listener]]\nname = 'edge'\naddress = '127.0.0.1:0'\ncluster = 'app'\n\
          [[cluster]]\nname = 'app'\nendpoints = {endpoints:?}"
     );
-    let environment = config::Environment {
-        cpus: 1,
-        descriptors: 1024,
-        random_node: "node".to_owned(),
-        random_key: [0; 16],
-        local_ports: None,
-        is_source: |_| true,
-        inherited: None,
-    };
-    config::parse(&text, "test", &environment).unwrap_or_else(|report| panic!("{report}")).snapshot
+    config::parse(&text, "test", &config::Environment::of_tests())
+        .unwrap_or_else(|report| panic!("{report}"))
+        .snapshot
 }
 
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -9,7 +9,7 @@ use dataplane::stats::access_log::Record;
 use dataplane::stats::request_id::RequestId;
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 #[derive(Debug)]
@@ -96,6 +96,8 @@ pub(super) struct Losses {
     /// By all access logs, those of earlier configurations included.
     pub(super) not_written: AtomicU64,
     pub(super) process_lines: AtomicU64,
+    /// Bytes in the fullest ring, before the thread's last look.
+    pub(super) ring_bytes: AtomicUsize,
 }
 
 /// What an access log is called, and its numbers.
@@ -109,15 +111,24 @@ impl Output {
 
 impl OutputNumbers {
     pub(super) fn of((to, numbers): &Shown) -> Self {
-        Self { to: to.clone(), lost: numbers.lost.load(Relaxed), failing: numbers.failing.load(Relaxed) }
+        Self {
+            to: to.clone(),
+            waiting_bytes: numbers.waiting.load(Relaxed),
+            lost: numbers.lost.load(Relaxed),
+            failing: numbers.failing.load(Relaxed),
+        }
     }
 }
 
-/// What the logs lost since the process started.
+/// What the logs lost since the process started, and what waits.
 #[derive(Debug, Clone, Serialize)]
 pub struct Numbers {
+    /// Bytes of records that the log thread found in the fullest ring, of [`dataplane::limits::LOG_RING_BYTES`].
+    pub ring_bytes: usize,
     /// Records that a shard could not put into its ring, because the log thread was behind.
     pub ring_full: u64,
+    /// Bytes of lines that wait for standard error, of [`dataplane::limits::LOG_WAITING_BYTES`].
+    pub process_waiting_bytes: usize,
     /// Lines of the process log.
     pub process_lines: u64,
     /// The access logs, in the order of the configuration.
@@ -131,6 +142,8 @@ pub struct Numbers {
 #[derive(Debug, Clone, Serialize)]
 pub struct OutputNumbers {
     pub to: String,
+    /// Bytes of lines that wait for it, of [`dataplane::limits::LOG_WAITING_BYTES`].
+    pub waiting_bytes: usize,
     /// Lines that it did not take.
     pub lost: u64,
     /// Its last write failed.

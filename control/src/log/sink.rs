@@ -7,7 +7,7 @@ use super::target::{Target, Way};
 use dataplane::limits;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Bytes gathered before they are written.
@@ -23,6 +23,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Numbers {
     /// Lines that were not written and will not be.
     pub(super) lost: AtomicU64,
+    /// Bytes of lines that wait, as of the last try to write them.
+    pub(super) waiting: AtomicUsize,
     /// Its last write failed.
     pub(super) failing: AtomicBool,
 }
@@ -110,6 +112,11 @@ impl Sink {
 
     /// Writes what waits, as far as it is taken.
     pub(super) fn flush(&mut self, now: Instant) {
+        self.write(now);
+        self.numbers.waiting.store(self.waiting().len(), Relaxed);
+    }
+
+    fn write(&mut self, now: Instant) {
         if self.is_empty() || self.retry_at.is_some_and(|at| now < at) {
             return;
         }
@@ -212,6 +219,7 @@ mod tests {
         let kept = limits::LOG_WAITING_BYTES / 1024;
         assert_eq!((sink.lost(), sink.waiting().len() / 1024), (2000 - kept as u64, kept));
         assert!(sink.numbers.failing.load(Relaxed));
+        assert_eq!(sink.numbers.waiting.load(Relaxed), sink.waiting().len());
     }
 
     #[test]

@@ -11,26 +11,19 @@ mod text;
 pub(crate) use text::Format;
 
 use crate::admin::{Answer, Sight};
-use crate::traces;
 use text::Text;
 
 /// Bytes that the metrics of an endpoint, and of any other object, take roughly.
 const ENDPOINT_BYTES: usize = 3 * 1024;
 const OBJECT_BYTES: usize = 32 * 1024;
 
-/// All metrics. `log_losses` are what [`crate::log::Log::losses`] says, `spans` what [`crate::log::Log::spans`].
-pub(crate) fn answer(
-    sight: &Sight<'_>,
-    log_losses: [u64; 3],
-    spans: traces::Numbers,
-    format: Format,
-) -> Answer {
+/// All metrics.
+pub(crate) fn answer(sight: &Sight<'_>, format: Format) -> Answer {
     let snapshot = &sight.loaded.snapshot;
     let endpoints: usize = snapshot.clusters.iter().flatten().map(|cluster| cluster.endpoints.len()).sum();
     let others = snapshot.listeners.len() + snapshot.clusters.len();
     let mut text = Text::new(format, ENDPOINT_BYTES * endpoints + OBJECT_BYTES * (1 + others));
-    process::write(&mut text, sight, log_losses);
-    process::spans(&mut text, spans);
+    process::write(&mut text, sight);
     objects::write(&mut text, sight);
     Answer::text(format.content_type(), text.finish())
 }

@@ -2,9 +2,9 @@
 
 use super::text::{Kind, Text, seconds};
 use crate::admin::Sight;
+use crate::process;
 use crate::traces;
 use dataplane::fault::{CLOSE_REASONS, REFUSALS};
-use dataplane::plane;
 use dataplane::spec::Reason;
 use dataplane::stats::Stats;
 use dataplane::stats::retries::Retried;
@@ -96,19 +96,24 @@ static ROWS: &[Row] = &[
     gauge("ringway_shard_starved_receives", "Receives that waited for a buffer at the last turn.", |s| {
         s.starved.get()
     }),
+    gauge("ringway_shard_pipes_lent", "Pipes of splice(2) that hold bytes, at the last turn.", |s| {
+        s.pipes_lent.get()
+    }),
     counter("ringway_shard_parks", "Idle connections whose receive was replaced by a poll.", |s| {
         s.parks.get()
     }),
     counter("ringway_shard_unparks", "Those of them to which something came.", |s| s.unparks.get()),
 ];
 
-pub(super) fn write(text: &mut Text, sight: &Sight<'_>, log_losses: [u64; 3]) {
+pub(super) fn write(text: &mut Text, sight: &Sight<'_>) {
     let stats = || sight.plane.stats();
     let sum = |of: &dyn Fn(&Stats) -> u64| stats().map(of).fold(0, u64::wrapping_add);
     text.family("ringway_build_info", Kind::Gauge, "The version that runs; always 1.")
         .put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     drains(text, sight);
-    process(text, log_losses);
+    log_lost(text, sight.log.losses());
+    spans(text, sight.log.spans());
+    own(text);
 
     let shards: Vec<String> = (0..stats().count()).map(|shard| shard.to_string()).collect();
     for row in ROWS {
@@ -174,7 +179,7 @@ pub(super) fn write(text: &mut Text, sight: &Sight<'_>, log_losses: [u64; 3]) {
 }
 
 /// What became of requests that are spans.
-pub(super) fn spans(text: &mut Text, spans: traces::Numbers) {
+fn spans(text: &mut Text, spans: traces::Numbers) {
     let help = "Requests that a collector took as spans.";
     text.family("ringway_spans_exported", Kind::Counter, help).put(&[], spans.exported);
     let help = "Spans that were lost: the collector is slower than they come, cannot be reached or refused them, or took others only.";
@@ -205,18 +210,31 @@ fn drains(text: &mut Text, sight: &Sight<'_>) {
     }
 }
 
-/// What concerns no shard.
-fn process(text: &mut Text, log_losses: [u64; 3]) {
+fn log_lost(text: &mut Text, losses: [u64; 3]) {
     let help = "Log entries that were lost: the ring of a shard was full, the output took nothing, or the process log's lines waited too long.";
     let mut family = text.family("ringway_log_lost", Kind::Counter, help);
-    for (cause, lost) in ["ring_full", "not_written", "process_log"].iter().zip(log_losses) {
+    for (cause, lost) in ["ring_full", "not_written", "process_log"].iter().zip(losses) {
         family.put(&[("cause", cause)], lost);
     }
-    // The size of this directory is the number of open descriptors since Linux 6.2, and 0 before.
-    if let Some(open) = std::fs::metadata("/proc/self/fd").ok().map(|m| m.len()).filter(|open| *open > 0) {
-        text.family("ringway_descriptors_open", Kind::Gauge, "Descriptors that the process has open.")
-            .put(&[], open);
+}
+
+/// The families that Prometheus has for every process, by their names.
+fn own(text: &mut Text) {
+    let help = "When the process began, seconds since 1970.";
+    text.family("process_start_time_seconds", Kind::Gauge, help)
+        .put(&[], process::began().unix.as_secs_f64());
+    let help = "Time that all its threads ran.";
+    text.family("process_cpu_seconds", Kind::Counter, help).put(&[], process::cpu_time().as_secs_f64());
+    if let Some(memory) = process::memory() {
+        text.family("process_resident_memory_bytes", Kind::Gauge, "Memory that it has.")
+            .put(&[], memory.resident);
+        text.family("process_virtual_memory_bytes", Kind::Gauge, "Addresses that it has mapped.")
+            .put(&[], memory.mapped);
     }
-    text.family("ringway_descriptors_limit", Kind::Gauge, "Descriptors that it may have (RLIMIT_NOFILE).")
-        .put(&[], plane::descriptor_limit());
+    let (open, most) = process::descriptors();
+    if let Some(open) = open {
+        text.family("process_open_fds", Kind::Gauge, "Descriptors that it has open.").put(&[], open);
+    }
+    text.family("process_max_fds", Kind::Gauge, "Descriptors that it may have (RLIMIT_NOFILE).")
+        .put(&[], most);
 }

@@ -5,12 +5,14 @@
 
 use crate::config::{Environment, Loaded, Node, Report, load, parse};
 use dataplane::limits;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 /// An object that can be changed at run time, by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
     Cluster(String),
     /// Of a cluster.
@@ -29,7 +31,7 @@ impl fmt::Display for Target {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Edit {
     pub(crate) target: Target,
     /// What it is from now on; none is taken away.
@@ -39,9 +41,16 @@ pub(crate) struct Edit {
 }
 
 /// All changes that last, the oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Changes {
     edits: Vec<Edit>,
+}
+
+/// Changes and the file that they were made to: what the next process of an upgrade is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub(crate) file: Arc<str>,
+    pub(crate) changes: Changes,
 }
 
 /// What is wanted of the changes.

@@ -13,7 +13,7 @@ mod show;
 mod tests;
 mod watch;
 
-pub(crate) use changes::{Changes, Edit, Read, Refused, Target, Wanted};
+pub(crate) use changes::{Changes, Edit, Made, Read, Refused, Target, Wanted};
 pub(crate) use configured::put;
 pub(crate) use next::{Next, Present};
 pub(crate) use plan::{Object, Plan, What, addresses};

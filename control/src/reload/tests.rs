@@ -39,15 +39,7 @@ impl Random {
 }
 
 fn environment() -> Environment {
-    Environment {
-        cpus: 2,
-        descriptors: 4096,
-        random_node: "n".to_owned(),
-        random_key: [7; 16],
-        local_ports: None,
-        is_source: |_| true,
-        inherited: Some(Vec::new()),
-    }
+    Environment { inherited: Some(Vec::new()), ..Environment::of_tests() }
 }
 
 /// A configuration that differs from the next here and there.

@@ -300,6 +300,7 @@ impl Running<'_> {
             loaded: &self.loaded,
             checks: &self.checks,
             ports: &self.ports,
+            log: self.log,
             waits: &self.reloads.waits,
             drift: self.reloads.changes.names(),
             drains,

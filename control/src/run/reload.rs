@@ -2,7 +2,7 @@
 //! it is made ready, the shards go over, and once all of them have, whoever asked is told. Until the shards are told, anything that
 //! fails leaves all as it was.
 
-use super::told::{explain, explain_api, unprocessable, wrong};
+use super::told::{self, explain, explain_api, unprocessable, wrong};
 use super::{Running, log_settings_of};
 use crate::admin::{Answer, Api};
 use crate::config::{self, Environment, Kind, Loaded, Report};
@@ -105,7 +105,13 @@ pub(super) enum Step {
 }
 
 impl Reloads {
-    pub(super) fn new(path: Option<PathBuf>, environment: Environment, loaded: &Loaded) -> Self {
+    /// Of a process that starts with `loaded`, which is this file with these changes.
+    pub(super) fn new(
+        path: Option<PathBuf>,
+        environment: Environment,
+        loaded: &Loaded,
+        (file, changes): (Arc<str>, Changes),
+    ) -> Self {
         let mut all = Self {
             path,
             environment,
@@ -114,8 +120,8 @@ impl Reloads {
             stage: Stage::Rests,
             waiting: Vec::new(),
             changing: VecDeque::new(),
-            file: Arc::clone(&loaded.text),
-            changes: Changes::default(),
+            file,
+            changes,
             waits: Vec::new(),
         };
         all.watch_if(loaded.process.watch);
@@ -410,9 +416,7 @@ impl Running<'_> {
             }
         }
         for name in &ended {
-            tracing::warn!(
-                "reload: the file is another where {name} was changed at run time: the file holds"
-            );
+            tracing::warn!("reload: {}", told::ended(name));
         }
         let waits = &self.reloads.waits;
         if !waits.is_empty() {

@@ -87,6 +87,11 @@ pub(super) fn wrong(refused: &Refused) -> (String, Option<&Report>) {
     }
 }
 
+/// That a change at run time is over.
+pub(super) fn ended(name: &str) -> String {
+    format!("the file is another where {name} was changed at run time: the file holds")
+}
+
 pub(super) fn unprocessable(why: &str, report: Option<&Report>) -> Answer {
     let problems = report.map(Report::to_json).unwrap_or_default();
     Answer::json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why, "problems": problems }))

@@ -4,6 +4,7 @@ use super::{Running, told};
 use crate::admin::Answer;
 use crate::endpoints;
 use crate::ready;
+use crate::reload::Made;
 use crate::upgrade::{Gift, Next, Sent, Speaks, Took, Travelling};
 use axum::http::StatusCode;
 use dataplane::limits::{self, UPGRADE_MOVES, UPGRADE_MOVES_MAX};
@@ -29,12 +30,20 @@ pub(super) struct Upgrades {
     stage: Stage,
 }
 
+/// What became of changes at run time: those that last in the next process, and those that its file ends.
+#[derive(Debug, Default)]
+struct Kept {
+    drift: Vec<String>,
+    ended: Vec<String>,
+}
+
 /// What the next process has.
 #[derive(Debug)]
 struct Over {
     pid: u32,
     /// The admin API's address.
     admin: bool,
+    kept: Kept,
     /// By number: what this process's listener was.
     listeners: Vec<bool>,
 }
@@ -56,6 +65,7 @@ enum Stage {
     Over {
         pid: u32,
         admin: bool,
+        kept: Kept,
         moves: Moves,
         asker: Asker,
     },
@@ -128,8 +138,9 @@ impl Upgrades {
 
     /// Everything that could move has.
     fn answer(&mut self, sent: &Sent, finishing: u64) {
-        let Stage::Over { pid, moves, asker, .. } = &mut self.stage else { return };
+        let Stage::Over { pid, kept, moves, asker, .. } = &mut self.stage else { return };
         *moves = Moves::Ended;
+        let Kept { drift, ended } = kept;
         let Sent { moved, back, why } = sent;
         if let Some(why) = why {
             tracing::warn!(
@@ -144,7 +155,7 @@ impl Upgrades {
             "upgrade: connections went to the next process; this one finishes the rest"
         );
         if let Some(asker) = asker.take() {
-            let body = json!({ "pid": *pid, "moved": moved, "finishing": finishing });
+            let body = json!({ "pid": *pid, "moved": moved, "finishing": finishing, "drift": drift, "ended": ended });
             // Who asked may be gone.
             let _ = asker.send(Answer::json(StatusCode::OK, &body));
         }
@@ -203,14 +214,7 @@ impl Running<'_> {
         if self.reloads.is_busy() {
             return Err("a reload is under way".to_owned());
         }
-        let changes = self.reloads.changes.names();
-        if !changes.is_empty() {
-            return Err(format!(
-                "the next process reads the file, in which these changes at run time are not: {}; put what `ringway export` \
-                 prints in its place and reload, or take them back (`ringway drift --forget`)",
-                changes.join(", ")
-            ));
-        }
+        let made = self.made()?;
         let program = self.upgrades.program.clone().ok_or("the program's file is not known")?;
         let out = |why: String| format!("what listens cannot be handed over: {why}");
         let handed = self.plane.hand_over().map_err(|errno| out(errno.to_string()))?;
@@ -221,18 +225,37 @@ impl Running<'_> {
             admin: admin.map_err(|error| out(error.to_string()))?,
             endpoints: endpoints::known(&self.loaded.snapshot, &self.watch, &self.checks),
             drained: self.watch.drained_clusters(),
+            made,
         };
         beside(move || Next::start(&program, gift))
+    }
+
+    /// What was changed at run time, for the next process.
+    fn made(&self) -> Result<Vec<u8>, String> {
+        let (file, changes) = (Arc::clone(&self.reloads.file), self.reloads.changes.clone());
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let made = serde_json::to_vec(&Made { file, changes }).map_err(|error| error.to_string())?;
+        if made.len() > limits::UPGRADE_CHANGES_BYTES {
+            return Err(format!(
+                "the file and what was changed at run time are {} bytes, of which the next process can be told {} \
+                 (UPGRADE_CHANGES_BYTES): put what `ringway export` prints in the file's place and reload",
+                made.len(),
+                limits::UPGRADE_CHANGES_BYTES
+            ));
+        }
+        Ok(made)
     }
 
     pub(super) fn upgrade_step(&mut self, step: Step) {
         match (step, std::mem::replace(&mut self.upgrades.stage, Stage::Rests)) {
             (Step::Started(started), Stage::Starts { asker, .. }) => match *started {
-                Ok((next, took)) => self.give_up(next, &took, asker),
+                Ok((next, took)) => self.give_up(next, took, asker),
                 Err(why) => refuse(asker, &why),
             },
             (Step::Given(Ok(next)), Stage::Gives { over, asker, .. }) => {
-                self.hand_on(Some(next), &over, asker);
+                self.hand_on(Some(next), over, asker);
             }
             (Step::Given(Err((why, handed))), Stage::Gives { asker, .. }) => {
                 let snapshot = self.plane.snapshot();
@@ -250,17 +273,20 @@ impl Running<'_> {
     }
 
     /// The next process is ready: nobody accepts here any more on what it took.
-    fn give_up(&mut self, next: Next, took: &Took, asker: Asker) {
+    fn give_up(&mut self, next: Next, took: Took, asker: Asker) {
         self.plane.give_up(&took.taken);
         let taken: Vec<&str> = took.taken.iter().map(|place| &*next.handed[*place].listener).collect();
         let goes_on = |listener: &Arc<Listener>| {
             let there = took.listeners.contains(&Speaks::of(listener));
             there && !listener.is_gone() && taken.contains(&&*listener.name)
         };
+        let mut drift = self.reloads.changes.names();
+        drift.retain(|name| !took.ended.contains(name));
         let of_ids = self.loaded.snapshot.listeners.iter();
         let over = Over {
             pid: next.pid(),
             admin: took.admin,
+            kept: Kept { drift, ended: took.ended },
             listeners: of_ids.map(|listener| listener.as_ref().is_some_and(goes_on)).collect(),
         };
         match beside(move || next.yours()) {
@@ -268,20 +294,20 @@ impl Running<'_> {
             // The next process accepts; that this one could not tell it changes nothing.
             Err(why) => {
                 tracing::warn!("upgrade: the next process is not told that all is its own: {why}");
-                self.hand_on(None, &over, asker);
+                self.hand_on(None, over, asker);
             }
         }
     }
 
     /// The next process has all that listens. Tunnels and connections that wait for a request go there, and for a moment those
     /// that come to be so; then this one finishes what is left.
-    fn hand_on(&mut self, next: Option<Next>, over: &Over, asker: Asker) {
-        let Over { pid, admin, .. } = *over;
+    fn hand_on(&mut self, next: Option<Next>, over: Over, asker: Asker) {
+        let Over { pid, admin, kept, listeners } = over;
         ready::notify(&format!("MAINPID={pid}"));
         if let (true, Some(api)) = (admin, &self.api) {
             api.stop();
         }
-        let moves = match next.map(|next| self.begin_moves(next, &over.listeners)) {
+        let moves = match next.map(|next| self.begin_moves(next, &listeners)) {
             Some(Ok((transit, sends))) => {
                 Moves::Under { transit, sends, until: None, at_last: Instant::now() + UPGRADE_MOVES_MAX }
             }
@@ -293,7 +319,7 @@ impl Running<'_> {
         };
         tracing::info!(pid, "upgrade: process {pid} has taken over");
         let ended = matches!(moves, Moves::Ended);
-        self.upgrades.stage = Stage::Over { pid, admin, moves, asker };
+        self.upgrades.stage = Stage::Over { pid, admin, kept, moves, asker };
         if ended {
             self.upgrades.answer(&Sent::default(), self.plane.left_open().connections);
             self.drain_node(Reason::Deploy, None);

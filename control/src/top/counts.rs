@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Family {
     Version,
+    /// When the process began, seconds since 1970.
+    Began,
     ListenerRequests,
     ListenerReceived,
     ListenerSent,
@@ -35,6 +37,7 @@ pub(super) enum Family {
 /// A family, its name and its labels, in the order in which [`Counts`] has their values.
 const FAMILIES: &[(Family, &str, &[&str])] = &[
     (Family::Version, "ringway_build_info", &["version"]),
+    (Family::Began, "process_start_time_seconds", &[]),
     (Family::ListenerRequests, "ringway_listener_requests_total", &["listener", "status"]),
     (Family::ListenerReceived, "ringway_listener_received_bytes_total", &["listener"]),
     (Family::ListenerSent, "ringway_listener_sent_bytes_total", &["listener"]),

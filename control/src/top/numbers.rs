@@ -33,7 +33,8 @@ impl Numbers {
 
     /// Goes on with what was answered now. After a gap nothing is compared with what was before it.
     pub(super) fn take(&mut self, now: Seen, after_gap: bool) {
-        let is_another = is_another(&self.now.counts, &now.counts);
+        let began = |seen: &Seen| seen.counts.one(Family::Began, &[]);
+        let is_another = began(&self.now) != began(&now);
         let former = std::mem::replace(&mut self.now, now);
         if is_another || after_gap {
             self.restarts += u64::from(is_another);
@@ -108,13 +109,4 @@ impl Numbers {
         }
         None
     }
-}
-
-/// Whether another process answers than before: a shard's turns only grow while it lives.
-fn is_another(before: &Counts, now: &Counts) -> bool {
-    let mut shards = before.of(Family::ShardTurns, &[]);
-    shards.any(|(labels, turns)| {
-        let shard: Vec<&str> = labels.iter().map(String::as_str).collect();
-        now.one(Family::ShardTurns, &shard).is_none_or(|now| now < turns)
-    })
 }

@@ -31,7 +31,7 @@ fn metrics(round: u64) -> String {
     let (requests, failed) = (98 * round, 2 * round);
     let (slow, quick) = (100 * round, 90 * round);
     format!(
-        "ringway_build_info{{version=\"0.1.0\"}} 1\n\
+        "ringway_build_info{{version=\"0.1.0\"}} 1\nprocess_start_time_seconds 1763800000.25\n\
          ringway_listener_requests_total{{listener=\"edge\",status=\"2xx\"}} {requests}\n\
          ringway_listener_requests_total{{listener=\"edge\",status=\"5xx\"}} {failed}\n\
          ringway_listener_received_bytes_total{{listener=\"edge\"}} {slow}\n\
@@ -300,11 +300,16 @@ fn who_is_gone_is_said_and_comes_back_without_false_rates() {
     assert!(summary(&state).starts_with("- req/s  7 open  errors -/s"), "{}", summary(&state));
     state.took(clock.at(11), Ok(seen(clock.at(11), 5)));
     assert!(summary(&state).starts_with("100 req/s"), "{}", summary(&state));
-    // Another process goes on: its counters are lower.
-    state.took(clock.at(12), Ok(seen(clock.at(12), 1)));
+    // Another process goes on, whose counters are higher already.
+    let another = |at: u64| {
+        let mut seen = seen(clock.at(at), 10 + at);
+        seen.counts.put(Family::Began, &[], 2e9);
+        Ok(seen)
+    };
+    state.took(clock.at(12), another(12));
     assert!(summary(&state).starts_with("- req/s"), "{}", summary(&state));
     assert!(screen(&state, clock.at(12), 80, 24)[4].contains("another process took over"));
-    state.took(clock.at(13), Ok(seen(clock.at(13), 2)));
+    state.took(clock.at(13), another(13));
     assert!(summary(&state).starts_with("100 req/s"), "{}", summary(&state));
     // Times are of the new process alone: as many requests as it had since.
     let table = screen(&state, clock.at(13), 80, 24);

@@ -3,7 +3,10 @@
 use super::conns::Travelling;
 use super::message::{Endpoint, Message, VERSION, Wire};
 use super::next::Took;
-use dataplane::limits::{UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_CONN_BYTES, UPGRADE_READY};
+use crate::reload::Made;
+use dataplane::limits::{
+    UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_CHANGES_BYTES, UPGRADE_CONN_BYTES, UPGRADE_READY,
+};
 use dataplane::plane::Handed;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
@@ -25,6 +28,8 @@ pub(crate) struct Former {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Clusters that an operator drains.
     pub(crate) drained: Vec<String>,
+    /// What was changed at run time.
+    pub(crate) made: Made,
 }
 
 impl Former {
@@ -68,9 +73,11 @@ impl Former {
             admin: None,
             endpoints: Vec::new(),
             drained: Vec::new(),
+            made: Made::default(),
         };
+        let mut bytes = Vec::new();
         loop {
-            let (message, mut sockets) = former.wire.hear(UPGRADE_ANSWER)?;
+            let (message, piece, mut sockets) = former.wire.hear_all(UPGRADE_ANSWER)?;
             let known = former.handed.len();
             match message {
                 Message::Listener { place, listener, asked } => match former.handed.get_mut(place) {
@@ -81,6 +88,11 @@ impl Former {
                 Message::Admin { asked } => former.admin = sockets.pop().map(|socket| (asked, socket)),
                 Message::Endpoint(endpoint) => former.endpoints.push(endpoint),
                 Message::Drains { cluster } => former.drained.push(cluster),
+                Message::Bytes if bytes.len() + piece.len() <= UPGRADE_CHANGES_BYTES => bytes.extend(piece),
+                Message::Changes => {
+                    let made = serde_json::from_slice(&std::mem::take(&mut bytes));
+                    former.made = made.map_err(|error| format!("what was changed at run time: {error}"))?;
+                }
                 Message::All => return Ok(former),
                 other => return Err(format!("it said {other:?} too early")),
             }
@@ -92,7 +104,8 @@ impl Former {
     pub(crate) fn ready(self, took: Took, arrivals: mpsc::Sender<Travelling>) {
         let mut wire = self.wire;
         let tell = move || {
-            let Took { taken, admin, listeners } = took;
+            let Took { taken, admin, listeners, ended } = took;
+            ended.into_iter().try_for_each(|name| wire.say(&Message::Ended { name }, &[]))?;
             wire.say(&Message::Ready { taken, admin, listeners }, &[])?;
             match wire.hear(UPGRADE_READY)?.0 {
                 Message::Yours => {

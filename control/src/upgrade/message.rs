@@ -2,7 +2,7 @@
 //! says so, and descriptors beside it (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
 
 use super::conns::Conn;
-use dataplane::limits::{UPGRADE_DESCRIPTORS, UPGRADE_MESSAGE_BYTES, UPGRADE_READY};
+use dataplane::limits::{UPGRADE_DESCRIPTORS, UPGRADE_MESSAGE_BYTES, UPGRADE_PIECE_BYTES, UPGRADE_READY};
 use dataplane::spec::{Listener, Protocol};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
@@ -70,8 +70,14 @@ pub(super) enum Message {
     Drains {
         cluster: String,
     },
-    /// Bytes of the connection that comes next, behind the line: one piece of them.
+    /// Bytes of what comes next, behind the line: one piece of them.
     Bytes,
+    /// They are what was changed at run time.
+    Changes,
+    /// The file that the next process read is another where this was changed at run time: the file holds.
+    Ended {
+        name: String,
+    },
     /// An established connection.
     Conn(Box<Conn>),
     /// Those since the last one are the next process's, once it has said that it has them.
@@ -141,10 +147,19 @@ impl Wire {
 
     /// The next message and its descriptors, within `within`.
     pub(super) fn hear(&mut self, within: Duration) -> Result<(Message, Vec<OwnedFd>), String> {
+        self.hear_all(within).map(|(message, _, descriptors)| (message, descriptors))
+    }
+
+    /// The same with the bytes behind the message.
+    pub(super) fn hear_all(&mut self, within: Duration) -> Result<Heard, String> {
         set_socket_timeout(&self.socket, Timeout::Recv, Some(within)).map_err(|errno| errno.to_string())?;
         self.hear_whenever()
-            .map(|(message, _, descriptors)| (message, descriptors))
             .map_err(|why| if why == SILENCE { format!("it said nothing for {within:?}") } else { why })
+    }
+
+    /// Says `bytes` in as many pieces as it takes.
+    pub(super) fn say_bytes(&self, bytes: &[u8]) -> Result<(), String> {
+        bytes.chunks(UPGRADE_PIECE_BYTES).try_for_each(|piece| self.say_with(&Message::Bytes, piece, &[]))
     }
 
     /// The next message, the bytes behind it, and its descriptors, whenever it comes. None once the other end is closed.

@@ -3,8 +3,9 @@
 //! The two speak over a socket pair that is the next process's standard input, in the messages of `message`. `former` is the next
 //! process's view of the one that started it, `next` that one's view of the next.
 //!
-//! 1. The former gives all that listens, what operators said of endpoints and what checks know of them.
-//! 2. The next one starts, accepts, and says `Ready` with what it took.
+//! 1. The former gives all that listens, what operators said of endpoints, what checks know of them, and what was changed at run
+//!    time, with the file that this was done to.
+//! 2. The next one reads its file, in which the changes go on as in a reload; it starts, accepts, and says `Ready` with what it took.
 //! 3. The former accepts no more on that and says `Yours`; the next answers `Mine`. Until then the former keeps descriptors of
 //!    its own, and takes everything back should the next one die.
 //! 4. The former gives connections that wait for a request, and those that come to wait within a moment; it drains the rest, and ends.

@@ -3,9 +3,7 @@
 use super::conns::Travelling;
 use super::former::VARIABLE;
 use super::message::{Endpoint, Message, Speaks, VERSION, Wire};
-use dataplane::limits::{
-    UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_DESCRIPTORS, UPGRADE_PIECE_BYTES, UPGRADE_READY,
-};
+use dataplane::limits::{CHANGES_MAX, UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_DESCRIPTORS, UPGRADE_READY};
 use dataplane::plane::Handed;
 use dataplane::plane::moved::Transit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +28,8 @@ pub(crate) struct Gift {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Clusters that an operator drains.
     pub(crate) drained: Vec<String>,
+    /// What was changed at run time, as [`crate::reload::Made`] in JSON; empty where nothing was.
+    pub(crate) made: Vec<u8>,
 }
 
 /// What became of connections that began to move.
@@ -49,6 +49,8 @@ pub(crate) struct Took {
     pub(crate) admin: bool,
     /// Of which connections may go there.
     pub(crate) listeners: Vec<Speaks>,
+    /// Changes at run time that ended, because its file is another where they were.
+    pub(crate) ended: Vec<String>,
 }
 
 /// The next process. Until it is told that everything is its own, it ends when this is dropped.
@@ -76,20 +78,27 @@ impl Next {
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let mut next = Self { child, wire: Wire::new(ours), handed: Vec::new(), goes_on: false };
-        let took = give(&next.wire, &gift).and_then(|()| match next.wire.hear(UPGRADE_READY)?.0 {
-            Message::Ready { taken, admin, listeners }
-                if taken.iter().all(|place| *place < gift.handed.len()) =>
-            {
-                Ok(Took { taken, admin, listeners })
-            }
-            other => Err(format!("it said {other:?}")),
-        });
+        let took = give(&next.wire, &gift).and_then(|()| next.hear_ready(gift.handed.len()));
         match took {
             Ok(took) => {
                 next.handed = gift.handed;
                 Ok((next, took))
             }
             Err(why) => Err(next.why_it_failed(&why)),
+        }
+    }
+
+    /// What it took of what was at so many places, once it is ready.
+    fn hear_ready(&mut self, places: usize) -> Result<Took, String> {
+        let mut ended = Vec::new();
+        loop {
+            match self.wire.hear(UPGRADE_READY)?.0 {
+                Message::Ended { name } if ended.len() < CHANGES_MAX => ended.push(name),
+                Message::Ready { taken, admin, listeners } if taken.iter().all(|place| *place < places) => {
+                    return Ok(Took { taken, admin, listeners, ended });
+                }
+                other => return Err(format!("it said {other:?}")),
+            }
         }
     }
 
@@ -167,9 +176,7 @@ impl Next {
 
     fn tell(&self, conn: &Travelling) -> Result<(), String> {
         let Travelling { conn, sockets, bytes } = conn;
-        for piece in bytes.chunks(UPGRADE_PIECE_BYTES) {
-            self.wire.say_with(&Message::Bytes, piece, &[])?;
-        }
+        self.wire.say_bytes(bytes)?;
         let descriptors: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
         self.wire.say(&Message::Conn(conn.clone()), &descriptors)
     }
@@ -228,6 +235,10 @@ pub(super) fn give(wire: &Wire, gift: &Gift) -> Result<(), String> {
     for cluster in &gift.drained {
         wire.say(&Message::Drains { cluster: cluster.clone() }, &[])?;
     }
+    if !gift.made.is_empty() {
+        wire.say_bytes(&gift.made)?;
+        wire.say(&Message::Changes, &[])?;
+    }
     wire.say(&Message::All, &[])
 }
 
@@ -236,6 +247,8 @@ mod tests {
     use super::super::former::Former;
     use super::super::message::pair;
     use super::*;
+    use crate::reload::{Changes, Made};
+    use dataplane::limits::UPGRADE_MESSAGE_BYTES;
     use std::net::TcpListener;
 
     #[test]
@@ -252,6 +265,9 @@ mod tests {
             state: Some("drain".into()),
             up: None,
         };
+        // Longer than one message, with characters that JSON writes otherwise.
+        let file = "# \"a\"\t\u{e9}\n".repeat(UPGRADE_MESSAGE_BYTES / 8);
+        let made = Made { file: file.into(), changes: Changes::default() };
         let gift = Gift {
             inherited: vec!["web".into()],
             handed: vec![
@@ -261,6 +277,7 @@ mod tests {
             admin: Some(("127.0.0.1:0".into(), TcpListener::bind("127.0.0.1:0").unwrap().into())),
             endpoints: vec![endpoint.clone()],
             drained: vec!["app".into()],
+            made: serde_json::to_vec(&made).unwrap(),
         };
         let listens = std::thread::spawn(move || Former::hear_from(next));
         give(&former, &gift).unwrap();
@@ -268,6 +285,7 @@ mod tests {
         assert_eq!(heard.inherited, ["web"]);
         assert_eq!(heard.endpoints, [endpoint]);
         assert_eq!(heard.drained, ["app"]);
+        assert_eq!(heard.made, made);
         assert_eq!(heard.admin.unwrap().0, "127.0.0.1:0");
         let found: Vec<(String, usize)> =
             heard.handed.iter().map(|one| (one.listener.clone(), one.sockets.len())).collect();

@@ -5,8 +5,13 @@ use crate::health::{Subject, configuration};
 use crate::support::client::Client;
 use crate::support::programs::program;
 use crate::support::proxy::{Proxy, call, file, ringway};
-use crate::support::skip;
+use crate::support::{eventually, skip};
+use crate::upgrade::{LIMIT, upgraded};
 use serde_json::Value;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
 
 fn put(proxy: &Proxy, path: &str, body: &str) -> (u16, Value) {
     ask(admin(proxy), &format!("PUT {path}"), JSON, body)
@@ -180,4 +185,99 @@ fn the_examples_of_the_manual_do_what_they_say() {
         assert_eq!(status, wanted, "{line}");
     }
     assert_eq!(drift(&proxy).len(), 3, "{:?}", drift(&proxy));
+}
+
+/// Asks without a pause until it is told to stop, on one connection and on new ones; how often it was answered otherwise than by 200.
+struct Load {
+    stops: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<(usize, usize)>>,
+}
+
+impl Load {
+    fn start(to: SocketAddr) -> Self {
+        let stops = Arc::new(AtomicBool::new(false));
+        let client = |keeps: bool| {
+            let stops = Arc::clone(&stops);
+            std::thread::spawn(move || {
+                let (mut asked, mut failed, mut kept) = (0, 0, Client::connect(to));
+                while !stops.load(SeqCst) {
+                    let answer = if keeps {
+                        kept.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    } else {
+                        Client::get(to, "/")
+                    };
+                    asked += 1;
+                    failed += usize::from(answer.status != 200);
+                    if answer.field("connection") == Some("close") {
+                        kept = Client::connect(to);
+                    }
+                }
+                (asked, failed)
+            })
+        };
+        let clients = [true, true, false].map(client).into();
+        Self { stops, clients }
+    }
+
+    #[track_caller]
+    fn ends_well(self) {
+        self.stops.store(true, SeqCst);
+        for client in self.clients {
+            let (asked, failed) = client.join().expect("every request is answered");
+            assert!(asked > 10 && failed == 0, "{failed} of {asked} failed");
+        }
+    }
+}
+
+#[test]
+fn changes_go_along_in_an_upgrade() {
+    let (one, two) = (Subject::new("one"), Subject::new("two"));
+    let text = configuration(&[one.address()], "", "");
+    let mut proxy = Proxy::start(&text);
+    let path = |subject: &Subject| format!("/v1/clusters/app/endpoints/{}", subject.address());
+    let load = Load::start(proxy.edge());
+    assert_eq!(put(&proxy, &path(&one), "{\"weight\": 3}").0, 200);
+    assert_eq!(put(&proxy, &path(&two), "{}").0, 200);
+    let new = "{\"match\": {\"path\": \"/new\"}, \"respond\": {\"status\": 299}}";
+    assert_eq!(put(&proxy, "/v1/routes/new", new).0, 200);
+    let export = |proxy: &Proxy| command(proxy, &["export"]).stdout;
+    let before = (drift(&proxy), export(&proxy));
+    let changed =
+        [format!("endpoint app/{} changed", one.address()), format!("endpoint app/{} new", two.address())];
+    assert_eq!(before.0, [changed[0].as_str(), changed[1].as_str(), "route new new"]);
+
+    let (answer, next) = upgraded(&proxy);
+    assert_eq!((answer["drift"].as_array().unwrap().len(), &answer["ended"]), (3, &Value::Array(Vec::new())));
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    assert_eq!((drift(&proxy), export(&proxy)), before);
+    assert_eq!(Client::get(proxy.edge(), "/new").status, 299);
+    let cluster = ask(admin(&proxy), "GET /v1/clusters/app", "", "").1;
+    let endpoints = cluster["endpoints"].as_array().unwrap();
+    let weights: Vec<_> =
+        endpoints.iter().map(|one| (one["name"].as_str().unwrap(), &one["weight"])).collect();
+    assert_eq!(weights, [(one.address().as_str(), &3.into()), (two.address().as_str(), &1.into())]);
+    load.ends_well();
+
+    // The file is another where one of them was made: it ends, and the others go on, in the next of the next.
+    let touched = format!(
+        "{text}[[route]]\nname = \"new\"\nmatch = {{ path = \"/new\" }}\nrespond = {{ status = 298 }}\n"
+    );
+    std::fs::write(&proxy.file, &touched).unwrap();
+    let (answer, last) = upgraded(&proxy);
+    assert_eq!((answer["drift"].as_array().unwrap().len(), &answer["ended"]), (2, &vec!["route new"].into()));
+    let told = proxy.stderr.wait_for(|line| line.contains("upgrade: the file is another where route new"));
+    assert!(told.is_some(), "{:?}", proxy.stderr.all());
+    assert_eq!(drift(&proxy), changed);
+    assert_eq!(Client::get(proxy.edge(), "/new").status, 298);
+    eventually("the end of the one before", || !next.lives());
+
+    // A file that is right, but not with the changes: the next process is not ready, and all goes on.
+    assert_eq!(put(&proxy, "/v1/routes/r", "{\"cluster\": \"app\", \"match\": {\"path\": \"/r\"}}").0, 200);
+    std::fs::write(&proxy.file, touched.replace("\"app\"", "\"web\"")).unwrap();
+    let ended = command(&proxy, &["upgrade"]);
+    assert!(ended.code == 1 && ended.stderr.contains("exit status: 1"), "{}{}", ended.stdout, ended.stderr);
+    let told = proxy.stderr.wait_for(|line| line.contains("not with what was changed at run time"));
+    assert!(told.is_some_and(|line| line.contains("route r")), "{:?}", proxy.stderr.all());
+    assert_eq!((drift(&proxy).len(), Client::get(proxy.edge(), "/r").status), (3, 200));
+    assert!(last.lives());
 }

@@ -151,6 +151,9 @@ fn listeners_routes_shards_and_limits_are_counted() {
     let text = configuration(&[origin.address.to_string()], "", "");
     let text = text.replacen("cluster = \"app\"", "max_connections = 4\ncluster = \"app\"", 1);
     let text = text.replacen("shards = 2", "shards = 1", 1);
+    let endpoints = format!("\"{}\"", origin.address);
+    let one = format!("{{ address = {endpoints}, max_requests = 8 }}");
+    let text = text.replacen(&endpoints, &one, 1);
     let text = format!(
         "{text}\n[[route]]\nname = \"hello\"\nmatch = {{ path = \"/hello\" }}\nrespond = {{ status = 299 }}\n"
     );
@@ -190,6 +193,25 @@ fn listeners_routes_shards_and_limits_are_counted() {
     assert_eq!((&open["used"], &open["most"], &open["percent"]), (&1.into(), &4.into(), &25.0.into()));
     for (name, of) in [("cluster.max_queued", "app"), ("cluster.pool.idle", "app"), ("RLIMIT_NOFILE", "")] {
         assert!(limit(name, of)["most"].as_u64().unwrap() > 0);
+    }
+    for (name, of) in [("PIPES", "shard 0"), ("LOG_RING_BYTES", "the fullest shard")] {
+        assert_eq!(limit(name, of)["used"], 0, "{name}");
+    }
+    let waiting = limit("LOG_WAITING_BYTES", "process log");
+    assert_eq!((&waiting["most"], &waiting["lost"]), (&(1 << 20).into(), &0.into()));
+    // One that is asked for and not answered yet runs, at the endpoint and so in the cluster.
+    let mut asks = Client::connect(proxy.edge());
+    asks.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("one that runs", || get("/v1/clusters/app")["running"] == 1);
+    let limits = get("/v1/limits");
+    for of in ["app".to_owned(), format!("app/{}", origin.address)] {
+        let mut all = limits["limits"].as_array().unwrap().iter();
+        let found = all.find(|limit| limit["limit"] == "endpoint.max_requests" && limit["of"] == *of);
+        assert_eq!(
+            found.map(|of| (&of["used"], &of["most"])),
+            Some((&1.into(), &8.into())),
+            "{of}: {limits}"
+        );
     }
     assert_eq!(limit("ROUTES_MAX", "")["used"], 1);
     assert_eq!(limit("ADMIN_CONNECTIONS", "")["used"], 2, "this one, and the next that is waited for");

@@ -25,13 +25,16 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// `logs` of the API.
-fn numbers(proxy: &Proxy) -> Value {
+/// What the API answers.
+fn ask(proxy: &Proxy, path: &str) -> Value {
     let admin: SocketAddr = proxy.ready["admin"].as_str().unwrap().parse().unwrap();
     let response =
-        Client::once(admin, &format!("GET /v1/logs HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"));
-    let value: Value = serde_json::from_slice(&response.body).expect("JSON");
-    value["logs"].clone()
+        Client::once(admin, &format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"));
+    serde_json::from_slice(&response.body).expect("JSON")
+}
+
+fn numbers(proxy: &Proxy) -> Value {
+    ask(proxy, "/v1/logs")["logs"].clone()
 }
 
 fn lost(proxy: &Proxy) -> u64 {
@@ -135,6 +138,12 @@ fn a_syslog_socket_that_is_not_read_and_then_is() {
         requests(proxy.edge(), 200);
         lost(&proxy) > 0
     });
+    let limits = ask(&proxy, "/v1/limits");
+    let of = format!("syslog:unix:{}", path.display());
+    let mut all = limits["limits"].as_array().unwrap().iter();
+    let limit = all.find(|limit| limit["limit"] == "LOG_WAITING_BYTES" && limit["of"] == *of).expect("it");
+    // Whole lines wait: the last of them may go beyond.
+    assert!(limit["percent"].as_f64().unwrap() > 99.0 && limit["lost"].as_u64().unwrap() > 0, "{limit}");
     // Every message that arrives is whole; and those of new requests come again.
     let (told, last) = std::sync::mpsc::channel();
     let reading = std::thread::spawn(move || {

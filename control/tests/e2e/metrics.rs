@@ -1,11 +1,12 @@
 //! `/metrics`: what it counts is what was sent, and its text is what it says it is.
 
 use crate::support::client::{Client, Response};
-use crate::support::eventually;
 use crate::support::origin::{Origin, sized};
 use crate::support::proxy::{Proxy, Setup};
+use crate::support::{PATIENCE, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
 
@@ -38,7 +39,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
                 "histogram" => ["_bucket", "_sum", "_count"].contains(&rest),
                 _ => rest.is_empty(),
             };
-            assert!(may && name.starts_with("ringway_"), "{line}");
+            assert!(may && (name.starts_with("ringway_") || name.starts_with("process_")), "{line}");
             assert!(samples.insert(key.to_owned(), value.parse().unwrap()).is_none(), "twice: {key}");
         }
     }
@@ -122,7 +123,17 @@ fn what_is_counted_is_what_was_sent() {
     assert_eq!(sum("ringway_listener_closed_connections_total{"), 13.0);
     assert_eq!(sum("ringway_endpoint_connects_total{"), origin.connection_count() as f64);
     assert!(samples["ringway_listener_duration_seconds_sum{listener=\"edge\"}"] > 0.0);
-    assert!(sum("ringway_descriptors_limit") > 100.0);
+    let began = samples["process_start_time_seconds"];
+    #[allow(clippy::disallowed_methods, reason = "a test beside the process asks how long it has run")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(began <= now && now < began + PATIENCE.as_secs_f64(), "{began} and {now}");
+    assert!(samples["process_max_fds"] >= samples["process_open_fds"] && samples["process_open_fds"] > 10.0);
+    let memory = samples["process_resident_memory_bytes"];
+    assert!(memory > 1e6 && memory < samples["process_virtual_memory_bytes"]);
+    let cpu = samples["process_cpu_seconds_total"];
+    let later = self::samples(scrape(&proxy, "").text());
+    assert!(cpu > 0.0 && cpu < later["process_cpu_seconds_total"]);
+    assert_eq!(later["process_start_time_seconds"], began);
 }
 
 #[test]
@@ -167,10 +178,9 @@ fn the_manual_names_every_metric() {
     let told: BTreeSet<&str> =
         text.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let manual = include_str!("../../../docs/operations/metrics.md");
-    let rows = manual.lines().filter_map(|line| line.strip_prefix("| `ringway_")?.split(" | ").next());
+    let rows = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split("` | ").next());
     let mut named = BTreeSet::new();
-    for name in rows.flat_map(|cell| cell.split("`, `ringway_")) {
-        let name = format!("ringway_{}", name.trim_end_matches('`'));
+    for name in rows.flat_map(|cell| cell.split("`, `")).map(str::to_owned) {
         match name.contains("_X_") {
             true => named
                 .extend(["listener", "route", "cluster"].map(|of| name.replace("_X_", &format!("_{of}_")))),

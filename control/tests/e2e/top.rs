@@ -4,7 +4,7 @@ use crate::admin::command;
 use crate::health::{Subject, configuration};
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, call, exit_code, file, ringway};
-use crate::support::{PATIENCE, closed_port, eventually, pause};
+use crate::support::{PATIENCE, closed_port, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -14,7 +14,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 #[test]
 fn every_view_is_printed_once() {
@@ -226,9 +225,6 @@ fn a_terminal_shows_who_goes_and_comes_back() {
     terminal.shows("Any key goes back.");
     terminal.press(b"x");
     terminal.shows("app/127.0.0.1");
-    // Turns by which the next process is told from this one: it has fewer when it is first asked. They are seen at the next look.
-    (0..200).for_each(|_| drop(Client::get(proxy.edge(), "/")));
-    pause(Duration::from_millis(1500));
     proxy.signal(Signal::KILL);
     proxy.child.wait().unwrap();
     terminal.shows("no answer for");

@@ -39,13 +39,18 @@ pub fn cluster(origin: &Origin) -> String {
     format!("endpoints = [\"{}\"]", origin.address)
 }
 
-/// Upgrades, and says who serves then.
+/// Upgrades; what is answered, and who serves then.
 #[track_caller]
-fn upgrade(proxy: &Proxy) -> Next {
+pub fn upgraded(proxy: &Proxy) -> (Value, Next) {
     let ended = command(proxy, &["upgrade", "--json"]);
     assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
     let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    Next(Pid::from_raw(i32::try_from(answer["pid"].as_i64().unwrap()).unwrap()).unwrap())
+    let pid = i32::try_from(answer["pid"].as_i64().unwrap()).unwrap();
+    (answer, Next(Pid::from_raw(pid).unwrap()))
+}
+
+fn upgrade(proxy: &Proxy) -> Next {
+    upgraded(proxy).1
 }
 
 /// The child that a process has started, once it has.
@@ -193,9 +198,7 @@ fn a_connection_between_two_requests_goes_along() {
     });
     std::fs::write(&proxy.file, text + "[[route]]\nmatch = { path = \"/\" }\nrespond = { status = 299 }\n")
         .unwrap();
-    let ended = command(&proxy, &["upgrade", "--json"]);
-    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    let _next = Next(Pid::from_raw(i32::try_from(answer["pid"].as_i64().unwrap()).unwrap()).unwrap());
+    let (answer, _next) = upgraded(&proxy);
     assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(21), &Value::from(0)), "{answer}");
     assert_eq!(proxy.exit_code(LIMIT), 0);
     for client in &mut kept {

@@ -246,6 +246,8 @@ pub trait Io {
     fn take_pipe(&mut self) -> Option<Pipe>;
     /// Takes a pipe back; what it still holds is lost, and nobody meets it.
     fn give_pipe(&mut self, pipe: Pipe);
+    /// Pipes that are lent, of [`crate::limits::PIPES`]; adopted ones are not among them.
+    fn pipes_lent(&self) -> usize;
     /// Bytes in a pipe.
     fn held(&self, pipe: &Pipe) -> usize;
     /// Moves up to `most` bytes, at least 1, that have arrived on a socket into an empty pipe; 0 is its FIN. To be called

@@ -75,7 +75,6 @@ impl Lending {
         }
     }
     /// Pipes that are in.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn count(&self) -> usize {
         self.others.len() + usize::from(self.last)
     }

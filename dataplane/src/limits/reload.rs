@@ -28,6 +28,9 @@ pub const UPGRADE_MESSAGE_BYTES: usize = 192 << 10;
 /// The bytes that go with a connection, of which one message carries [`UPGRADE_PIECE_BYTES`] at most.
 pub const UPGRADE_CONN_BYTES: usize = 1 << 20;
 pub const UPGRADE_PIECE_BYTES: usize = 128 << 10;
+/// The changes at run time that the next process is told of, with the file that they were made to. File and changes together are a
+/// configuration, which is no longer than a file may be; as JSON it is longer.
+pub const UPGRADE_CHANGES_BYTES: usize = 64 << 20;
 /// Descriptors in one of them; the kernel takes 253 (SCM_MAX_FD of <net/scm.h>).
 pub const UPGRADE_DESCRIPTORS: usize = 128;
 /// For so long after all connections were looked at, those that come to wait for a request go to the next process of an upgrade; then

@@ -206,6 +206,7 @@ impl Shard {
         let starved = io.starved();
         self.core.stats.starved.set(starved as u64);
         count_free(&self.core);
+        self.core.stats.pipes_lent.set(io.pipes_lent() as u64);
         self.core.stats.links_open.set(u64::from(self.core.links.len()));
         self.core.stats.exchanges_open.set(u64::from(self.core.exchanges.len()));
         self.core.stats.tunnels_open.set(u64::from(self.core.tunnels.len()));

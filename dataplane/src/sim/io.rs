@@ -409,6 +409,9 @@ impl<W: World> Io for SimIo<W> {
     fn give_pipe(&mut self, pipe: Pipe) {
         self.return_pipe(&pipe);
     }
+    fn pipes_lent(&self) -> usize {
+        self.pipes.lent_count()
+    }
     fn held(&self, pipe: &Pipe) -> usize {
         self.held_by(pipe)
     }

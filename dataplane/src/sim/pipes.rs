@@ -64,6 +64,9 @@ impl Pipes {
         self.between.insert(last - 2, contents);
         ([Fd(last - 2), Fd(last - 1)], held)
     }
+    pub(super) fn lent_count(&self) -> usize {
+        self.count - self.lending.count()
+    }
     pub(super) fn adopt(&mut self, [reader, _]: [Fd; 2], held: usize) -> Option<Pipe> {
         let contents = self.between.remove(&reader.0).expect("a pipe between two shards");
         assert_eq!(contents.len(), held, "a pipe holds what was said of it");
@@ -85,7 +88,7 @@ impl<W: World> SimIo<W> {
     /// Pipes that the shard holds.
     pub fn pipes_out(&self) -> usize {
         let adopted = self.pipes.adopted.iter().flatten().count();
-        self.pipes.count - self.pipes.lending.count() + adopted + self.pipes.between.len()
+        self.pipes.lent_count() + adopted + self.pipes.between.len()
     }
     /// How often the last pipe was lent.
     pub fn last_pipe_lent(&self) -> u64 {

@@ -159,6 +159,11 @@ impl LogReader {
         self.dropped.load(Relaxed)
     }
 
+    /// Bytes of records that wait in the ring.
+    pub fn waiting_bytes(&self) -> usize {
+        self.ring.slots()
+    }
+
     /// Whether the shard's end is gone: what `drain` then finds is the last.
     pub fn writer_gone(&self) -> bool {
         self.ring.is_abandoned()

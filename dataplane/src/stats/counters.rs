@@ -69,6 +69,8 @@ pub struct Stats {
     /// Buffers that nobody has, by class from the smallest, at the last turn; and all there are.
     pub buffers_free: [Counter; 3],
     pub buffers: [Counter; 3],
+    /// Pipes that are lent, at the last turn.
+    pub pipes_lent: Counter,
     /// Links, idle ones included, at the last turn; and exchanges and tunnels.
     pub links_open: Counter,
     pub exchanges_open: Counter,
@@ -117,6 +119,7 @@ impl Default for Stats {
             starved: Counter::default(),
             buffers_free: Default::default(),
             buffers: Default::default(),
+            pipes_lent: Counter::default(),
             links_open: Counter::default(),
             exchanges_open: Counter::default(),
             tunnels_open: Counter::default(),

@@ -63,6 +63,9 @@ impl Pipes {
         }
         self.lending.give(pipe);
     }
+    pub(super) fn lent_count(&self) -> usize {
+        usize::from(PIPES) - self.lending.count()
+    }
     pub(super) fn held(&self, pipe: &Pipe) -> usize {
         self.ends[pipe.at()].as_ref().map_or(0, |ends| ends.held)
     }

@@ -408,6 +408,9 @@ impl Io for Ring {
     fn give_pipe(&mut self, pipe: Pipe) {
         self.pipes.give(&pipe);
     }
+    fn pipes_lent(&self) -> usize {
+        self.pipes.lent_count()
+    }
     fn held(&self, pipe: &Pipe) -> usize {
         self.pipes.held(pipe)
     }

@@ -181,10 +181,11 @@ fn an_origin_that_takes_nothing_is_given_up_by_the_send_deadline() {
     bed.io.world.deaf_origin = true;
     let client = bed.client(upload(&body()));
     let stuck = bed.run_until("a pipe holds what the origin does not take", |bed| bed.io.pipes_out() == 1);
+    assert_eq!(bed.stats.pipes_lent.get(), 1);
     bed.run_until("the client was answered", |bed| !bed.responses(client).is_empty());
     let waited = bed.end(client).heard_at.since(stuck);
     assert!((4_950_000_000..5_050_000_000).contains(&waited), "after {waited} ns, not after 5 s");
-    assert_eq!(bed.io.pipes_out(), 0);
+    assert_eq!((bed.io.pipes_out(), bed.stats.pipes_lent.get()), (0, 0));
     assert!(bed.told(client).starts_with("504"), "{}", bed.told(client));
     bed.run_for(seconds(4));
     leaves_nothing(bed, client, "origin_send_timeout linger_ended");

@@ -117,6 +117,9 @@ impl Io for Counted {
     fn give_pipe(&mut self, pipe: Pipe) {
         self.ring.give_pipe(pipe);
     }
+    fn pipes_lent(&self) -> usize {
+        self.ring.pipes_lent()
+    }
     fn held(&self, pipe: &Pipe) -> usize {
         self.ring.held(pipe)
     }

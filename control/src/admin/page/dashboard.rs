@@ -8,6 +8,7 @@ use crate::admin::objects::{LimitView, ListenerView, ShardView};
 use crate::admin::view::EndpointView;
 use crate::admin::{Answer, Sight};
 use crate::events::{self, Event};
+use crate::process::began;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Breaker;
 use dataplane::cluster::shared::Counts;
@@ -147,15 +148,14 @@ struct LossesView {
 const BYTES: usize = 4096;
 
 impl<'a> Sight<'a> {
-    /// What the dashboard shows. `log_losses` are what [`crate::log::Log::losses`] says.
-    pub(crate) fn dashboard(&self, asked: &Asked, kept: &VecDeque<Event>, log_losses: [u64; 3]) -> Answer {
+    /// What the dashboard shows.
+    pub(crate) fn dashboard(&self, asked: &Asked, kept: &VecDeque<Event>) -> Answer {
         let numbers = self.plane.numbers();
         let (listeners, listeners_left_out) = self.listeners_counted(&numbers);
         let (clusters, [wanted, endpoints, endpoints_in_use]) = self.clusters_counted(&numbers, &asked.find);
         let clusters_left_out = wanted - clusters.iter().filter(|one| one.found).count();
         let mut nearest = self.limit_views(&asked.limits);
         nearest.truncate(limits::DASHBOARD_LIMITS);
-        let (uptime_ms, began) = uptime(self.now);
         let sum = |of: &dyn Fn(&Stats) -> u64| self.plane.stats().map(of).fold(0, u64::wrapping_add);
         let refusals = REFUSALS.iter().map(|row| ReasonView {
             reason: row.name,
@@ -170,15 +170,15 @@ impl<'a> Sight<'a> {
             count: sum(&|stats| stats.close(*reason).get()),
         });
         let there_were = |row: &ReasonView| row.count > 0;
-        let [ring_full, not_written, process_log] = log_losses;
+        let [ring_full, not_written, process_log] = self.log.losses();
         let bytes = BYTES * (4 + listeners.len() + 2 * clusters.len());
         let view = DashboardView {
             process: ProcessView {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
-                began,
+                began: &began().time,
                 now: events::time(),
-                uptime_ms,
+                uptime_ms: uptime(self.now),
                 page: &DIGEST,
             },
             ready: self.drains.is_ready(),

@@ -2,7 +2,7 @@
 //! not, so that whoever opens the page after something happened sees it.
 
 use crate::admin::{Ask, Sight};
-use crate::events;
+use crate::process::began;
 use dataplane::fault::CloseReason;
 use dataplane::limits;
 use dataplane::spec::Protocol;
@@ -10,7 +10,6 @@ use dataplane::stats::histogram::{Merged, bound_us};
 use dataplane::stats::objects::OfListener;
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -21,18 +20,9 @@ pub(in crate::admin) type Points = VecDeque<PointView>;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// When the process began, by both clocks.
-static BEGAN: LazyLock<(Instant, String)> = LazyLock::new(|| (Instant::now(), events::time()));
-
-/// To be called when it does.
-pub(crate) fn began() {
-    LazyLock::force(&BEGAN);
-}
-
-/// Since the process began, milliseconds; and when that was.
-pub(super) fn uptime(now: Instant) -> (u64, &'static str) {
-    let (at, time) = &*BEGAN;
-    (u64::try_from(now.saturating_duration_since(*at).as_millis()).unwrap_or(u64::MAX), time)
+/// Since the process began, milliseconds.
+pub(super) fn uptime(now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(began().at).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One second.
@@ -105,7 +95,7 @@ impl Pulse {
         let (now, then) = (&self.times.buckets, &before.times.buckets);
         let times: Vec<u64> = now.iter().zip(then).map(|(now, then)| now.saturating_sub(*then)).collect();
         PointView {
-            at_ms: uptime(self.at).0,
+            at_ms: uptime(self.at),
             connections: self.connections,
             accepted: rate(|of| of.accepted),
             requests: rate(|of| of.requests),

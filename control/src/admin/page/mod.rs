@@ -8,8 +8,8 @@ mod dashboard;
 mod history;
 
 pub(super) use dashboard::DashboardView;
+pub(crate) use history::Pulse;
 pub(super) use history::{PointView, Points, count};
-pub(crate) use history::{Pulse, began};
 
 use super::api::Door;
 use super::objects::LimitView;

@@ -20,8 +20,8 @@ export const PHASES = {
   response: 'Until the origin answers',
   transfer: 'Passing the answer on',
 };
-/** Limits that are meant to be full, and the answer's own. */
-const CALM_LIMITS = ['cluster.pool.idle', 'ADMIN_CONNECTIONS', 'PROBES_AT_ONCE'];
+/** Limits that are meant to be full or cost nothing but copies, and the answer's own. */
+const CALM_LIMITS = ['cluster.pool.idle', 'PIPES', 'ADMIN_CONNECTIONS', 'PROBES_AT_ONCE'];
 /** Ends of connections that nobody needs to look into. */
 const CALM_CLOSES = ['client_closed', 'keep_alive_ended', 'idle_timeout', 'tunnel_ended', 'drained', 'lifetime', 'origin_answered_close', 'killed'];
 const ORDER = { bad: 0, warn: 1, note: 2 };

@@ -23,15 +23,7 @@ endpoints = [
 "#;
 
 fn environment(descriptors: u64) -> Environment {
-    Environment {
-        cpus: 4,
-        descriptors,
-        random_node: "node".to_owned(),
-        random_key: [7; 16],
-        local_ports: None,
-        is_source: |_| true,
-        inherited: None,
-    }
+    Environment { cpus: 4, descriptors, ..Environment::of_tests() }
 }
 
 /// A machine of these files, in a directory that lives as long as the answer.
