@@ -5,7 +5,8 @@
 
 Three origins, one of which has a name that is markup, and a proxy whose changes need a token. The page is looked at well,
 with an endpoint down, with everything down, lost and upgraded, at 1280x800 and 360x740, in light and dark; an endpoint is
-drained and put back by keyboard, checked by hand, a connection listed and closed. Fails on any error that the browser tells
+drained, put back and given another weight by keyboard, checked by hand; a listener, a cluster and the node are drained and called
+back; a connection is listed and closed. Fails on any error that the browser tells
 of, on a request to anywhere else, and on what does not fit the width. --shots keeps pictures of every stage; look at them.
 Speaks the DevTools protocol over a pipe: it needs Python and Chromium, and nothing else.
 """
@@ -385,6 +386,8 @@ class Use:
         self.say("it fits 360 pixels, in light and dark")
         self.reached_by_keyboard()
         self.drain()
+        self.weigh()
+        self.drains()
         self.check_by_hand()
         self.kill()
         self.hidden()
@@ -453,6 +456,77 @@ class Use:
             sys.exit("the token is kept elsewhere than in this tab")
         self.title("all well", "All is well")
         self.say("an endpoint is drained and put back, with the token, by keyboard and mouse")
+
+    def weigh(self):
+        """By keyboard alone: the number is what is asked for, and Enter says yes."""
+        browser, name = self.browser, self.origins[0].name
+
+        def weight():
+            clusters = self.proxy.ask("/v1/clusters")["clusters"]
+            return next(one["weight"] for one in clusters[0]["endpoints"] if one["name"] == name)
+
+        for wanted, shown in [("5", "1"), ("1", "5")]:
+            browser.eval(f"{button(f'Weight app/{name}')}.focus()")
+            browser.key("Enter")
+            browser.wait("a question", "document.getElementById('ask').open")
+            if browser.eval("document.activeElement.id + document.activeElement.value") != f"ask-number{shown}":
+                sys.exit("it does not begin with the weight that it has")
+            # More than there may be is not sent.
+            browser.tell("Input.insertText", text="257")
+            browser.key("Enter")
+            if not browser.eval("document.getElementById('ask').open && document.activeElement.validity.rangeOverflow"):
+                sys.exit("a weight of 257 was taken")
+            browser.eval("document.getElementById('ask-number').select()")
+            browser.tell("Input.insertText", text=wanted)
+            self.shoot(f"weight-{wanted}")
+            browser.key("Enter")
+            wait("the weight", lambda: weight() == int(wanted))
+            browser.wait("it on the page", f"{button(f'Weight app/{name}')}.closest('tr').querySelector('[data-label=Weight]').textContent === '{wanted}'")
+        browser.wait("no drift", "!document.getElementById('problems').textContent.includes('not what the file says')")
+        self.title("all well", "All is well")
+        self.say("a weight is changed, and back, by keyboard")
+
+    def drains(self):
+        """A listener and a cluster by mouse, the node by keyboard; each is asked about first, and called off."""
+        browser, proxy = self.browser, self.proxy
+        within = {"listener db": "#listeners", "cluster database": "#clusters", "node": "header"}
+
+        def drains(what):
+            shown = proxy.ask("/v1/drain")
+            if what == "node":
+                return shown["node"] is not None
+            kind, name = what.split()
+            return any(one["name"] == name for one in shown[f"{kind}s"])
+
+        for what, place in within.items():
+            back = "Call off drain" if what == "node" else f"Call off {what}"
+            browser.click(button(f"Drain {what}", place))
+            browser.wait("a question", "document.getElementById('ask').open")
+            self.shoot(f"drain-{what.split()[0]}-question")
+            browser.key("Escape")
+            time.sleep(0.2)
+            if drains(what):
+                sys.exit(f"{what}: Escape did it")
+            if what == "node":
+                browser.eval(f"{button(f'Drain {what}', place)}.focus()")
+                browser.key("Enter")
+                browser.wait("a question", "document.getElementById('ask').open")
+                browser.key("Tab")
+                browser.key("Enter")
+            else:
+                browser.click(button(f"Drain {what}", place))
+                browser.click("document.getElementById('ask-yes')")
+            wait(f"{what} to drain", lambda: drains(what))
+            browser.wait("it on the page", f"!!{button(back, place)}")
+            browser.wait("it among what is told", "document.getElementById('problems').textContent.includes('drains')")
+            self.shoot(f"drains-{what.split()[0]}")
+            browser.click(button(back, place))
+            browser.click("document.getElementById('ask-yes')")
+            wait(f"{what} to be back", lambda: not drains(what))
+            browser.wait("it on the page", f"!!{button(f'Drain {what}', place)}")
+            self.title("all well", "All is well")
+        browser.wait("traffic", "parseFloat(document.querySelector('.number').textContent) > 5")
+        self.say("a listener, a cluster and the node are drained and called off")
 
     def check_by_hand(self):
         browser = self.browser

@@ -31,7 +31,7 @@ use crate::metrics;
 use crate::ports::{self, PortWatch};
 use crate::pressure::Pressure;
 use crate::reload::Read;
-use crate::upgrade::{Former, Speaks, Took, Travelling};
+use crate::upgrade::{Arrival, Former, Speaks, Took};
 use crate::watchdog::{TICK, Watchdog};
 use axum::http::StatusCode;
 use dataplane::limits;
@@ -198,8 +198,8 @@ struct Running<'a> {
     closed_before: (u64, u64),
     reloads: Reloads,
     upgrades: Upgrades,
-    arrivals: mpsc::Receiver<Travelling>,
-    came: mpsc::Sender<Travelling>,
+    arrivals: mpsc::Receiver<Arrival>,
+    came: mpsc::Sender<Arrival>,
     /// Connections that arrived and could not go on, since the last tick; and why the last of them could not.
     lost: u64,
     lost_why: String,

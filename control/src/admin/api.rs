@@ -75,7 +75,8 @@ async fn admit(State(door): State<Door>, request: Request, next: Next) -> Respon
     let (head, body) = request.into_parts();
     let most = match head.uri.path() {
         PLAN => limits::ADMIN_PLAN_BYTES,
-        path if head.method == Method::PUT && !path.ends_with("/state") => limits::ADMIN_OBJECT_BYTES,
+        path if path.ends_with("/state") || path.ends_with("/weight") => limits::ADMIN_BODY_BYTES,
+        _ if head.method == Method::PUT => limits::ADMIN_OBJECT_BYTES,
         _ => limits::ADMIN_BODY_BYTES,
     };
     let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, most));

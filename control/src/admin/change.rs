@@ -28,6 +28,15 @@ pub(super) async fn end_endpoint(State(door): State<Door>, Path(names): Pair) ->
     change(&door, Target::Endpoint(names.0, names.1), Ok(None), None).await
 }
 
+/// Another weight, and all else of the endpoint as it is.
+pub(super) async fn put_weight(State(door): State<Door>, Path(names): Pair, body: Bytes) -> Answer {
+    let wanted = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    match wanted.and_then(|body| body.get("weight")?.as_u64()) {
+        Some(weight) => door.change(Wanted::Weight(Target::Endpoint(names.0, names.1), weight)).await,
+        None => Answer::refused(StatusCode::BAD_REQUEST, "wants {\"weight\": N}"),
+    }
+}
+
 /// `?before=NAME` says in front of which route a new one stands, or one that is there goes.
 pub(super) async fn put_route(
     State(door): State<Door>,

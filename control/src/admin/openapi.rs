@@ -177,6 +177,7 @@ fn schemas() -> Value {
         ("Upgraded", object(&["pid", "moved", "finishing", "drift", "ended"], &upgraded)),
         ("Drains", drains()),
         ("Drain", drain()),
+        ("Weight", object(&["weight"], &json!({ "weight": count }))),
         ("State", object(&["state"], &state)),
         ("Text", object(&["name", "text"], &json!({ "name": text, "text": text }))),
         ("Clusters", object(&["clusters"], &clusters)),

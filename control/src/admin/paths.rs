@@ -146,6 +146,14 @@ pub(super) static OPERATIONS: &[Operation] = &[
     changes("delete", ENDPOINT, "endEndpoint", "Takes an endpoint away.", Body::None, || {
         delete(change::end_endpoint)
     }),
+    changes(
+        "put",
+        "/v1/clusters/{cluster}/endpoints/{endpoint}/weight",
+        "weigh",
+        "Gives an endpoint another weight; all else of it stays.",
+        Body::Object("Weight"),
+        || put(change::put_weight),
+    ),
     Operation {
         method: "put",
         path: "/v1/clusters/{cluster}/endpoints/{endpoint}/state",

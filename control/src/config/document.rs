@@ -4,6 +4,7 @@
 //! The order of keys and tables is kept, for some of them mean something by it. Comments and white space are not.
 
 use super::connectable;
+use dataplane::limits::ENDPOINT_WEIGHT;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -86,6 +87,27 @@ impl Node {
         let address = self.text().or_else(|| self.get("address")?.text())?;
         let known = connectable(address).map(|address| address.to_string());
         Some(known.unwrap_or_else(|_| address.to_ascii_lowercase()))
+    }
+    /// The weight of an endpoint, as it is written; the default where it says none.
+    pub(crate) fn weight(&self) -> Option<u64> {
+        match self.get("weight") {
+            None => Some(ENDPOINT_WEIGHT.default),
+            Some(Self::Plain(weight)) => weight.parse().ok(),
+            Some(_) => None,
+        }
+    }
+    /// An endpoint with another weight, and all else as it is.
+    pub(crate) fn weighing(&self, weight: u64) -> Self {
+        let mut keys = match self {
+            Self::Table(keys) => keys.clone(),
+            address => vec![("address".to_owned(), address.clone())],
+        };
+        let weight = Self::Plain(weight.to_string());
+        match keys.iter_mut().find(|(key, _)| key == "weight") {
+            Some((_, there)) => *there = weight,
+            None => keys.push(("weight".to_owned(), weight)),
+        }
+        Self::Table(keys)
     }
     /// The list behind a key of a table, made where there is none; none where something else stands there.
     pub(crate) fn list_mut(&mut self, key: &str) -> Option<&mut Vec<Self>> {

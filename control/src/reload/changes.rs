@@ -57,6 +57,8 @@ pub(crate) struct Made {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Edit(Edit),
+    /// Another weight of an endpoint, and all else of it as it is.
+    Weight(Target, u64),
     /// The file alone.
     Forget,
 }
@@ -239,6 +241,23 @@ impl Changes {
         Ok(without)
     }
 
+    /// The edit that gives an endpoint of the configuration that runs another weight.
+    fn weighing(&self, target: &Target, weight: u64, file: &str) -> Result<Edit, Refused> {
+        let edit = Edit { target: target.clone(), to: None, before: None };
+        let (root, now) = (Node::of_text(file), Node::of_text(&self.onto(file)));
+        let Some(found) = now.as_ref().and_then(|now| edit.written(now)) else {
+            return Err(Refused::Unknown(format!(
+                "the configuration has no {target}: one that is found by name or in a file has its weight from there"
+            )));
+        };
+        let to = found.weighing(weight);
+        // Where the file says the same in its own words, these hold, and nothing is changed any more.
+        let plain = root.as_ref().and_then(|root| edit.written(root));
+        let plain =
+            plain.filter(|node| node.weight() == Some(weight) && node.weighing(weight) == to).cloned();
+        Ok(Edit { to: plain.or(Some(to)), ..edit })
+    }
+
     /// Reads a file anew, and puts the changes in it that last. `before` is the file that they were made to.
     pub(crate) fn reload(
         &self,
@@ -278,6 +297,7 @@ impl Changes {
     ) -> Result<Read, Refused> {
         let changes = match wanted {
             Wanted::Edit(edit) => self.with(edit, file)?,
+            Wanted::Weight(target, weight) => self.with(&self.weighing(target, *weight, file)?, file)?,
             Wanted::Forget => Self::default(),
         };
         let text = changes.onto(file);
@@ -366,6 +386,24 @@ mod tests {
         assert_eq!(changes.following(FILE, &touched).1, ["endpoint app/127.0.0.1:2"]);
         let also_there = format!("{FILE}[[route]]\nname = \"two\"\nrespond = {{ status = 200 }}\n");
         assert_eq!(changes.following(FILE, &also_there).1, ["route two"]);
+    }
+
+    #[test]
+    fn a_weight_is_changed_alone_and_back() {
+        let target = Target::Endpoint("app".to_owned(), "127.0.0.1:2".to_owned());
+        let weigh = |changes: &Changes, weight, file: &str| {
+            changes.with(&changes.weighing(&target, weight, file).unwrap(), file).unwrap()
+        };
+        let five = weigh(&Changes::default(), 5, FILE);
+        assert!(five.onto(FILE).contains("{ address = \"127.0.0.1:2\", weight = 5 }"), "{}", five.onto(FILE));
+        assert!(weigh(&five, 1, FILE).is_empty());
+        let long = "{ name = \"127.0.0.1:2\", weight = 7, address = \"127.0.0.1:3\", max_requests = 9 }";
+        let file = FILE.replace("\"127.0.0.1:2\"", long);
+        let none = weigh(&Changes::default(), 0, &file);
+        assert!(none.onto(&file).contains(&long.replace("weight = 7", "weight = 0")), "{}", none.onto(&file));
+        assert!(weigh(&none, 7, &file).is_empty());
+        let gone = with(&Changes::default(), &endpoint("127.0.0.1:2", None));
+        assert!(matches!(gone.weighing(&target, 1, FILE), Err(Refused::Unknown(_))));
     }
 
     #[test]

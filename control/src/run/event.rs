@@ -5,7 +5,7 @@ use super::upgrade::{self, Upgrades};
 use crate::admin::connections::Lists;
 use crate::admin::{Api, Ask};
 use crate::health::{Checks, Happened};
-use crate::upgrade::Travelling;
+use crate::upgrade::Arrival;
 use dataplane::plane::{PlaneEvent, ShardEnd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ pub(super) enum Event {
     /// An upgrade goes on.
     Upgrades(upgrade::Step),
     /// A connection of the process before this one.
-    Arrived(Travelling),
+    Arrived(Arrival),
     Tick,
     DrainTimedOut,
     /// Of the active checks.
@@ -68,7 +68,7 @@ pub(super) struct Own<'a> {
     pub(super) api: &'a mut Option<Api>,
     pub(super) reloads: &'a mut Reloads,
     pub(super) upgrades: &'a mut Upgrades,
-    pub(super) arrivals: &'a mut mpsc::Receiver<Travelling>,
+    pub(super) arrivals: &'a mut mpsc::Receiver<Arrival>,
     pub(super) lists: &'a Lists,
     pub(super) drain_until: Option<Instant>,
 }

@@ -230,6 +230,7 @@ impl Running<'_> {
         }
         match &wanted {
             Wanted::Edit(edit) => tracing::info!("asked to change {}", edit.target),
+            Wanted::Weight(target, weight) => tracing::info!("asked to give {target} the weight {weight}"),
             Wanted::Forget => tracing::info!("asked to go back to the file"),
         }
         self.reloads.changing.push_back((wanted, Some(asker)));

@@ -5,7 +5,7 @@ use crate::admin::Answer;
 use crate::endpoints;
 use crate::ready;
 use crate::reload::Made;
-use crate::upgrade::{Gift, Next, Sent, Speaks, Took, Travelling};
+use crate::upgrade::{Arrival, Gift, Next, Sent, Speaks, Took, Travelling};
 use axum::http::StatusCode;
 use dataplane::limits::{self, UPGRADE_MOVES, UPGRADE_MOVES_MAX};
 use dataplane::plane::Handed;
@@ -252,7 +252,11 @@ impl Running<'_> {
         match (step, std::mem::replace(&mut self.upgrades.stage, Stage::Rests)) {
             (Step::Started(started), Stage::Starts { asker, .. }) => match *started {
                 Ok((next, took)) => self.give_up(next, took, asker),
-                Err(why) => refuse(asker, &why),
+                Err(why) => {
+                    // It may have accepted already.
+                    self.plane.accept_anew();
+                    refuse(asker, &why);
+                }
             },
             (Step::Given(Ok(next)), Stage::Gives { over, asker, .. }) => {
                 self.hand_on(Some(next), over, asker);
@@ -385,9 +389,10 @@ impl Running<'_> {
         }
     }
 
-    /// A connection of the process before this one, or one that did not get to the next.
-    pub(super) fn arrived(&mut self, arrived: Travelling) {
-        match arrived.into_moved(&self.loaded.snapshot) {
+    /// A connection of the process before this one, or one that did not get to the next; or that the former accepts no more.
+    pub(super) fn arrived(&mut self, arrived: Arrival) {
+        let Arrival::Conn(conn) = arrived else { return self.plane.accept_anew() };
+        match conn.into_moved(&self.loaded.snapshot) {
             Ok(moved) => self.plane.adopt(moved),
             Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),
         }

@@ -64,6 +64,14 @@ struct Exchange {
     record: Option<usize>,
 }
 
+/// What comes from the process before this one, once all that listens is this one's.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Conn(Travelling),
+    /// It accepts no more.
+    Sockets,
+}
+
 /// A connection between two processes.
 #[derive(Debug)]
 pub(crate) struct Travelling {

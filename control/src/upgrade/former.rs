@@ -1,6 +1,6 @@
 //! The process before this one, as this one sees it: what it gives, and what it is told.
 
-use super::conns::Travelling;
+use super::conns::{Arrival, Travelling};
 use super::message::{Endpoint, Message, VERSION, Wire};
 use super::next::Took;
 use crate::reload::Made;
@@ -100,9 +100,11 @@ impl Former {
     }
 
     /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer; and for
-    /// connections, which go to `arrivals`.
-    pub(crate) fn ready(self, took: Took, arrivals: mpsc::Sender<Travelling>) {
+    /// connections, which go to `arrivals`, as does that the former accepts no more: when it has said so, and once more when it has
+    /// gone, by when that is so on every shard.
+    pub(crate) fn ready(self, took: Took, arrivals: mpsc::Sender<Arrival>) {
         let mut wire = self.wire;
+        let at_last = arrivals.clone();
         let tell = move || {
             let Took { taken, admin, listeners, ended } = took;
             ended.into_iter().try_for_each(|name| wire.say(&Message::Ended { name }, &[]))?;
@@ -114,6 +116,8 @@ impl Former {
                 }
                 other => Err(format!("it said {other:?}")),
             }?;
+            // Nobody receives any more where this process ends: so below.
+            drop(arrivals.blocking_send(Arrival::Sockets));
             tracing::info!(
                 "upgrade: this process has what the one before it had; that one finishes the rest"
             );
@@ -129,8 +133,9 @@ impl Former {
                         // Where this is not heard any more they are still the former's.
                         wire.say(&Message::Got, &[])?;
                         conns += batch.len();
-                        // Nobody receives any more where this process ends.
-                        batch.drain(..).for_each(|conn| drop(arrivals.blocking_send(conn)));
+                        for conn in batch.drain(..) {
+                            drop(arrivals.blocking_send(Arrival::Conn(conn)));
+                        }
                     }
                     other => return Err(format!("it said {other:?} among its connections")),
                 }
@@ -146,6 +151,7 @@ impl Former {
                 // All that it listened on is ours all the same.
                 tracing::warn!("upgrade: the process before this one: {why}");
             }
+            drop(at_last.blocking_send(Arrival::Sockets));
         };
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(talk) {
             tracing::error!("upgrade: the process before this one cannot be told: no thread: {error}");

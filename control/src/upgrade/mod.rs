@@ -15,7 +15,7 @@ mod former;
 mod message;
 mod next;
 
-pub(crate) use conns::Travelling;
+pub(crate) use conns::{Arrival, Travelling};
 pub(crate) use former::Former;
 pub(crate) use message::Endpoint;
 pub(crate) use message::Speaks;

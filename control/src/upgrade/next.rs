@@ -1,6 +1,6 @@
 //! The next process, as the one that starts it sees it.
 
-use super::conns::Travelling;
+use super::conns::{Arrival, Travelling};
 use super::former::VARIABLE;
 use super::message::{Endpoint, Message, Speaks, VERSION, Wire};
 use dataplane::limits::{CHANGES_MAX, UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_DESCRIPTORS, UPGRADE_READY};
@@ -129,7 +129,7 @@ impl Next {
         mut self,
         mut next: impl FnMut(bool) -> Option<Travelling>,
         transit: &Transit,
-        back: &mpsc::Sender<Travelling>,
+        back: &mpsc::Sender<Arrival>,
     ) -> Sent {
         let mut sent = Sent::default();
         while let Some(first) = next(true) {
@@ -151,7 +151,7 @@ impl Next {
                     sent.why.get_or_insert(why);
                     sent.back += count;
                     // Nobody receives any more where this process ends.
-                    batch.into_iter().for_each(|conn| drop(back.blocking_send(conn)));
+                    batch.into_iter().for_each(|conn| drop(back.blocking_send(Arrival::Conn(conn))));
                 }
             }
             (0..count).for_each(|_| transit.end());

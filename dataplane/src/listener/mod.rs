@@ -100,7 +100,7 @@ pub fn on_accept(core: &mut Core, io: &mut impl Io, index: usize, result: Result
                 }
             }
         }
-        Err(_) if stopping => {}
+        Err(errno) if stopping || errno == Errno(libc::ECANCELED) => {}
         // Of a unix socket: its queue is empty, and nobody new gets in.
         Err(Errno(libc::EINVAL)) if leaves => listener.phase = Phase::Stopping,
         Err(errno) => {
@@ -225,6 +225,17 @@ pub fn give_up(core: &mut Core, io: &mut impl Io, numbers: &[u32]) {
     }
 }
 
+/// Another process accepts no more on the sockets that both had. Who came while its accept was being cancelled woke that accept and not
+/// ours, as the kernel wakes one of those that wait (epoll_ctl(2), EPOLLEXCLUSIVE), and waits unseen. An accept that begins looks
+/// at the queue first: each is ended, and begun anew when it has.
+pub fn accept_anew(core: &mut Core, io: &mut impl Io) {
+    for index in 0..core.listeners.len() {
+        if core.listeners[index].phase == Phase::Accepting {
+            io.cancel(token(Kind::Accept, index));
+        }
+    }
+}
+
 fn leave(core: &mut Core, io: &mut impl Io, index: usize) {
     let now = core.now();
     let listener = &mut core.listeners[index];
@@ -239,7 +250,8 @@ fn leave(core: &mut Core, io: &mut impl Io, index: usize) {
     look_at(core, index, now.after(limits::LISTENER_REST));
 }
 
-/// Accepts no more: cancels, then closes. What is in the accept queue by now was accepted before the cancel took hold.
+/// Accepts no more: cancels, then closes. Who is in the accept queue by now was accepted before the cancel took hold, or is left to
+/// the other process that has the socket ([`accept_anew`]).
 fn stop(core: &mut Core, io: &mut impl Io, index: usize) {
     let listener = &mut core.listeners[index];
     match listener.phase {

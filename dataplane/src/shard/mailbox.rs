@@ -37,6 +37,8 @@ pub enum Command {
     Adopt(Box<Moved>),
     /// Accept no more on the sockets of these numbers, and leave who waits there to another process.
     GiveUp(Box<[u32]>),
+    /// Another process accepts no more on the sockets that both had.
+    AcceptAnew,
     /// Say which conns there are, or close one.
     List(Box<Listing>),
     /// Fail on purpose, for the test that a shard's death is the process's.

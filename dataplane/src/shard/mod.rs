@@ -162,6 +162,7 @@ impl Shard {
                 Command::Move(moving) => self.core.moving = Some(*moving),
                 Command::Adopt(moved) => moving::adopt(&mut self.core, io, *moved),
                 Command::GiveUp(numbers) => listener::give_up(&mut self.core, io, &numbers),
+                Command::AcceptAnew => listener::accept_anew(&mut self.core, io),
                 Command::List(listing) => self.listing = Some(listing),
                 Command::Inject(Failure::Panic) => panic!("a panic was injected"),
                 Command::Inject(Failure::Stall) => loop {

@@ -3,7 +3,7 @@
 
 use crate::bed::{Answer, Bed, OK, listen_address, millis, say, seconds, wait};
 use dataplane::io::{Io as _, SocketOption};
-use dataplane::listener::Socket;
+use dataplane::listener::{self, ListenerState, Socket};
 use dataplane::shard::swap::{self, Swap};
 use dataplane::sim::random::Random;
 use dataplane::spec::{Curve, Drains, ListenerId, Order, Reason};
@@ -282,4 +282,24 @@ fn of_two_orders_the_one_that_is_over_first_holds() {
     assert_eq!(over.since(begun) / 100_000_000, 50);
     assert!(over.since(since) < 30_000_000_000);
     leave_all(&mut bed, &tunnels);
+}
+
+#[test]
+fn an_accept_that_begins_anew_loses_nobody_and_is_no_error() {
+    let mut bed = Bed::new(|_, _| {});
+    let before = idle(&mut bed, 3);
+    for _ in 0..3 {
+        let waits = bed.client([say(GET)]);
+        listener::accept_anew(&mut bed.shard.core, &mut bed.io);
+        bed.run_until("it is answered", |bed| bed.told(waits) == "200");
+    }
+    let accepted = before.len() as u64 + 3;
+    assert_eq!((bed.stats.accepted.get(), bed.stats.accept_errors.get()), (accepted, 0));
+    assert!(before.iter().all(|client| bed.end(*client).ended_at.is_none()));
+    // One that goes away meanwhile stays gone.
+    let drains = Drains { node: Some(order(&bed, 1, Curve::Immediate, 5)), listeners: Vec::new() };
+    go(&mut bed, drains, Some(Vec::new()));
+    listener::accept_anew(&mut bed.shard.core, &mut bed.io);
+    bed.run_for(seconds(8));
+    assert!(bed.shard.core.listeners.iter().all(ListenerState::is_closed));
 }

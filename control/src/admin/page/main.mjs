@@ -125,12 +125,14 @@ function tell(text, ms = 6000) {
 
 // --- what is pressed -----------------------------------------------------------------------------------------------
 
-/** Asks whether to, does it, and says what came of it. */
+/** Asks whether to, does it, and says what came of it. A number that is asked for goes into what is sent, by its name. */
 async function act(action) {
   if (action.probe) return probe(action);
   if (!(await confirmed(action))) return;
+  const [method, path, body] = action.asks;
+  const given = action.number ? { [action.number.name]: at('ask-number').valueAsNumber } : {};
   try {
-    await ask(...action.asks);
+    await ask(method, path, { ...body, ...given });
     tell(action.done);
   } catch (error) {
     if (error.status === 401) return askToken('This needs the token of admin.token. It stays in this tab, until you close it.', action);
@@ -155,20 +157,27 @@ async function probe(action) {
   await confirmed({ title: `${action.probe}: ${shown.verdict}`, text: `Took ${shown.took_ms.toFixed(1)} ms. It changes nothing of what ringway thinks of the endpoint.`, bytes });
 }
 
-/** Shows a question; true if it is confirmed. Without a label there is nothing to confirm. */
-function confirmed({ title, text, label = '', tone = 'good', bytes = '' }) {
+/** Shows a question; true if it is confirmed. Without a label there is nothing to confirm, with a number there is one to give. */
+function confirmed({ title, text, label = '', yes: word = label, tone = 'good', bytes = '', number = null }) {
   const [dialog, yes, no] = [at('ask'), at('ask-yes'), at('ask-no')];
   say(at('ask-title'), title);
   say(at('ask-text'), text);
   say(at('ask-bytes'), bytes);
   show(at('ask-bytes'), bytes !== '');
-  say(yes, label);
+  say(yes, word);
   show(yes, label !== '');
   yes.dataset.tone = tone;
   say(no, label ? 'Cancel' : 'Close');
+  const field = at('ask-number');
+  show(at('ask-field'), number !== null);
+  field.disabled = number === null;
+  field.required = number !== null;
+  say(at('ask-label'), number?.label ?? '');
+  if (number) [field.max, field.value] = [number.most, number.value];
   dialog.returnValue = '';
   dialog.showModal();
-  no.focus();
+  if (number) field.select();
+  else no.focus();
   return new Promise((resolve) => dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true }));
 }
 
@@ -207,7 +216,10 @@ async function list(event) {
 }
 
 say(at('host'), location.host);
-at('ask-yes').addEventListener('click', () => at('ask').close('yes'));
+at('ask-form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  at('ask').close('yes');
+});
 at('ask-no').addEventListener('click', () => at('ask').close());
 at('token-no').addEventListener('click', () => at('token-dialog').close());
 at('token-form').addEventListener('submit', (event) => {

@@ -9,6 +9,8 @@ import { bucketsSince, bytes, count, doublings, evenness, micros, percent, perce
 const MINUTE = 60;
 const KEPT_EVENTS = 256;
 const KEPT_POINTS = 300;
+/** Of an endpoint, as the configuration has it. */
+const WEIGHT_MOST = 256;
 /** Endpoints named in one problem; the others stand below. */
 const NAMED = 8;
 export const PHASES = {
@@ -103,6 +105,7 @@ export class Model {
       process: `${process.version} · pid ${process.pid} · up ${span(process.uptime_ms)}`,
       began: process.began,
       lead: this.#lead(problems),
+      actions: [this.#answer.drain.node ? { ...abort('the node', { node: true }), label: 'Call off drain' } : drainNode(sum(this.#answer.listeners.map((row) => row.connections)))],
       problems,
       cards: this.#cards(),
       listeners: this.#listeners(),
@@ -177,6 +180,7 @@ export class Model {
           `${rate(requests['5xx'] / before.seconds)} 5xx/s`,
           `p99 to the first byte ${micros(percentile(recent, 0.99))}`,
         ].concat(row.queued ? [`${plural(row.queued, 'request')} wait`] : []),
+        actions: [drains ? abort(`cluster ${row.name}`, { cluster: row.name }) : drainCluster(row.name)],
         use: drains ? 'drains' : shut ? `breaker ${row.breaker}` : `${left} of ${all} in use`,
       };
     });
@@ -390,8 +394,17 @@ export class Model {
         p99: micros(percentile(recent, 0.99)),
         sent: `${bytes(per(row.sent_bytes, old?.sent_bytes))}/s`,
         received: `${bytes(per(row.received_bytes, old?.received_bytes))}/s`,
+        actions: this.#listenerActions(row),
       };
     });
+  }
+
+  /** None where the node drains, or it leaves because a file has it no more. */
+  #listenerActions(row) {
+    const { node, listeners } = this.#answer.drain;
+    const drain = listeners.find((one) => one.name === row.name);
+    if (drain) return drain.reason === 'reload' ? [] : [abort(`listener ${row.name}`, { listener: row.name })];
+    return node || row.leaving ? [] : [drainListener(row)];
   }
 
   /** Percentiles of each phase of a listener or cluster (`of`, as "listener edge"), and the shape of the whole. */
@@ -519,10 +532,44 @@ function endpointActions(cluster, one, left, drains) {
   });
   const grave = one.usable && others === 0 ? 'bad' : 'warn';
   const all = [{ label: 'Check', probe: name, asks: ['POST', `${path}/probe`, {}] }];
+  all.push({
+    label: 'Weight', yes: 'Set it', title: `Another weight of ${name}?`, tone: 'warn',
+    text: `Its share of requests is its weight as a part of all weights that are in use; with 0 it gets none that does not stick to it. It is changed at run time, beside the file, until a restart or until the file says something else of it.`,
+    number: { name: 'weight', label: `Weight, 0 to ${WEIGHT_MOST}`, value: one.weight, most: WEIGHT_MOST },
+    asks: ['PUT', `${path}/weight`, {}],
+    done: `${name} has another weight.`,
+  });
   if (one.state !== 'ready') all.push(to('ready', 'Put back', 'Put back', `It gets new requests again${one.health === 'down' ? ' once checks find it up' : ''}.`, 'good'));
   if (one.state !== 'drain' && !drains) all.push(to('drain', 'Drain', 'Drain', `It keeps clients that stick to it and gets no others. ${rest}${runs}`, grave));
   if (one.state !== 'maint' && !drains) all.push(to('maint', 'Take down', 'Take down', `It gets nothing any more, of clients that stick to it neither. ${rest}${runs}`, grave));
   return all;
+}
+
+function drainNode(open) {
+  return {
+    label: 'Drain node', title: 'Drain the whole node?', tone: 'bad',
+    text: `First /ready fails, then no new connections are taken, and the ${plural(open, 'connection')} that are open leave, within the time that drain.rebalance has. The process stays, and it can be called off.`,
+    asks: ['POST', '/v1/drain', { node: true }],
+    done: 'The node drains.',
+  };
+}
+
+function drainListener(row) {
+  return {
+    label: 'Drain', title: `Drain listener ${row.name}?`, tone: 'warn',
+    text: `It takes no new connections, and the ${plural(row.connections, 'connection')} that it has leave, within the time that drain.rebalance has. It stays closed, over reloads too, until that is called off. The other listeners go on.`,
+    asks: ['POST', '/v1/drain', { listener: row.name }],
+    done: `Listener ${row.name} drains.`,
+  };
+}
+
+function drainCluster(name) {
+  return {
+    label: 'Drain', title: `Drain cluster ${name}?`, tone: 'bad',
+    text: 'No request is sent there any more: those that routes send there are refused, but where a route asks whether it is available. What runs there ends by itself, however long that takes.',
+    asks: ['POST', '/v1/drain', { cluster: name }],
+    done: `Cluster ${name} drains.`,
+  };
 }
 
 function abort(what, scope) {

@@ -12,7 +12,8 @@ export function render(view, act) {
   lead(view.lead);
   problems(view.problems, act);
   cards(view.cards);
-  listeners(view.listeners);
+  buttons(at('node-acts'), view.actions, act, '');
+  listeners(view.listeners, act);
   say(at('listeners-more'), view.listenersLeftOut ? `and ${view.listenersLeftOut} more` : '');
   clusters(view.clusters, act);
   say(at('clusters-more'), view.clustersLeftOut ? `${view.clustersLeftOut} more: find them by name` : '');
@@ -44,7 +45,7 @@ function buttons(node, actions, act, of) {
   keyed(node, actions, (one) => one.label, make, (parts, action) => {
     parts.action = action;
     say(parts.node, action.label);
-    field(parts.node, 'aria-label', `${action.label} ${of}`);
+    field(parts.node, 'aria-label', `${action.label} ${of}`.trim());
   });
   // What was pressed may be gone: whoever uses the keyboard goes on from what stands in its place.
   if (had && !node.contains(document.activeElement)) node.firstElementChild?.focus({ preventScroll: true });
@@ -103,9 +104,9 @@ function inner(cell) {
   return place;
 }
 
-const LISTENER = [['name', 'Listener'], ['connections', 'Connections', 'span'], ['accepted', 'New/s', 'n'], ['requests', 'Requests/s', 'n'], ['failed', 'Failed/s', 'n'], ['answers', 'Answers', 'span'], ['p99', 'p99', 'n'], ['sent', 'Sent', 'n'], ['received', 'Received', 'n']];
+const LISTENER = [['name', 'Listener'], ['connections', 'Connections', 'span'], ['accepted', 'New/s', 'n'], ['requests', 'Requests/s', 'n'], ['failed', 'Failed/s', 'n'], ['answers', 'Answers', 'span'], ['p99', 'p99', 'n'], ['sent', 'Sent', 'n'], ['received', 'Received', 'n'], ['acts', 'Actions', 'wide-acts']];
 
-function listeners(all) {
+function listeners(all, act) {
   const make = () => {
     const parts = row(LISTENER);
     parts.title = h('span');
@@ -115,6 +116,7 @@ function listeners(all) {
     parts.mix = h('span', { class: 'mix', 'aria-hidden': 'true' });
     parts.words = h('small', { class: 'quiet' });
     parts.answers.append(h('span', {}, parts.mix, parts.words));
+    parts.acts = inner(parts.acts);
     return parts;
   };
   keyed(at('listeners'), all, (one) => one.name, make, (parts, one) => {
@@ -129,6 +131,7 @@ function listeners(all) {
     keyed(parts.mix, there, ([kind]) => kind, ([kind]) => ({ node: h('span', { class: `a${kind}` }) }), (piece, [, n]) => fill(piece.node, n / whole));
     const words = there.map(([kind, n]) => `${kind} ${((n / whole) * 100).toFixed(n / whole < 0.1 ? 1 : 0)} %`).join(', ');
     say(parts.words, words || 'none');
+    buttons(parts.acts, one.actions, act, `listener ${one.name}`);
   });
 }
 
@@ -147,18 +150,19 @@ function clusters(all, act) {
     return parts;
   };
   const make = (one) => {
-    const parts = { title: h('h3'), pill: h('span', { class: 'pill' }), facts: h('p', { class: 'quiet' }), more: h('p', { class: 'quiet' }) };
+    const parts = { title: h('h3'), pill: h('span', { class: 'pill' }), facts: h('p', { class: 'quiet' }), more: h('p', { class: 'quiet' }), acts: h('span', { class: 'acts' }) };
     parts.rows = h('tbody', { role: 'rowgroup' });
     const heads = ENDPOINT.map(([, label, kind = '']) => h('th', { scope: 'col', role: 'columnheader', class: kind }, label));
     const table = h('table', { class: 'stack', role: 'table', 'aria-label': `Endpoints of ${one.name}` }, h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...heads)), parts.rows);
     const scroll = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': `Endpoints of ${one.name}` }, table);
-    return { ...parts, scroll, node: h('article', { class: 'cluster' }, h('div', { class: 'head' }, parts.title, parts.pill, parts.facts), scroll, parts.more) };
+    return { ...parts, scroll, node: h('article', { class: 'cluster' }, h('div', { class: 'head' }, parts.title, parts.pill, parts.facts, parts.acts), scroll, parts.more) };
   };
   keyed(at('cluster-list'), all, (one) => one.name, make, (parts, one) => {
     say(parts.title, one.name);
     say(parts.pill, one.use);
     field(parts.pill, 'data-tone', one.tone);
     say(parts.facts, one.facts.join(' · '));
+    buttons(parts.acts, one.actions, act, `cluster ${one.name}`);
     show(parts.scroll, one.endpoints.length > 0);
     say(parts.more, one.leftOut ? `${one.leftOut} more endpoints: find them by name` : one.all ? '' : 'No endpoints.');
     keyed(parts.rows, one.endpoints, (item) => item.name, endpoint, (cells, item) => {

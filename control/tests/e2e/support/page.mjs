@@ -128,7 +128,7 @@ const hostile = clusters.flatMap((cluster) => cluster.endpoints).find((one) => o
 for (const action of hostile.actions) {
   const [method, path, body] = action.asks;
   assert(['PUT', 'POST'].includes(method) && typeof body === 'object', action.label);
-  assert.match(path, /^\/v1\/clusters\/other\/endpoints\/[A-Za-z0-9%._~'()!*-]+\/(state|probe)$/);
+  assert.match(path, /^\/v1\/clusters\/other\/endpoints\/[A-Za-z0-9%._~'()!*-]+\/(state|probe|weight)$/);
   assert(action.label === 'Check' || action.title.endsWith('?'), 'it is asked about first');
 }
 

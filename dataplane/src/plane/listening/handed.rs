@@ -42,6 +42,11 @@ impl Plane {
         self.tell(|| Command::GiveUp(numbers.clone()));
     }
 
+    /// The other process accepts no more on what both had: shards look whether somebody waits there unseen.
+    pub fn accept_anew(&self) {
+        self.tell(|| Command::AcceptAnew);
+    }
+
     /// The other process is gone: the next [`Plane::swap`] to `snapshot` has the shards accept again on what was given up, by sockets
     /// of new numbers.
     ///
