@@ -5,6 +5,7 @@
 //! (`reference`).
 
 mod access_log;
+mod account;
 mod address;
 mod admin;
 mod available;
