@@ -284,6 +284,30 @@ fn f05_every_octet_around_transfer_encoding() {
     }
 }
 
+/// A plain head with one octet changed, or one more, at each place: what is read at once is what the scan makes of it, which
+/// reads every head that comes in two pieces.
+fn check_each_octet(plain: &[u8], outcome: impl Fn(&[u8], &[usize]) -> Outcome) {
+    for (at, octet) in (0..plain.len()).flat_map(|at| (0..=255).map(move |octet| (at, octet))) {
+        let (before, after) = plain.split_at(at);
+        for rest in [after, &after[1..]] {
+            let sent = [before, &[octet], rest].concat();
+            let (whole, cut) = (outcome(&sent, &[]), outcome(&sent, &[1]));
+            let name = sent.escape_ascii();
+            assert_eq!((stable(whole.lines), whole.upstream), (stable(cut.lines), cut.upstream), "{name}");
+        }
+    }
+}
+
+#[test]
+fn heads_read_at_once_are_those_that_are_scanned() {
+    let request =
+        b"PUT /a?b HTTP/1.1\r\nHost: a.b:80\r\nX-Some:c  d\r\nContent-Length: 2\r\nVia: \r\nTE: x\r\n\r\nok";
+    check_each_octet(request, requests);
+    let response =
+        b"HTTP/1.1 200 OK\r\nDate: now\r\nX-Y:c  d\r\nContent-Length: 2\r\nVia:\r\nServer: \xe9\r\n\r\nok";
+    check_each_octet(response, |sent, cut| responses(sent, Method::Get, cut));
+}
+
 /// A head that comes byte by byte is examined once: no quadratic cost.
 #[test]
 fn a_slow_head_is_examined_once() {

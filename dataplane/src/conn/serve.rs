@@ -39,7 +39,12 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     conn.scan = Default::default();
     conn.requests = conn.requests.saturating_add(1);
     conn.deadlines.read_by = Mono::MAX;
-    let mut x = Exchange::new(id);
+    // Made where it stands and filled there: what was just written in small pieces would be read back to be moved.
+    let Ok(xid) = core.exchanges.insert(Exchange::new(id)) else {
+        unreachable!("there are as many exchanges as conns")
+    };
+    conn.exchange = Some(xid);
+    let Some(x) = core.exchanges.get_mut(xid) else { return };
     x.close_after = !head.keep_alive
         || core.draining
         || conn.ends != Ends::NOT_YET
@@ -58,8 +63,6 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     x.started = began;
     x.started_wall = now.wall.saturating_sub(took);
     x.head_us = u32::try_from(took / 1000).unwrap_or(u32::MAX);
-    let Ok(xid) = core.exchanges.insert(x) else { unreachable!("there are as many exchanges as conns") };
-    conn.exchange = Some(xid);
     decide(core, io, id, xid);
 }
 

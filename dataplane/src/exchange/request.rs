@@ -46,7 +46,9 @@ pub fn send_head(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) -> Result<
     Ok(())
 }
 
-/// The request's head as one endpoint gets it.
+/// The request's head as one endpoint gets it. Inlined: as a result in memory a lease is read back in other pieces than it
+/// was written in, which waits for the stores before it.
+#[inline(always)]
 pub(super) fn encode(
     core: &mut Core,
     id: Id<Exchange>,

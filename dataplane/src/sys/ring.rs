@@ -164,18 +164,25 @@ impl Ring {
         true
     }
 
-    /// Queues an entry. What it points to is alive by the rules of this module.
+    /// Queues an entry. What it points to is alive by the rules of this module. Inlined, so that an entry is made where it
+    /// is queued: read back in wider pieces than it was written in, it would wait for the stores before it.
+    #[inline(always)]
     pub(super) fn push(&mut self, entry: squeue::Entry) {
         self.counters.sqes += 1;
-        if self.parked.is_empty() && self.try_push(&entry) {
-            return;
+        if !self.parked.is_empty() || !self.try_push(&entry) {
+            self.push_full(entry);
         }
+    }
+
+    #[cold]
+    fn push_full(&mut self, entry: squeue::Entry) {
         self.flush();
         if !self.parked.is_empty() || !self.try_push(&entry) {
             self.parked.push_back(entry);
         }
     }
 
+    #[inline(always)]
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: payloads stay alive until their completion, because the caller of `Io` keeps the leases (invariant 1);
         // headers and addresses are in `scratch` and stay until everything queued was submitted.

@@ -47,6 +47,11 @@ impl Cycle {
         };
     }
 
+    /// Whether every turn is the same endpoint's, so that nobody need know which number a pick has.
+    pub(super) fn is_one(&self) -> bool {
+        self.turns.len() == 1
+    }
+
     /// Whose turn pick number `ticket` is; `None` if no endpoint has weight.
     pub(super) fn at(&self, ticket: u64) -> Option<EndpointId> {
         self.from(ticket).next()

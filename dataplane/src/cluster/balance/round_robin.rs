@@ -23,7 +23,8 @@ impl Balancer for RoundRobin {
     fn pick(&mut self, view: &View<'_>, _hint: Hint) -> Option<EndpointId> {
         // An endpoint that may not be used gives its turn to the next in the cycle. A long cycle is not searched to its
         // end: that would make the picks of a large cluster dearest when it is full.
-        let turns = self.cycle.from(view.take_ticket()).take(SEARCH * view.len());
+        let ticket = if self.cycle.is_one() { 0 } else { view.take_ticket() };
+        let turns = self.cycle.from(ticket).take(SEARCH * view.len());
         let mut turns = turns.filter(|&id| view.eligible(id));
         turns.next().or_else(|| view.first_from(0))
     }

@@ -69,25 +69,47 @@ pub(super) fn length_value(text: &[u8]) -> Option<u64> {
 pub(super) fn find_control(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
-        if let Some(at) = control_in(*word) {
+        if let Some(at) = first_of(controls(*word)) {
             return i * 8 + at;
         }
     }
     match text.last_chunk::<8>() {
         Some(_) if rest.is_empty() => text.len(),
-        Some(last) => control_in(*last).map_or(text.len(), |at| text.len() - 8 + at),
+        Some(last) => first_of(controls(*last)).map_or(text.len(), |at| text.len() - 8 + at),
         None => rest.iter().position(|b| is_control(*b)).unwrap_or(text.len()),
     }
 }
 
-/// The first control octet of eight. The subtraction borrows only past an octet that was found, so the first one found
-/// is right, and only that one counts.
-const fn control_in(word: [u8; 8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 0xff;
-    let word = u64::from_le_bytes(word);
-    let delete = word ^ (ONES * 0x7f);
-    let low = word.wrapping_sub(ONES * 0x20) & !word;
-    let found = (low | delete.wrapping_sub(ONES) & !delete) & (ONES * 0x80);
+/// Where the first colon stands, if no control octet comes before it.
+pub(super) fn find_colon(text: &[u8]) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        if let Some(at) = first_of(controls(*word) | equals(*word, b':')) {
+            return (word[at & 7] == b':').then_some(i * 8 + at);
+        }
+    }
+    let at = rest.iter().position(|b| *b == b':' || is_control(*b))?;
+    (rest[at] == b':').then_some(text.len() - rest.len() + at)
+}
+
+const ONES: u64 = u64::MAX / 0xff;
+const HIGHS: u64 = ONES * 0x80;
+
+/// The high bit of the first control octet of eight. The subtraction borrows only past an octet that was found, so the first
+/// one found is right, and only that one counts.
+const fn controls(word: [u8; 8]) -> u64 {
+    let low = u64::from_le_bytes(word);
+    (low.wrapping_sub(ONES * 0x20) & !low) & HIGHS | equals(word, 0x7f)
+}
+
+/// The high bit of the first of eight octets that is this one; as [`controls`].
+const fn equals(word: [u8; 8], octet: u8) -> u64 {
+    let same = u64::from_le_bytes(word) ^ (ONES * octet as u64);
+    same.wrapping_sub(ONES) & !same & HIGHS
+}
+
+/// Of high bits, which octet the first is of.
+const fn first_of(found: u64) -> Option<usize> {
     if found == 0 { None } else { Some((found.trailing_zeros() / 8) as usize) }
 }
 
@@ -126,6 +148,26 @@ mod tests {
         for bad in ["", "9223372036854775808", "00000000000000000005", "+5", "-1", "5 6", "0x5", "1_0", "5.0"]
         {
             assert_eq!(length_value(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn find_colon_agrees_with_a_plain_search() {
+        for len in 0..40 {
+            let clean = vec![0xba; len];
+            assert_eq!(find_colon(&clean), None);
+            for (at, b) in (0..len).flat_map(|at| [b':', 0x1f, 0x7f, 9].map(|b| (at, b))) {
+                for behind in [b'a', b':', b'\n', 0xff] {
+                    let mut text = clean.clone();
+                    text[at..].fill(behind);
+                    text[at] = b;
+                    assert_eq!(
+                        find_colon(&text),
+                        (b == b':').then_some(at),
+                        "len {len}, {b} before {behind}"
+                    );
+                }
+            }
         }
     }
 

@@ -80,16 +80,10 @@ impl Parts {
 
 /// A head that is whole and plain. `None` says no more than that the scan must look at it; `out` may then hold a part.
 fn read_at_once(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Option<(Extent, Parts)> {
-    let mut table = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
-    let mut head = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(bytes, &mut table) else {
-        return None;
-    };
     let room =
         Room { start_line: limits.request_line, block: limits.header_block, fields: limits.header_fields };
-    let extent = at_once::extent(bytes, head.headers, len, room)?;
+    let extent = at_once::read(bytes, room, &mut out.fields, &mut out.names)?;
     let line = request_line(&bytes[..extent.fields - 2]).ok()?;
-    at_once::take_fields(bytes, head.headers, extent, &mut out.fields, &mut out.names)?;
     Some((extent, Parts::of(&line)))
 }
 

@@ -69,15 +69,9 @@ pub fn parse_response(
 
 /// A head that is whole and plain. `None` says no more than that the scan must look at it; `out` may then hold a part.
 fn read_at_once<'a>(bytes: &'a [u8], out: &mut ResponseHead) -> Option<(Extent, StatusLine<'a>)> {
-    let mut table = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
-    let mut head = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut table);
-    let Ok(httparse::Status::Complete(len)) = parsed else { return None };
     let room = Room { start_line: RULES.start_line, block: RULES.block, fields: RULES.fields };
-    let extent = at_once::extent(bytes, head.headers, len, room)?;
+    let extent = at_once::read(bytes, room, &mut out.fields, &mut out.names)?;
     let line = status_line(&bytes[..extent.fields - 2]).ok()?;
-    at_once::take_fields(bytes, head.headers, extent, &mut out.fields, &mut out.names)?;
     Some((extent, line))
 }
 

@@ -16,6 +16,7 @@ pub(super) struct Target {
 }
 
 /// Checks the target at `bytes[at..at + len]` and writes the path's normal form in its place.
+#[inline]
 pub(super) fn target(bytes: &mut [u8], at: usize, len: usize, method: Method) -> Result<Target, Refusal> {
     let end = at + len;
     let text = &bytes[at..end];
@@ -35,6 +36,7 @@ pub(super) fn target(bytes: &mut [u8], at: usize, len: usize, method: Method) ->
     }
 }
 
+#[inline(always)]
 fn path_and_query(
     bytes: &mut [u8],
     at: usize,
