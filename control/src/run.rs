@@ -146,6 +146,8 @@ fn serve(loaded: &Loaded, file: Option<&Path>, environment: Environment, former:
             "the process may have {descriptors} descriptors and needs {least}: raise `ulimit -n`"
         ));
     }
+    // Before any other thread starts, for they run where this one may. Where shards have every CPU, all run where there is room.
+    let _ = plane::keep_off_shards(loaded.snapshot.runtime.shards);
     let log = match Log::start(&log_settings_of(&loaded.process)) {
         Ok(log) => log,
         Err(what) => return cannot(&what),

@@ -7,8 +7,8 @@ use crate::ready;
 use crate::upgrade::{Gift, Next, Sent, Speaks, Took, Travelling};
 use axum::http::StatusCode;
 use dataplane::limits::{self, UPGRADE_MOVES, UPGRADE_MOVES_MAX};
-use dataplane::plane::Handed;
 use dataplane::plane::moved::{self, Transit};
+use dataplane::plane::{self, Handed};
 use dataplane::spec::{Listener, Reason};
 use serde_json::json;
 use std::path::PathBuf;
@@ -222,7 +222,11 @@ impl Running<'_> {
             endpoints: endpoints::known(&self.loaded.snapshot, &self.watch, &self.checks),
             drained: self.watch.drained_clusters(),
         };
-        beside(move || Next::start(&program, gift))
+        beside(move || {
+            // The next process has the CPUs that whoever starts it may run on, and it wants shards on all of ours.
+            let _ = plane::use_all_cpus();
+            Next::start(&program, gift)
+        })
     }
 
     pub(super) fn upgrade_step(&mut self, step: Step) {
