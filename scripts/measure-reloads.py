@@ -3,16 +3,20 @@
 routes and what requests notice of it.
 
     scripts/measure-reloads.py RINGWAY --tunnels 4000 --reloads 500
-    scripts/measure-reloads.py RINGWAY --routes 10000 --reloads 20
+    scripts/measure-reloads.py RINGWAY --routes 10000 --reloads 20 [--shards 2]
+    scripts/measure-reloads.py RINGWAY --routes 10000 --reloads 20 --pinned
 
 Each reload changes a listener, a cluster and a route by name, so that old ones go and new ones come. Tunnels echo a byte
 before the first reload and after the last. Ids that are gone rest for half a minute, so memory grows for as long if there are
-tens of reloads a second, and no longer. With --routes, one route among many changes each time, and one client asks all
-along: its latencies are printed for the seconds with reloads and for those without. Prints one JSON line.
+tens of reloads a second, and no longer. With --routes, one route among many changes each time, and one client, a process of its own, asks all
+along: a second in which a reload begins, a second without in turn, and its latencies are printed for both. With --pinned there is one
+shard, on the first CPU, where the client is too, and where control may not be; all else has the other CPUs. Prints one JSON line.
 """
 
 import argparse
+import gc
 import json
+import multiprocessing
 import os
 import resource
 import selectors
@@ -46,9 +50,9 @@ def echo(listener):
                 key.fileobj.close()
 
 
-def configuration(n, at, routes):
+def configuration(n, at, routes, shards=2):
     text = [
-        "[runtime]\nshards = 2\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n",
+        f"[runtime]\nshards = {shards}\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n",
         '[[listener]]\nname = "tunnels"\nprotocol = "tcp"\naddress = "127.0.0.1:0"\ncluster = "echo"\n',
         '[[listener]]\nname = "edge"\naddress = "127.0.0.1:0"\n',
         f'[[cluster]]\nname = "echo"\nendpoints = ["{at}"]\n',
@@ -71,22 +75,20 @@ def seen(pid):
     return {"rss_kib": rss, "descriptors": len(os.listdir(f"/proc/{pid}/fd"))}
 
 
-class Requests(threading.Thread):
-    """Asks on one connection, and notes when and how long."""
-
-    def __init__(self, at):
-        super().__init__(daemon=True)
-        self.conn, self.over, self.took = socket.create_connection(at), False, []
-        self.conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def run(self):
-        while not self.over:
-            begun = time.monotonic()
-            self.conn.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            if not self.conn.recv(4096).startswith(b"HTTP/1.1 200"):
-                raise SystemExit("a request failed")
-            self.took.append((begun, time.monotonic() - begun))
-            time.sleep(0.0002)
+def ask(at, cpus, over, out):
+    """Asks on one connection until it is over, and notes when and how long."""
+    os.sched_setaffinity(0, cpus)
+    gc.disable()
+    conn, took = socket.create_connection(at), []
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while not over.is_set():
+        begun = time.monotonic()
+        conn.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        if not conn.recv(4096).startswith(b"HTTP/1.1 200"):
+            raise SystemExit("a request failed")
+        took.append((begun, time.monotonic() - begun))
+        time.sleep(0.0002)
+    out.send(took)
 
 
 def percentile(values, share):
@@ -100,8 +102,16 @@ def main():
     args.add_argument("--tunnels", type=int, default=0)
     args.add_argument("--reloads", type=int, default=500)
     args.add_argument("--routes", type=int, default=0)
+    args.add_argument("--shards", type=int, default=2)
+    args.add_argument("--pinned", action="store_true")
     args = args.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    cpus = sorted(os.sched_getaffinity(0))
+    of_client = set(cpus)
+    if args.pinned:
+        if len(cpus) < 2 or not args.routes:
+            raise SystemExit("--pinned needs two CPUs, and --routes")
+        args.shards, of_client = 1, set(cpus[:1])
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     threading.Thread(target=echo, args=(listener,), daemon=True).start()
     at = "127.0.0.1:%d" % listener.getsockname()[1]
@@ -110,8 +120,10 @@ def main():
 
         def write(n):
             with open(path, "w") as f:
-                f.write(configuration(n, at, args.routes))
+                f.write(texts.get(n) or configuration(n, at, args.routes, args.shards))
 
+        # Made before anything is timed.
+        texts = {n: configuration(n, at, args.routes, args.shards) for n in range(args.reloads + 1) if args.routes}
         write(0)
         process = subprocess.Popen([args.ringway, "run", "-c", path], stdout=subprocess.PIPE, text=True)
         try:
@@ -134,22 +146,30 @@ def main():
                 return json.loads(done.stdout)["took_ms"]
 
             if args.routes:
-                requests = Requests(address["edge"])
-                requests.start()
-                time.sleep(3)
-                begun = time.monotonic()
-                took = []
+                over, (out, mine) = multiprocessing.Event(), multiprocessing.Pipe(False)
+                client = multiprocessing.Process(target=ask, args=(address["edge"], of_client, over, mine))
+                client.start()
+                if args.pinned:
+                    os.sched_setaffinity(0, cpus[1:])
+                time.sleep(1)
+                took, windows = [], []
                 for n in range(1, args.reloads + 1):
+                    windows.append(time.monotonic())
                     took.append(reload(n))
-                    time.sleep(0.5)
-                requests.over = True
-                requests.join()
-                calm = [t for at, t in requests.took if at < begun]
-                during = [t for at, t in requests.took if at >= begun]
+                    time.sleep(max(0, windows[-1] + 2 - time.monotonic()))
+                over.set()
+                calm, during = [], []
+                for at, t in out.recv():
+                    since = min((at - begun for begun in windows if at >= begun), default=2)
+                    if since < 2:
+                        (during if since < 1 else calm).append(t)
+                client.join()
                 sorted_ms = {key: sorted(one[key] for one in took) for key in took[0]}
                 result = {
                     "routes": args.routes,
                     "reloads": args.reloads,
+                    "shards": args.shards,
+                    "pinned": args.pinned,
                     "file_bytes": os.path.getsize(path),
                     "median_ms": {key: round(all[len(all) // 2], 1) for key, all in sorted_ms.items()},
                     "longest_ms": {key: round(all[-1], 1) for key, all in sorted_ms.items()},

@@ -64,6 +64,8 @@ fn serve(read: Read, file: Option<&Path>, environment: Environment, former: Opti
             "the process may have {descriptors} descriptors and needs {least}: raise `ulimit -n`"
         ));
     }
+    // Before any other thread starts, for they run where this one may. Where shards have every CPU, all run where there is room.
+    let _ = plane::keep_off_shards(read.loaded.snapshot.runtime.shards);
     let log = match Log::start(&log_settings_of(&read.loaded.process)) {
         Ok(log) => log,
         Err(what) => return cannot(&what),

@@ -117,6 +117,17 @@ pub fn resources() -> Resources {
     }
 }
 
+/// Keeps the calling thread, and those that it starts from now on, off the CPUs of so many shards, if that leaves any. Shards pin
+/// themselves to theirs.
+pub fn keep_off_shards(shards: u16) -> bool {
+    affinity::keep_off_shards(shards)
+}
+
+/// Lets the calling thread run on every CPU of the process again: a process that it starts has those that it may run on.
+pub fn use_all_cpus() -> bool {
+    affinity::use_all()
+}
+
 /// What io_uring there is: asks for a small ring with everything a shard's has, and lets it go again.
 pub fn probe() -> Result<Features, Unusable> {
     sys::probe()
@@ -186,7 +197,6 @@ impl Plane {
         let shared = Arc::new(Shared::new(&snapshot));
         let wall = clock::now().wall;
         let tag = request_id::process_tag(&snapshot.runtime.node, wall);
-        let cpus = affinity::cpus();
         let lockable = sys::rlimit::lockable();
         let sizes = RingOptions::of_shards(count, lockable);
         let (ready, started) = mpsc::channel();
@@ -211,7 +221,7 @@ impl Plane {
             };
             let (all_there, rings) = mpsc::channel();
             go.push(all_there);
-            let (commands, cpu) = (receiver, cpus[usize::from(shard) % cpus.len()]);
+            let (commands, cpu) = (receiver, affinity::cpu_of(shard));
             let start =
                 Start { setup, sockets, cpu, features, sizes, commands, returns, listings, event, rings };
             let thread = spawn(start, ready.clone(), notify.clone())?;

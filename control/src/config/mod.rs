@@ -22,6 +22,7 @@ mod keys;
 mod listener;
 mod matching;
 mod names;
+mod pieces;
 mod process;
 mod reference;
 mod reply;
@@ -43,12 +44,13 @@ pub(crate) use document::Node;
 pub use drain::{Pace, Paces};
 pub use keys::{Key, ReloadEffect, Section, Shape};
 pub use listener::auto_connections;
+pub(crate) use names::is_name;
 pub use process::{AccessLog, Backend, LogFormat, LogLevel, ProcessSettings, Shards};
 pub(crate) use reference::body_sections;
 pub use reference::{manual, sections};
 pub use report::{Problem, Report, Severity};
 pub(crate) use sticky::value as sticky_value;
-pub(crate) use tree::is_name;
+
 pub use units::{parse_duration, parse_size};
 pub use written::Kind;
 pub(crate) use written::{Keys, Written, default_of, objects};
@@ -57,9 +59,11 @@ use crate::discovery::Sources;
 use crate::health::{self as checks, Check};
 use dataplane::io::PortRange;
 use dataplane::limits;
-use dataplane::spec::{Route, Snapshot};
+use dataplane::spec::Snapshot;
 use names::Names;
+use pieces::Pieces;
 use report::Problems;
+use std::cell::Cell;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -157,15 +161,7 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded
         let most = units::format_size(limits::CONFIG_FILE_BYTES);
         return Err(Report::of_file(file, format!("is larger than {most}")));
     }
-    let problems = Problems::default();
-    let (tree, faults) = DeTable::parse_recoverable(text);
-    for fault in faults {
-        let at = fault.span().map_or(text.len(), |span| span.start);
-        let (what, meant) = explain(fault.message(), text.get(at..).unwrap_or_default());
-        problems.syntax(at, what, meant);
-    }
-    let built = build(&tree::root(&process::ROOT, &tree, &problems), environment);
-    drop(tree);
+    let (built, problems) = in_pieces(text, environment).unwrap_or_else(|| as_a_whole(text, environment));
     let report = problems.finish(file, text);
     if report.has_errors() {
         return Err(report);
@@ -185,6 +181,53 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Loaded
     })
 }
 
+/// Reads a text of which each piece is TOML by itself; none of another.
+fn in_pieces(text: &str, environment: &Environment) -> Option<(Built, Problems)> {
+    let pieces = Pieces::of(text)?;
+    let problems = Problems::default();
+    let (tree, faults) = DeTable::parse_recoverable(&pieces.rest);
+    let root = tree::root(&process::ROOT, &tree, 0, &problems);
+    let left = root.tables("route");
+    // Of what is left nothing may be a route's.
+    if !faults.is_empty() || left.len() != pieces.stretches || !left.iter().all(Table::is_empty) {
+        return None;
+    }
+    let torn = Cell::new(false);
+    let routes = Routes {
+        count: pieces.routes,
+        each: &|read| {
+            for (base, piece) in pieces.each() {
+                let (tree, faults) = DeTable::parse_recoverable(piece);
+                torn.set(torn.get() || !faults.is_empty());
+                tree::root(&process::ROOT, &tree, base, &problems)
+                    .tables("route")
+                    .iter()
+                    .for_each(&mut *read);
+            }
+        },
+    };
+    let built = build(&root, &routes, environment);
+    drop(tree);
+    (!torn.get()).then_some((built, problems))
+}
+
+/// Reads a text at once, and tells what is no TOML in it.
+fn as_a_whole(text: &str, environment: &Environment) -> (Built, Problems) {
+    let problems = Problems::default();
+    let (tree, faults) = DeTable::parse_recoverable(text);
+    for fault in faults {
+        let at = fault.span().map_or(text.len(), |span| span.start);
+        let (what, meant) = explain(fault.message(), text.get(at..).unwrap_or_default());
+        problems.syntax(at, what, meant);
+    }
+    let root = tree::root(&process::ROOT, &tree, 0, &problems);
+    let tables = root.tables("route");
+    let routes = Routes { count: tables.len(), each: &|read| tables.iter().for_each(read) };
+    let built = build(&root, &routes, environment);
+    drop(tree);
+    (built, problems)
+}
+
 /// A fault of syntax in other words where the parser's would mislead: it takes a bare word for a number or a date.
 fn explain(message: &str, rest: &str) -> (String, Option<String>) {
     let word: String =
@@ -194,6 +237,16 @@ fn explain(message: &str, rest: &str) -> (String, Option<String>) {
         return ("a string stands in quotes".to_owned(), Some(format!("{word:?}")));
     }
     (message.replace('\n', " "), None)
+}
+
+/// Takes the table of a route.
+type TakeRoute<'a> = dyn FnMut(&Table<'_>) + 'a;
+
+/// The tables of routes, wherever they are.
+struct Routes<'r> {
+    count: usize,
+    /// Hands each over, in the order of the file.
+    each: &'r dyn Fn(&mut TakeRoute<'_>),
 }
 
 /// What a file's sections come to.
@@ -207,12 +260,11 @@ struct Built {
 }
 
 /// Reads all sections. What has problems is filled in with defaults, and not used.
-fn build(root: &Table<'_>, environment: &Environment) -> Built {
+fn build(root: &Table<'_>, routes: &Routes<'_>, environment: &Environment) -> Built {
     let (runtime, mut process) = process::read(root, environment);
     let (tracing, spans) = traces::read(root, &runtime.node, environment);
     process.traces = spans;
     let listener_tables = bounded(root, "listener", limits::LISTENERS_MAX);
-    let route_tables = bounded(root, "route", limits::ROUTES_MAX);
     let cluster_tables = bounded(root, "cluster", limits::CLUSTERS_MAX);
     if root.get("listener").is_none() {
         root.lacks(Severity::Error, "listener", "is missing: at least one [[listener]]");
@@ -235,18 +287,15 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
     let check_descriptors = checks::descriptors(checked, environment.descriptors);
     let mut listeners =
         listener::read(&listener_tables, &listener_names, &mut cluster_ids, environment, check_descriptors);
-    let (routes, maintenance_files) =
-        route::read(&route_tables, &mut listener_ids, &listener_names, &mut cluster_ids);
     let mut pages = 0;
     for (table, listener) in listener_tables.iter().zip(&mut listeners) {
         listener.error_pages = error_page::read(table, &mut pages);
     }
-    let of_route = |(table, route): (&Table<'_>, Arc<Route>)| match error_page::read(table, &mut pages) {
-        none if none.is_empty() => route,
-        error_pages => Arc::new(Route { error_pages, ..Route::clone(&route) }),
-    };
-    let routes: Vec<_> = route_tables.iter().zip(routes).map(of_route).collect();
-    route::check_protocols(&route_tables, &routes, &listeners);
+    let mut reader = route::Reader::new(&listeners, &listener_names, pages);
+    if is_within(root, "route", routes.count, limits::ROUTES_MAX) {
+        (routes.each)(&mut |table| reader.read(table, &mut listener_ids, &mut cluster_ids));
+    }
+    let route::Reader { routes, offsets, files: maintenance_files, .. } = reader;
     cluster::check_protocols(&cluster_tables, &clusters, &routes, &listeners);
     listener::check_openings(&listener_tables, &listeners, &routes);
     let log_tables = bounded(root, "access_log", limits::ACCESS_LOGS_MAX);
@@ -258,7 +307,7 @@ fn build(root: &Table<'_>, environment: &Environment) -> Built {
     if !root.problems.any_error() {
         listener::warn_deaf(&listener_tables, &listeners, &routes);
         cluster_ids.warn_unused(&cluster_tables, &cluster_names);
-        route::warn_hidden(&route_tables, &routes);
+        route::warn_hidden(root, &offsets, &routes);
     }
 
     let snapshot = Snapshot {
@@ -285,14 +334,14 @@ fn check_names(root: &Table<'_>, sources: &[Option<Arc<Sources>>]) {
 /// The tables of a kind, unless there are too many of them.
 fn bounded<'t>(root: &Table<'t>, kind: &str, most: usize) -> Vec<Table<'t>> {
     let tables = root.tables(kind);
-    if tables.len() > most {
-        root.error(
-            kind,
-            format!("there are {} of them, which is out of range (at most {most})", tables.len()),
-        );
-        return Vec::new();
+    if is_within(root, kind, tables.len(), most) { tables } else { Vec::new() }
+}
+
+fn is_within(root: &Table<'_>, kind: &str, count: usize, most: usize) -> bool {
+    if count > most {
+        root.error(kind, format!("there are {count} of them, which is out of range (at most {most})"));
     }
-    tables
+    count <= most
 }
 
 #[cfg(test)]

@@ -53,3 +53,17 @@ impl Names {
         }
     }
 }
+
+/// `[a-z0-9][a-z0-9_.-]{0,63}`.
+pub(crate) fn is_name(text: &str) -> bool {
+    let first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.len() <= 64
+        && text.as_bytes().first().is_some_and(first)
+        && text.bytes().all(|b| first(&b) || b"_.-".contains(&b))
+}
+
+/// The name that a text was probably meant to be, if it is one then.
+pub(super) fn mend_name(text: &str) -> String {
+    let mended = text.trim().to_ascii_lowercase();
+    mended.chars().map(|c| if c == ' ' || c == '/' || c == ':' { '-' } else { c }).take(64).collect()
+}

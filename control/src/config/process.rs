@@ -49,7 +49,8 @@ pub(super) static RUNTIME: Section = Section {
             "shards",
             Shape::Count(limits::SHARDS, None),
             NeedsUpgrade,
-            "Threads that serve, each pinned to a CPU with its own ring. `\"auto\"` is the CPUs that the process may use.",
+            "Threads that serve, each pinned to a CPU with its own ring. `\"auto\"` is the CPUs that the process may use. All other \
+             threads (control, logs, reloads) keep to the CPUs that no shard has, if there are any.",
         )
         .absent("\"auto\""),
         Key::new("backend", Shape::Word(&["auto", "io_uring"], &["epoll"]), NeedsUpgrade, "How the kernel is asked. `\"auto\"` is io_uring."),

@@ -292,6 +292,16 @@ pub(super) fn nearest<'n>(word: &str, known: impl IntoIterator<Item = &'n str>) 
         .map(|(_, name)| name.to_owned())
 }
 
+/// A key as a message shows it: on one line, and not endless.
+pub(super) fn shown(key: &str) -> String {
+    let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+    if plain {
+        return key.to_owned();
+    }
+    let cut: String = key.chars().take(64).collect();
+    format!("{cut:?}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

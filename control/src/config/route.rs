@@ -104,48 +104,59 @@ pub(super) static TIMEOUTS: Section = Section {
 /// A path and whether there was a file when the configuration was read; in the order of the switches that they turn.
 pub(super) type MaintenanceFiles = Vec<(PathBuf, bool)>;
 
-pub(super) fn read(
-    tables: &[Table<'_>],
-    listeners: &mut Names,
-    listener_names: &[Arc<str>],
-    clusters: &mut Names,
-) -> (Vec<Arc<Route>>, MaintenanceFiles) {
-    let mut names = BTreeSet::new();
-    let mut routes = Vec::with_capacity(tables.len());
-    let mut files = Vec::new();
-    for (index, table) in tables.iter().enumerate() {
+/// Reads routes, one after the other.
+#[derive(Debug)]
+pub(super) struct Reader<'l> {
+    listeners: &'l [Listener],
+    listener_names: &'l [Arc<str>],
+    names: BTreeSet<Arc<str>>,
+    pages: usize,
+    pub(super) routes: Vec<Arc<Route>>,
+    /// Where each stands in the file.
+    pub(super) offsets: Vec<usize>,
+    pub(super) files: MaintenanceFiles,
+}
+
+impl<'l> Reader<'l> {
+    /// `pages` are error pages that the file has already.
+    pub(super) fn new(listeners: &'l [Listener], listener_names: &'l [Arc<str>], pages: usize) -> Self {
+        let (names, routes, offsets, files) = Default::default();
+        Self { listeners, listener_names, names, pages, routes, offsets, files }
+    }
+
+    pub(super) fn read(&mut self, table: &Table<'_>, listeners: &mut Names, clusters: &mut Names) {
+        let index = self.routes.len();
         let ids = listener_ids(table, listeners);
         let first = ids.first().map_or(0, |id| usize::from(id.0));
-        let name = match table.get("name") {
+        let name: Arc<str> = match table.get("name") {
             None => {
-                listener_names.get(first).map_or("?", |name| name).to_owned() + &format!("/{}", index + 1)
+                let first = self.listener_names.get(first).map_or("?", |name| name);
+                format!("{first}/{}", index + 1).into()
             }
             Some(item) => {
                 let name = item.name().unwrap_or_else(|| "?".into());
-                if &*name != "?" && !names.insert(Arc::clone(&name)) {
+                if &*name != "?" && !self.names.insert(Arc::clone(&name)) {
                     item.error(format!("another route is called {name:?}"));
                 }
-                name.to_string()
+                name
             }
         };
-        let matcher = if table.get("match").is_some() {
-            matching::read(&table.table("match"), clusters)
-        } else {
-            Match::default()
-        };
-        let route = Route {
+        let matcher = table.get("match").is_some().then(|| table.table("match"));
+        let mut route = Route {
             id: RouteId(u32::try_from(index).unwrap_or(u32::MAX)),
-            name: name.into(),
+            name,
             listeners: ids,
-            matcher,
+            matcher: matcher.as_ref().map(|table| matching::read(table, clusters)).unwrap_or_default(),
             action: action(table, clusters),
             maintenance: None,
             error_pages: Default::default(),
         };
-        let maintenance = maintenance(table, &route, &mut files);
-        routes.push(Arc::new(Route { maintenance, ..route }));
+        route.maintenance = maintenance(table, &route, &mut self.files);
+        route.error_pages = error_page::read(table, &mut self.pages);
+        check_protocols(table, matcher.as_ref(), &route, self.listeners);
+        self.routes.push(Arc::new(route));
+        self.offsets.push(table.offset);
     }
-    (routes, files)
 }
 
 /// The other face of `route`, if it has one. A file that several routes name is one switch.
@@ -222,46 +233,46 @@ fn action(table: &Table<'_>, clusters: &mut Names) -> Action {
     })
 }
 
-/// Tells of routes with keys that one of their listeners can never meet: of requests on a tcp listener, of a ClientHello on
-/// one of http.
-pub(super) fn check_protocols(tables: &[Table<'_>], routes: &[Arc<Route>], listeners: &[Listener]) {
+/// Tells of keys of a route that one of its listeners can never meet: of requests on a tcp listener, of a ClientHello on one of
+/// http.
+fn check_protocols(table: &Table<'_>, matcher: Option<&Table<'_>>, route: &Route, listeners: &[Listener]) {
     let is_tcp = |id: &ListenerId| {
         listeners.get(usize::from(id.0)).filter(|listener| listener.protocol == Protocol::Tcp)
     };
-    for (table, route) in tables.iter().zip(routes) {
-        let matcher = table.get("match").filter(|item| item.value.is_table()).map(|_| table.table("match"));
-        if route.listeners.is_empty() || route.listeners.iter().any(|id| is_tcp(id).is_none()) {
-            for item in matcher.iter().flat_map(matching::of_hellos) {
-                item.later("where the listener is of http; a tcp one has it");
-            }
+    let tcp = route.listeners.iter().find_map(is_tcp);
+    let of_http = route.listeners.is_empty() || route.listeners.iter().any(|id| is_tcp(id).is_none());
+    if of_http {
+        for item in matcher.into_iter().flat_map(matching::of_hellos) {
+            item.later("where the listener is of http; a tcp one has it");
         }
-        let Some(tcp) = route.listeners.iter().find_map(is_tcp) else { continue };
-        let own = ["respond", "redirect", "timeouts", "maintenance_file", "error_page"]
-            .iter()
-            .filter_map(|key| table.get(key));
-        for item in own.chain(matcher.iter().flat_map(matching::of_requests)) {
-            item.error(format!("is about requests, and the listener {:?} is tcp", tcp.name));
-        }
+    }
+    let Some(tcp) = tcp else { return };
+    let own = ["respond", "redirect", "timeouts", "maintenance_file", "error_page"]
+        .iter()
+        .filter_map(|key| table.get(key));
+    for item in own.chain(matcher.into_iter().flat_map(matching::of_requests)) {
+        item.error(format!("is about requests, and the listener {:?} is tcp", tcp.name));
     }
 }
 
 /// Warns of routes that an earlier one leaves nothing: it has the same match or none, and holds wherever they do.
-pub(super) fn warn_hidden(tables: &[Table<'_>], routes: &[Arc<Route>]) {
+pub(super) fn warn_hidden(root: &Table<'_>, offsets: &[usize], routes: &[Arc<Route>]) {
     // Of matches that are equal the marks are; where the listeners of such a route are sorted.
     let mut seen: BTreeMap<u64, Vec<(&Match, Vec<ListenerId>)>> = BTreeMap::new();
     let everything = Match::default();
-    for (table, route) in tables.iter().zip(routes) {
+    let mark_of_everything = mark(&everything);
+    for (offset, route) in offsets.iter().zip(routes) {
         let mut listeners = route.listeners.clone();
         listeners.sort_unstable();
         let hides = |matcher: &Match, mark: u64| {
+            let Some(alike) = seen.get(&mark) else { return false };
             let at = |at: &[ListenerId]| {
-                let alike = seen.get(&mark).into_iter().flatten();
-                alike.into_iter().any(|(other, listeners)| listeners == at && *other == matcher)
+                alike.iter().any(|(other, listeners)| listeners == at && *other == matcher)
             };
             at(&[]) || at(&listeners) || (!listeners.is_empty() && listeners.iter().all(|&id| at(&[id])))
         };
         let own = mark(&route.matcher);
-        let why = if hides(&everything, mark(&everything)) {
+        let why = if hides(&everything, mark_of_everything) {
             Some("an earlier route takes every request")
         } else if hides(&route.matcher, own) {
             Some("an earlier route has the same match")
@@ -269,7 +280,7 @@ pub(super) fn warn_hidden(tables: &[Table<'_>], routes: &[Arc<Route>]) {
             None
         };
         if let Some(why) = why {
-            table.lacks(
+            root.bare(&SECTION, *offset).lacks(
                 Severity::Warning,
                 "match",
                 format!("the route {:?} takes nothing: {why}", route.name),

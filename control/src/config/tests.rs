@@ -314,6 +314,47 @@ fn near_good() -> impl Strategy<Value = String> {
         })
 }
 
+/// A text that is read in pieces comes to what it comes to as a whole, its problems and their places included. Whether it was read in
+/// pieces.
+fn same_in_pieces(text: &str) -> bool {
+    let Some((built, problems)) = in_pieces(text, &Environment::of_tests()) else { return false };
+    let (whole, problems_of_whole) = as_a_whole(text, &Environment::of_tests());
+    let told = |problems: Problems| problems.finish("t.toml", text).to_string();
+    assert_eq!(told(problems), told(problems_of_whole), "{text}");
+    let shown =
+        |built: &Built| format!("{:?} {:?} {:?}", built.snapshot, built.process, built.maintenance_files);
+    assert_eq!(shown(&built), shown(&whole), "{text}");
+    true
+}
+
+#[test]
+fn a_file_in_pieces_is_the_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_cases");
+    let cases = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = cases.filter(|path| path.extension().is_some_and(|e| e == "toml"));
+    let read = texts.filter(|path| std::fs::read_to_string(path).is_ok_and(|text| same_in_pieces(&text)));
+    assert!(read.count() > 20, "most cases have routes");
+    for (text, in_pieces) in [
+        ("[[route]]\nname = 'a'\n[route.match]\npath = '/'\n[[listener]]\n[[route]]\nname = 'a'\n", true),
+        // A table of a route that stands elsewhere is the last route's.
+        ("[[route]]\nname = 'a'\n[log]\n[route.match]\npath = '/'\n", false),
+        ("[[route]]\nname = 'a'\n[[ route ]]\nname = 'b'\n", false),
+        ("[['route']]\nname = 'a'\n[[route]]\nname = 'b'\n", false),
+        ("route = []\n[[route]]\nname = 'a'\n", false),
+        // Values that go on where routes are left out.
+        ("x = [\n[[route]]\nname = 'a'\n['b']]\n", false),
+        ("x = [[\n[[route]]\n]]\n", false),
+        ("x = 'a\n[[route]]\nname = 'a'\n", false),
+        ("[[route]]\nmatch = { path = [\n['a'],\n] }\n", false),
+        ("[[route]]\nname = 'a'\nname = 'b'\n", false),
+        ("[[route]]\n", true),
+        ("[[route]]", true),
+        ("[[route]] x\n", false),
+    ] {
+        assert_eq!(same_in_pieces(text), in_pieces, "{text}");
+    }
+}
+
 /// Whatever the text, there is an answer, and each problem stands within the text.
 fn answers(text: &str) {
     let report = match parse(text, "t.toml", &Environment::of_tests()) {
@@ -352,5 +393,10 @@ proptest! {
     #[test]
     fn no_near_miss_panics(text in near_good()) {
         answers(&text);
+    }
+
+    #[test]
+    fn near_misses_in_pieces_are_the_file(text in near_good()) {
+        same_in_pieces(&text);
     }
 }

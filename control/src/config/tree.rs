@@ -4,7 +4,8 @@
 //! of syntax does not hide the next (`toml_edit` would add editing and white space, which nothing here needs).
 
 use super::keys::{Key, Section, Shape};
-use super::report::{Problems, Severity, nearest};
+use super::names::{is_name, mend_name};
+use super::report::{Problems, Severity, nearest, shown};
 use dataplane::limits::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(super) struct Item<'t> {
     pub(super) key: &'static Key,
     pub(super) value: &'t DeValue<'t>,
     pub(super) offset: usize,
+    base: usize,
     pub(super) problems: &'t Problems,
 }
 
@@ -123,7 +125,9 @@ impl<'t> Item<'t> {
         if list.is_empty() {
             self.error("the list is empty");
         }
-        list.iter().map(|v| Self { value: v.get_ref(), offset: v.span().start, ..*self }).collect()
+        list.iter()
+            .map(|v| Self { value: v.get_ref(), offset: self.base + v.span().start, ..*self })
+            .collect()
     }
 
     /// The entries of a table with free names, in the order of the file: the name, its place, its value.
@@ -135,8 +139,8 @@ impl<'t> Item<'t> {
         let mut entries: Vec<_> = table
             .iter()
             .map(|(k, v)| {
-                let place = Self { offset: k.span().start, ..*self };
-                let value = Self { value: v.get_ref(), offset: v.span().start, ..*self };
+                let place = Self { offset: self.base + k.span().start, ..*self };
+                let value = Self { value: v.get_ref(), offset: self.base + v.span().start, ..*self };
                 (k.get_ref().as_ref(), place, value)
             })
             .collect();
@@ -152,7 +156,7 @@ impl<'t> Item<'t> {
                     true => Path { section: self.path.section, key: self.key.name },
                     false => Path { section: section.path, key: "" },
                 };
-                Some(Table::open(section, path, entries, self.offset, self.problems))
+                Some(Table::open(section, path, entries, (self.base, self.offset), self.problems))
             }
             None => {
                 self.wrong_type();
@@ -273,6 +277,8 @@ pub(super) struct Table<'t> {
     path: Path,
     entries: Option<&'t DeTable<'t>>,
     pub(super) offset: usize,
+    /// Where the text begins that the tree is of.
+    base: usize,
     pub(super) problems: &'t Problems,
 }
 
@@ -282,11 +288,11 @@ impl<'t> Table<'t> {
         section: &'static Section,
         path: Path,
         entries: &'t DeTable<'t>,
-        offset: usize,
+        (base, offset): (usize, usize),
         problems: &'t Problems,
     ) -> Self {
         for name in entries.keys() {
-            let (text, at) = (name.get_ref().as_ref(), name.span().start);
+            let (text, at) = (name.get_ref().as_ref(), base + name.span().start);
             let full = || path.name_of(&shown(text));
             match section.key(text) {
                 Some(key) if key.built => {}
@@ -298,7 +304,17 @@ impl<'t> Table<'t> {
                 }
             }
         }
-        Self { section, path, entries: Some(entries), offset, problems }
+        Self { section, path, entries: Some(entries), offset, base, problems }
+    }
+
+    /// A table of the file in which everything is left out, at this place.
+    pub(super) fn bare(&self, section: &'static Section, offset: usize) -> Self {
+        Self { section, path: Path { section: section.path, key: "" }, entries: None, offset, ..*self }
+    }
+
+    /// Whether nothing stands in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_none_or(DeTable::is_empty)
     }
 
     /// A problem of the table as a whole.
@@ -317,8 +333,8 @@ impl<'t> Table<'t> {
         // Most keys of most tables are left out, and a table has fewer entries than its section has keys.
         let value = self.entries?.get(name)?;
         let key = self.section.key(name).filter(|key| key.built)?;
-        let (path, problems) = (self.path, self.problems);
-        Some(Item { path, key, value: value.get_ref(), offset: value.span().start, problems })
+        let (path, problems, base) = (self.path, self.problems, self.base);
+        Some(Item { path, key, value: value.get_ref(), offset: base + value.span().start, base, problems })
     }
 
     /// The value of a key that must be there.
@@ -336,8 +352,7 @@ impl<'t> Table<'t> {
             debug_assert!(false, "{}.{name} is no table", self.section.path);
             return Self { entries: None, ..*self };
         };
-        let path = Path { section: section.path, key: "" };
-        let absent = Self { section, path, entries: None, ..*self };
+        let absent = self.bare(section, self.offset);
         self.get(name).and_then(|item| item.table(section)).unwrap_or(absent)
     }
 
@@ -352,7 +367,8 @@ impl<'t> Table<'t> {
             item.wrong_type();
             return Vec::new();
         };
-        let items = list.iter().map(|v| Item { value: v.get_ref(), offset: v.span().start, ..item });
+        let place = |v: &Spanned<_>| self.base + v.span().start;
+        let items = list.iter().map(|v| Item { value: v.get_ref(), offset: place(v), ..item });
         items.filter_map(|item| item.table(section)).collect()
     }
 
@@ -466,34 +482,13 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// `[a-z0-9][a-z0-9_.-]{0,63}`.
-pub(crate) fn is_name(text: &str) -> bool {
-    let first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.len() <= 64
-        && text.as_bytes().first().is_some_and(first)
-        && text.bytes().all(|b| first(&b) || b"_.-".contains(&b))
-}
-
-fn mend_name(text: &str) -> String {
-    let mended = text.trim().to_ascii_lowercase();
-    mended.chars().map(|c| if c == ' ' || c == '/' || c == ':' { '-' } else { c }).take(64).collect()
-}
-
-/// A key as a message shows it: on one line, and not endless.
-fn shown(key: &str) -> String {
-    let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
-    if plain {
-        return key.to_owned();
-    }
-    let cut: String = key.chars().take(64).collect();
-    format!("{cut:?}")
-}
-
-/// The root of a file's tree.
+/// The root of the tree of a file, or of a piece of it that begins at `base`.
 pub(super) fn root<'t>(
     section: &'static Section,
     tree: &'t Spanned<DeTable<'t>>,
+    base: usize,
     problems: &'t Problems,
 ) -> Table<'t> {
-    Table::open(section, Path { section: section.path, key: "" }, tree.get_ref(), 0, problems)
+    let path = Path { section: section.path, key: "" };
+    Table::open(section, path, tree.get_ref(), (base, 0), problems)
 }

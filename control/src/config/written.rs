@@ -1,6 +1,7 @@
 //! The keys of a file as they are written, by object: what `ringway plan` compares once it knows that an object is another.
 
 use super::keys::{ReloadEffect, Section, Shape};
+use super::pieces::{Header, has_long_strings, headers};
 use super::{access_log, admin, cluster, drain, listener, process, route, traces};
 use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
@@ -83,56 +84,48 @@ pub(crate) fn objects(text: &str, wants: impl Fn(Kind, &str) -> bool) -> BTreeMa
 /// The part of `text` in which the tables that are wanted stand: parsing all of it takes longer than all else that a plan does.
 /// None where it cannot be told by looking at lines alone; a table too many does no harm.
 fn needed(text: &str, wants: &impl Fn(Kind, &str) -> bool) -> Option<String> {
-    // In a string of several lines anything may stand.
-    if text.contains("\"\"\"") || text.contains("'''") {
+    if has_long_strings(text) {
         return None;
     }
     let mut out = String::new();
-    // The tables of an object follow its header; until the first header, what belongs to the whole file.
-    let mut object = String::new();
-    let mut kind = None;
     let mut keep = |kind: Option<Kind>, object: &str| -> Option<()> {
-        let Some(kind) = kind else {
-            out.push_str(object);
-            return Some(());
+        let is_wanted = match kind {
+            // What has no name is known by its place, which would be another.
+            Some(kind) => wants(kind, named(object)?),
+            None => true,
         };
-        // What has no name is known by its place, which would be another.
-        if wants(kind, named(object)?) {
-            out.push_str(object);
-        }
+        out.push_str(if is_wanted { object } else { "" });
         Some(())
     };
-    for line in text.split_inclusive('\n') {
-        let header = line.trim_start();
-        let begins = |name: &str| header.strip_prefix(name).is_some_and(|rest| rest.starts_with("]]"));
-        let next = match header.strip_prefix("[[") {
-            None if header.starts_with('[') && !is_within(header, kind) => Some(None),
-            None => None,
-            Some(_) if begins("[[listener") => Some(Some(Kind::Listener)),
-            Some(_) if begins("[[route") => Some(Some(Kind::Route)),
-            Some(_) if begins("[[cluster") => Some(Some(Kind::Cluster)),
-            Some(rest) if is_within(&format!("[{rest}"), kind) => None,
-            Some(_) => Some(None),
+    // The tables of an object follow its header; until the first header, what belongs to the whole file.
+    let (mut kind, mut from) = (None, 0);
+    for (line, header) in headers(text) {
+        let next = match header {
+            Header::Table(path) | Header::Tables(path)
+                if kind.is_some_and(|kind| path.starts_with(within(kind))) =>
+            {
+                continue;
+            }
+            Header::Tables("listener") => Some(Kind::Listener),
+            Header::Tables("route") => Some(Kind::Route),
+            Header::Tables("cluster") => Some(Kind::Cluster),
+            Header::Table(_) | Header::Tables(_) => None,
         };
-        if let Some(next) = next {
-            keep(kind, &object)?;
-            (kind, object) = (next, String::new());
-        }
-        object.push_str(line);
+        keep(kind, &text[from..line])?;
+        (kind, from) = (next, line);
     }
-    keep(kind, &object)?;
+    keep(kind, &text[from..])?;
     Some(out)
 }
 
-/// Whether a header is of a table of the object before it, as `[cluster.pool]` is.
-fn is_within(header: &str, kind: Option<Kind>) -> bool {
-    let of = match kind {
-        Some(Kind::Listener) => "[listener.",
-        Some(Kind::Route) => "[route.",
-        Some(Kind::Cluster) => "[cluster.",
-        _ => return false,
-    };
-    header.starts_with(of)
+/// What the paths of an object's own tables begin with, as that of `[cluster.pool]` does.
+fn within(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Listener => "listener.",
+        Kind::Route => "route.",
+        Kind::Cluster => "cluster.",
+        _ => ".",
+    }
 }
 
 /// The name of an object, if it stands on a line of its own and is plain.

@@ -1,11 +1,13 @@
 //! The fields of a format string: their names, and how a record's values are written.
 
 use super::access::{write_time, write_time_common};
+use dataplane::io::SocketAddress;
 use dataplane::spec::{Protocol, Snapshot};
 use dataplane::stats::access_log::Record;
 use dataplane::stats::retries::Retried;
 use dataplane::stats::timings::Phase;
 use std::io::Write as _;
+use std::net::IpAddr;
 
 /// What of a record a `${…}` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,7 @@ impl Value<'_> {
                 let endpoint = cluster().zip(at).and_then(|(cluster, at)| cluster.endpoints.get(at));
                 self.name(endpoint.map(|endpoint| &*endpoint.name));
             }
-            Field::Client => self.shown(Some(record.peer)),
+            Field::Client => put_address(self.out, record.peer),
             Field::RemoteAddr => match record.peer.ip() {
                 Some(ip) => self.shown(Some(ip)),
                 None => self.shown(Some(record.peer)),
@@ -171,7 +173,10 @@ impl Value<'_> {
             Field::RemotePort => {
                 self.shown(Some(record.peer).filter(|peer| !peer.is_unix()).map(|peer| peer.port()))
             }
-            Field::UpstreamLocal => self.shown(record.upstream_local),
+            Field::UpstreamLocal => match record.upstream_local {
+                Some(local) => put_address(self.out, local),
+                None => self.out.push(b'-'),
+            },
             Field::Protocol => self.name(Some(if http { "http" } else { "tcp" })),
             Field::Method => self.text(Some(record.method)),
             Field::Host => self.text(Some(record.host).filter(|_| http)),
@@ -309,18 +314,52 @@ pub(super) fn put_id(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]));
 }
 
+/// The numbers below 100, two digits each.
+pub(super) static DIGITS: [u8; 200] = {
+    let (mut digits, mut at, mut number) = ([b'0'; 200], 0, 0u8);
+    while at < digits.len() {
+        digits[at] += number / 10;
+        digits[at + 1] += number % 10;
+        (at, number) = (at + 2, number + 1);
+    }
+    digits
+};
+
 /// Appends a number in decimal.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
+    let two = |number: u64| usize::try_from(number % 100).unwrap_or(0) * 2;
+    if number < 10 {
+        return out.push(DIGITS[two(number) + 1]);
+    }
     let (mut digits, mut at, mut left) = ([0; 20], 20, number);
-    loop {
+    while left >= 10 {
+        at -= 2;
+        let from = two(left);
+        digits[at..at + 2].copy_from_slice(&DIGITS[from..from + 2]);
+        left /= 100;
+    }
+    if left > 0 {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(left % 10).unwrap_or(0);
-        left /= 10;
-        if left == 0 {
-            break;
-        }
+        digits[at] = DIGITS[two(left) + 1];
     }
     out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends an address as it is shown.
+pub(super) fn put_address(out: &mut Vec<u8>, address: SocketAddress) {
+    let Some(IpAddr::V4(ip)) = address.ip() else {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{address}");
+        return;
+    };
+    let [a, b, c, d] = ip.octets();
+    put_number(out, u64::from(a));
+    for octet in [b, c, d] {
+        out.push(b'.');
+        put_number(out, u64::from(octet));
+    }
+    out.push(b':');
+    put_number(out, u64::from(address.port()));
 }
 
 #[cfg(test)]
@@ -329,7 +368,7 @@ mod tests {
 
     #[test]
     fn numbers_are_decimal() {
-        for number in [0, 7, 10, 99, 1_000, u64::MAX] {
+        for number in [0, 7, 10, 99, 100, 101, 999, 1_000, 12_345, 1_000_000, u64::MAX] {
             let mut out = Vec::new();
             put_number(&mut out, number);
             assert_eq!(String::from_utf8(out).unwrap(), number.to_string());

@@ -20,6 +20,15 @@ enum Row {
     Free(u64),
 }
 
+impl Row {
+    fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Has(name) | Self::Gone(name, _) => Some(name),
+            Self::Free(_) => None,
+        }
+    }
+}
+
 impl Ids {
     /// The names of a first configuration, in the order of their ids.
     pub(crate) fn of(names: impl IntoIterator<Item = Arc<str>>) -> Self {
@@ -31,27 +40,26 @@ impl Ids {
     /// # Errors
     /// There are more than so many.
     pub(crate) fn assign(&mut self, names: &[Arc<str>], swap: u64, most: usize) -> Result<Vec<usize>, usize> {
-        let mut known = BTreeMap::new();
         let mut free = Vec::new();
         for (at, row) in self.rows.iter_mut().enumerate() {
             match row {
-                Row::Has(name) | Row::Gone(name, _) => {
-                    known.insert(Arc::clone(name), at);
-                    if let Row::Has(name) = row {
-                        *row = Row::Gone(Arc::clone(name), swap);
-                    }
-                }
+                Row::Has(name) => *row = Row::Gone(Arc::clone(name), swap),
                 Row::Free(since) if *since < swap => free.push(at),
-                Row::Free(_) => {}
+                Row::Gone(..) | Row::Free(_) => {}
             }
         }
         free.reverse();
         let mut ids = Vec::with_capacity(names.len());
+        // Most follow each other as they did: only for others is it worth to sort all names.
+        let (mut next, mut sorted) = (0, None);
         for name in names {
-            let id = match known.get(name) {
-                Some(id) => *id,
-                None => free.pop().unwrap_or(self.rows.len()),
+            let known = if self.rows.get(next).and_then(Row::name) == Some(name) {
+                Some(next)
+            } else {
+                sorted.get_or_insert_with(|| self.by_name()).get(name).copied()
             };
+            next = known.map_or(next, |id| id + 1);
+            let id = known.or_else(|| free.pop()).unwrap_or(self.rows.len());
             if id >= most {
                 return Err(most);
             }
@@ -62,6 +70,11 @@ impl Ids {
             ids.push(id);
         }
         Ok(ids)
+    }
+
+    fn by_name(&self) -> BTreeMap<Arc<str>, usize> {
+        let named = |(at, row): (usize, &Row)| row.name().map(|name| (Arc::clone(name), at));
+        self.rows.iter().enumerate().filter_map(named).collect()
     }
 
     /// Those that are gone, with the swap since which they are.

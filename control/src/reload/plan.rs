@@ -4,7 +4,7 @@
 use super::configured::{Configured, at};
 use crate::config::{Keys, Kind, ReloadEffect, default_of, objects};
 use dataplane::io::Address;
-use dataplane::spec::{Cluster, Endpoint, ListenAddress, Listener};
+use dataplane::spec::{Cluster, Endpoint, ListenAddress, Listener, Route};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -59,26 +59,12 @@ impl Plan {
         let mut found: Vec<(Object, What)> = Vec::new();
         let mut note = |kind, name: &str, what| found.push((Object::Of(kind, name.to_owned()), what));
         compare(&before.listeners, &after.listeners, |one, what| note(Kind::Listener, &one.name, what));
-        let routes = |all: &[Arc<_>]| -> BTreeMap<_, Arc<_>> {
-            all.iter().map(|route: &Arc<dataplane::spec::Route>| (route.id, Arc::clone(route))).collect()
-        };
-        let reordered = {
-            let (old, new) = (routes(&before.routes), routes(&after.routes));
-            for (id, route) in &new {
-                match old.get(id) {
-                    None => note(Kind::Route, &route.name, What::New),
-                    Some(old) if !Arc::ptr_eq(old, route) => note(Kind::Route, &route.name, What::Changed),
-                    Some(_) => {}
-                }
-            }
-            old.values().filter(|old| !new.contains_key(&old.id)).for_each(|old| {
-                note(Kind::Route, &old.name, What::Gone);
-            });
-            let order = |all: &[Arc<dataplane::spec::Route>], other: &BTreeMap<_, Arc<_>>| -> Vec<_> {
-                all.iter().map(|route| route.id).filter(|id| other.contains_key(id)).collect()
-            };
-            order(&before.routes, &new) != order(&after.routes, &old)
-        };
+        let (old, new) = (by_id(&before.routes), by_id(&after.routes));
+        compare(&old, &new, |one: &Route, what| note(Kind::Route, &one.name, what));
+        let stays = |route: &&Arc<Route>| at_route(&old, route).is_some() && at_route(&new, route).is_some();
+        let order =
+            |all: &'_ [Arc<Route>]| all.iter().filter(stays).map(|route| route.id).collect::<Vec<_>>();
+        let reordered = order(&before.routes) != order(&after.routes);
         compare(&before.clusters, &after.clusters, |one, what| note(Kind::Cluster, &one.name, what));
         // What is told of a cluster beside its specification.
         for cluster in after.clusters.iter().flatten() {
@@ -199,13 +185,27 @@ fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     }
 }
 
+/// Routes in the places of their ids.
+fn by_id(routes: &[Arc<Route>]) -> Vec<Option<Arc<Route>>> {
+    let mut table = Vec::with_capacity(routes.len());
+    for route in routes {
+        let at = route.id.0 as usize;
+        table.resize(table.len().max(at + 1), None);
+        table[at] = Some(Arc::clone(route));
+    }
+    table
+}
+
+fn at_route<'r>(table: &'r [Option<Arc<Route>>], route: &Route) -> Option<&'r Arc<Route>> {
+    table.get(route.id.0 as usize)?.as_ref()
+}
+
 fn compare<T>(before: &[Option<Arc<T>>], after: &[Option<Arc<T>>], mut each: impl FnMut(&T, What)) {
     for at in 0..before.len().max(after.len()) {
-        let one = |table: &[Option<Arc<T>>]| table.get(at).cloned().flatten();
-        match (one(before), one(after)) {
-            (None, Some(new)) => each(&new, What::New),
-            (Some(old), None) => each(&old, What::Gone),
-            (Some(old), Some(new)) if !Arc::ptr_eq(&old, &new) => each(&new, What::Changed),
+        match (before.get(at).and_then(Option::as_ref), after.get(at).and_then(Option::as_ref)) {
+            (None, Some(new)) => each(new, What::New),
+            (Some(old), None) => each(old, What::Gone),
+            (Some(old), Some(new)) if !Arc::ptr_eq(old, new) => each(new, What::Changed),
             _ => {}
         }
     }

@@ -8,8 +8,8 @@ use crate::reload::Made;
 use crate::upgrade::{Arrival, Gift, Next, Sent, Speaks, Took, Travelling};
 use axum::http::StatusCode;
 use dataplane::limits::{self, UPGRADE_MOVES, UPGRADE_MOVES_MAX};
-use dataplane::plane::Handed;
 use dataplane::plane::moved::{self, Transit};
+use dataplane::plane::{self, Handed};
 use dataplane::spec::{Listener, Reason};
 use serde_json::json;
 use std::path::PathBuf;
@@ -227,7 +227,11 @@ impl Running<'_> {
             drained: self.watch.drained_clusters(),
             made,
         };
-        beside(move || Next::start(&program, gift))
+        beside(move || {
+            // The next process has the CPUs that whoever starts it may run on, and it wants shards on all of ours.
+            let _ = plane::use_all_cpus();
+            Next::start(&program, gift)
+        })
     }
 
     /// What was changed at run time, for the next process.

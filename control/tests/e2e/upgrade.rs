@@ -122,6 +122,43 @@ fn all_that_listens_goes_on() {
     assert!(last.lives());
 }
 
+/// Of each thread of a process, its name and the CPUs that it may run on. The kernel's own threads for a ring are none of ours.
+fn threads(pid: Pid) -> Vec<(String, Vec<usize>)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap().flatten();
+    let of_task = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let id = Pid::from_raw(task.file_name().to_str()?.parse().ok()?)?;
+        let set = rustix::thread::sched_getaffinity(Some(id)).ok()?;
+        let cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+        Some((name.trim().to_owned(), cpus))
+    };
+    tasks.filter_map(of_task).filter(|(name, _)| !name.starts_with("iou-")).collect()
+}
+
+#[test]
+fn control_keeps_off_the_shards_and_the_next_process_knows_all_cpus() {
+    let origin = Origin::saying("one");
+    let text = configuration("", &cluster(&origin), "").replace("shards = 2", "shards = 1");
+    let mut proxy = Proxy::start(&text);
+    let set = rustix::thread::sched_getaffinity(None).unwrap();
+    let all: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+    // A reload is read by a thread that is made for it.
+    crate::reload::reload(&proxy, &text);
+    let beside = if all.len() > 1 { &all[1..] } else { &all };
+    for (name, cpus) in threads(proxy.pid()) {
+        assert_eq!(cpus, if name == "shard-0" { &all[..1] } else { beside }, "{name}");
+    }
+    std::fs::write(&proxy.file, text.replace("shards = 1", &format!("shards = {}", all.len()))).unwrap();
+    let next = upgrade(&proxy);
+    let (shards, others): (Vec<_>, Vec<_>) =
+        threads(next.0).into_iter().partition(|(name, _)| name.starts_with("shard-"));
+    let mut of_shards: Vec<usize> = shards.into_iter().flat_map(|(_, cpus)| cpus).collect();
+    of_shards.sort_unstable();
+    assert_eq!(of_shards, all);
+    assert!(!others.is_empty() && others.iter().all(|(_, cpus)| *cpus == all), "{others:?}");
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+}
+
 #[test]
 fn a_next_process_that_fails_changes_nothing() {
     let origin = Origin::saying("one");

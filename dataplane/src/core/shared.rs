@@ -7,6 +7,7 @@ use crate::cluster::switch::Switch;
 use crate::io::Mono;
 use crate::spec::{Cluster, Route, RouteId, Snapshot};
 use crate::stats::objects::OfRoute;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -54,12 +55,19 @@ type CountedRoute = (Arc<str>, Arc<[OfRoute]>);
 impl SharedRoutes {
     /// Of the routes of `snapshot`, which comes next.
     fn next(&self, snapshot: &Snapshot) -> Self {
-        let before: BTreeMap<_, _> = self.0.iter().flatten().map(|(name, counts)| (name, counts)).collect();
+        // A name mostly has the id that it had.
+        let named = |route: &Route, at: usize| {
+            let (_, counts) = self.0.get(at)?.as_ref().filter(|(name, _)| *name == route.name)?;
+            Some(counts)
+        };
+        let known = OnceCell::new();
+        let all = || self.0.iter().flatten().map(|(name, counts)| (&**name, counts));
+        let moved = |name: &str| known.get_or_init(|| all().collect::<BTreeMap<_, _>>()).get(name).copied();
         let mut next = Vec::new();
         for route in snapshot.routes.iter() {
             let at = route.id.0 as usize;
             let fresh = || (0..snapshot.runtime.shards).map(|_| OfRoute::default()).collect();
-            let counts = before.get(&route.name).map_or_else(fresh, |counts| Arc::clone(counts));
+            let counts = named(route, at).or_else(|| moved(&route.name)).map_or_else(fresh, Arc::clone);
             next.resize_with(next.len().max(at + 1), || None);
             next[at] = Some((Arc::clone(&route.name), counts));
         }

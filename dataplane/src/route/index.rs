@@ -34,7 +34,7 @@ impl Index {
     /// `hosts` are the names of a match that its routes are filed under.
     pub(super) fn build(routes: &[Arc<Route>], hosts: impl Fn(&Match) -> &[Arc<str>]) -> Self {
         let mut any = Filing::default();
-        let mut named: BTreeMap<Box<[u8]>, Filing> = BTreeMap::new();
+        let mut named: BTreeMap<&[u8], Filing> = BTreeMap::new();
         for (at, route) in (0u32..).zip(routes) {
             let matcher = &route.matcher;
             let paths = path_keys(matcher);
@@ -46,10 +46,10 @@ impl Index {
             }
             for host in hosts {
                 let key = host.strip_prefix('*').unwrap_or(host).as_bytes();
-                named.entry(key.into()).or_default().file(at, paths.as_deref());
+                named.entry(key).or_default().file(at, paths.as_deref());
             }
         }
-        let hosts = named.into_iter().map(|(host, filing)| (host, filing.done())).collect();
+        let hosts = named.into_iter().map(|(host, filing)| (host.into(), filing.done())).collect();
         Self { any: any.done(), hosts }
     }
 
@@ -112,27 +112,30 @@ fn path_keys(matcher: &Match) -> Option<Vec<Box<[u8]>>> {
 #[derive(Debug, Default)]
 struct Filing {
     any: Vec<u32>,
-    segments: BTreeMap<Box<[u8]>, Vec<u32>>,
+    segments: Vec<(Box<[u8]>, u32)>,
 }
 
 impl Filing {
     fn file(&mut self, at: u32, paths: Option<&[Box<[u8]>]>) {
-        let put = |list: &mut Vec<u32>| {
-            if list.last() != Some(&at) {
-                list.push(at);
-            }
-        };
         match paths {
-            None => put(&mut self.any),
-            Some(paths) => {
-                paths.iter().for_each(|path| put(self.segments.entry(path.clone()).or_default()));
-            }
+            None if self.any.last() != Some(&at) => self.any.push(at),
+            None => {}
+            Some(paths) => self.segments.extend(paths.iter().map(|path| (path.clone(), at))),
         }
     }
 
-    fn done(self) -> Paths {
+    fn done(mut self) -> Paths {
+        self.segments.sort_unstable();
+        self.segments.dedup();
+        let mut segments: Vec<(Box<[u8]>, Vec<u32>)> = Vec::new();
+        for (path, at) in self.segments {
+            match segments.last_mut() {
+                Some((last, list)) if *last == path => list.push(at),
+                _ => segments.push((path, vec![at])),
+            }
+        }
         let slashes = |key: &[u8]| memchr::memchr_iter(b'/', key).count();
-        let depth = self.segments.keys().map(|key| slashes(key)).max().unwrap_or(0);
-        Paths { any: self.any, segments: self.segments.into_iter().collect(), depth }
+        let depth = segments.iter().map(|(key, _)| slashes(key)).max().unwrap_or(0);
+        Paths { any: self.any, segments, depth }
     }
 }

@@ -1,7 +1,7 @@
 //! Access-log records on their way out of a shard: encoded into a bounded byte ring, decoded by the log thread.
 //!
 //! The writing side copies bytes and stores one index: no allocation, no system call, no wait. It never wakes the
-//! reader, which polls (1 to 25 ms apart, control's log thread decides). A record goes in whole or, when the ring is
+//! reader, which polls (5 to 25 ms apart, control's log thread decides). A record goes in whole or, when the ring is
 //! full, not at all, and is counted.
 
 use crate::fault::{CLOSE_REASONS, CloseReason, End, REFUSALS, Refusal};
@@ -143,12 +143,7 @@ impl LogReader {
     /// Hands at most `limit` records to `each`, oldest first. Returns how many there were.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Record<'_>)) -> usize {
         let mut count = 0;
-        while count < limit && self.next_into_scratch() {
-            if let Some(record) = Record::decode(&self.scratch) {
-                each(&record);
-            } else {
-                debug_assert!(false, "a record does not decode");
-            }
+        while count < limit && self.next(&mut each) {
             count += 1;
         }
         count
@@ -169,14 +164,31 @@ impl LogReader {
         self.ring.is_abandoned()
     }
 
-    fn next_into_scratch(&mut self) -> bool {
-        let mut len = [0; 2];
+    /// Hands over the oldest record, which is read where it is unless it goes on at the ring's begin.
+    fn next(&mut self, each: &mut impl FnMut(&Record<'_>)) -> bool {
+        let Ok(len) = self.ring.read_chunk(2) else { return false };
+        let len = match len.as_slices() {
+            ([low, high], _) => u16::from_le_bytes([*low, *high]),
+            ([low], [high]) => u16::from_le_bytes([*low, *high]),
+            _ => 0,
+        };
         // A record is published by one store, so its length is there only when all of it is.
-        if self.ring.pop_entire_slice(&mut len).is_err() {
-            return false;
+        let Ok(chunk) = self.ring.read_chunk(2 + usize::from(len)) else { return false };
+        let record = match chunk.as_slices() {
+            (whole, []) => whole,
+            (begin, end) => {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(begin);
+                self.scratch.extend_from_slice(end);
+                &self.scratch
+            }
+        };
+        match Record::decode(&record[2..]) {
+            Some(record) => each(&record),
+            None => debug_assert!(false, "a record does not decode"),
         }
-        self.scratch.resize(usize::from(u16::from_le_bytes(len)), 0);
-        self.ring.pop_entire_slice(&mut self.scratch).is_ok()
+        chunk.commit_all();
+        true
     }
 }
 

@@ -18,18 +18,26 @@ pub const REQUEST_ID_BYTES: usize = 24;
 impl RequestId {
     /// `pppppppp-ssscccccccccccc`: process, shard (12 bits are enough for `limits::SHARDS`), count, in lower-case hex.
     pub fn text(&self) -> [u8; REQUEST_ID_BYTES] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut out = [b'-'; REQUEST_ID_BYTES];
-        let mut put = |at: usize, digits: usize, value: u64| {
-            for i in 0..digits {
-                out[at + i] = HEX[(value >> (4 * (digits - 1 - i)) & 15) as usize];
-            }
-        };
-        put(0, 8, u64::from(self.process));
-        put(9, 3, u64::from(self.shard));
-        put(12, 12, self.count);
+        let mut out = [0; REQUEST_ID_BYTES];
+        let [_, _, a, b, c, d, e, f] = self.count.to_be_bytes();
+        let [shard_high, shard_low] = (self.shard & 0xfff).to_be_bytes();
+        out[..8].copy_from_slice(&hex(self.process));
+        out[8..16].copy_from_slice(&hex(u32::from_be_bytes([shard_high, shard_low, a, b])));
+        out[16..].copy_from_slice(&hex(u32::from_be_bytes([c, d, e, f])));
+        out[8] = b'-';
         out
     }
+}
+
+/// Eight digits at once, one in each byte of a word.
+fn hex(number: u32) -> [u8; 8] {
+    let spread = |of: u64, bits: u32, mask: u64| (of | of << bits) & mask;
+    let halves = spread(u64::from(number), 16, 0x0000_ffff_0000_ffff);
+    let nibbles = spread(spread(halves, 8, 0x00ff_00ff_00ff_00ff), 4, 0x0f0f_0f0f_0f0f_0f0f);
+    // 1 in each byte that is 10 or more: those are letters.
+    let letters = (nibbles + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    let text = nibbles + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1);
+    text.to_be_bytes()
 }
 
 impl fmt::Display for RequestId {

@@ -1,17 +1,33 @@
-//! Which CPUs this process may use, how many shards that makes, and pinning a thread to one of them.
+//! Which CPUs this process may use, how many shards that makes, and which threads run on which of them.
 
 use std::fs;
+use std::mem::{size_of, zeroed};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// The CPUs the calling thread may run on, in rising order; never empty.
-pub fn cpus() -> Vec<usize> {
-    let mut cpus: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect();
-    cpus.sort_unstable();
-    if cpus.is_empty() {
-        cpus.push(0);
-    }
-    cpus
+/// The CPUs of the process, in rising order; never empty. They are those that the thread which first asks may run on: threads keep
+/// to fewer later ([`pin`], [`keep_off_shards`]), and what one of those may use is no answer.
+pub fn cpus() -> &'static [usize] {
+    static CPUS: OnceLock<Vec<usize>> = OnceLock::new();
+    CPUS.get_or_init(of_thread)
+}
+
+/// The CPU of a shard: they take turns where there are more of them than CPUs.
+pub fn cpu_of(shard: u16) -> usize {
+    let cpus = cpus();
+    cpus[usize::from(shard) % cpus.len()]
+}
+
+/// Keeps the calling thread, and those that it starts from now on, to the CPUs on which none of so many shards runs. False where
+/// there is no such CPU, or the kernel refuses: then they run where there is room.
+pub fn keep_off_shards(shards: u16) -> bool {
+    let free = cpus().get(usize::from(shards)..).unwrap_or_default();
+    !free.is_empty() && run_on(free)
+}
+
+/// Lets the calling thread, and those and the processes that it starts from now on, run on every CPU of the process.
+pub fn use_all() -> bool {
+    run_on(cpus())
 }
 
 /// Shards where the configuration leaves it to us: one per usable CPU, but no more than the control group's CPU quota
@@ -25,8 +41,34 @@ pub fn shard_count_auto() -> usize {
 /// Pins the calling thread to `cpu`; false where the kernel refuses.
 pub fn pin(cpu: usize) -> bool {
     // Beyond this the crate's set of CPUs ends, and it would panic.
-    cpu < usize::try_from(libc::CPU_SETSIZE).unwrap_or(0)
-        && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    cpu < SET_CPUS && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+const SET_BYTES: usize = size_of::<libc::cpu_set_t>();
+/// CPUs that a set has room for.
+const SET_CPUS: usize = SET_BYTES * 8;
+
+/// The CPUs that the calling thread may run on now, in rising order; never empty.
+fn of_thread() -> Vec<usize> {
+    let mut cpus: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    cpus.sort_unstable();
+    if cpus.is_empty() {
+        cpus.push(0);
+    }
+    cpus
+}
+
+/// Has the calling thread run on these alone, of which there may be several: core_affinity knows one.
+fn run_on(cpus: &[usize]) -> bool {
+    // SAFETY: the set is an array of integers, of which zeros are a value.
+    let mut set: libc::cpu_set_t = unsafe { zeroed() };
+    for &cpu in cpus.iter().filter(|cpu| **cpu < SET_CPUS) {
+        // SAFETY: the set has a bit for this number.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: 0 is the calling thread; the kernel reads `set`, of that size, and keeps nothing of it.
+    unsafe { libc::sched_setaffinity(0, SET_BYTES, &raw const set) == 0 }
 }
 
 /// The lowest CPU quota of our control group and its parents, in CPUs, rounded up; `groups` is /proc/self/cgroup.
@@ -87,9 +129,25 @@ mod tests {
         assert!(!cpus.is_empty() && cpus.is_sorted());
         assert!((1..=cpus.len()).contains(&shard_count_auto()));
         let last = cpus[cpus.len() - 1];
-        let seen = std::thread::spawn(move || (pin(last), super::cpus())).join().unwrap();
+        let seen = std::thread::spawn(move || (pin(last), of_thread())).join().unwrap();
         assert_eq!(seen, (true, vec![last]));
         assert!(!pin(1023) && !pin(100_000), "CPUs that are not there");
+    }
+
+    #[test]
+    fn what_keeps_off_the_shards_knows_all_cpus_and_can_have_them_back() {
+        let all = cpus();
+        let seen = std::thread::spawn(move || {
+            let kept = keep_off_shards(1);
+            let heirs = std::thread::spawn(of_thread).join().unwrap();
+            (kept, heirs, cpus(), use_all(), of_thread())
+        });
+        let (kept, heirs, known, back, now) = seen.join().unwrap();
+        assert_eq!((kept, known, back, &*now), (all.len() > 1, all, true, all));
+        assert_eq!(heirs, if kept { &all[1..] } else { all });
+        let full = u16::try_from(all.len()).unwrap();
+        assert!(!keep_off_shards(full) && !keep_off_shards(u16::MAX), "shards have every CPU");
+        assert_eq!((cpu_of(0), cpu_of(full)), (all[0], all[0]));
     }
 
     #[test]
