@@ -70,8 +70,7 @@ impl Api {
             Address::Unix(name) => {
                 let (fd, file) = match given {
                     Some(socket) => (socket, SocketFile::of(name)),
-                    // For its user alone, until it is whose it is to be.
-                    None => plane::private_listener(name, settings.mode & 0o700)
+                    None => plane::private_listener(name, settings.mode)
                         .map_err(|errno| io::Error::from_raw_os_error(errno.0))?,
                 };
                 let listener = std::os::unix::net::UnixListener::from(fd);
@@ -87,13 +86,13 @@ impl Api {
         let (stopped, stops) = watch::channel(false);
         let task = tokio::spawn(serve(listener, router, Arc::clone(&places), stops));
         let api = Self { address, asks, task, spare: (asked, spare), places, guard, stopped, file };
-        api.set_file(settings);
+        api.set_mode(settings);
         Ok(api)
     }
 
     /// Goes over to other settings of the same address. The next request follows them.
     pub(crate) fn follow(&self, settings: &AdminSettings) {
-        self.set_file(settings);
+        self.set_mode(settings);
         self.guard.send_replace(settings.guard.clone());
     }
 
@@ -119,16 +118,9 @@ impl Api {
         let _ = tokio::time::timeout(within, self.places.acquire_many(all)).await;
     }
 
-    /// Permissions last: they are for the group that is asked for, and for no other.
-    fn set_file(&self, settings: &AdminSettings) {
-        let AdminSettings { owner, group, mode, .. } = settings;
-        let Some(file) = &self.file else { return };
-        let set = file.set_owner(*owner, *group).and_then(|()| file.set_mode(*mode));
-        if let Err(error) = set {
-            tracing::warn!(
-                "the file of {} stays as it is, and not as admin.socket_owner, socket_group and socket_mode say: {error}",
-                self.address
-            );
+    fn set_mode(&self, settings: &AdminSettings) {
+        if let Some(error) = self.file.as_ref().and_then(|file| file.set_mode(settings.mode).err()) {
+            tracing::warn!("the permissions of {} stay as they are: {error}", self.address);
         }
     }
 

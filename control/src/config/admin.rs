@@ -3,7 +3,7 @@
 use super::keys::ReloadEffect::{NewConnections, NextExchange};
 use super::keys::{Key, Section, Shape};
 use super::tree::{Item, Table};
-use super::{account, address, template};
+use super::{address, template};
 use crate::admin::guard::{Guard, Token};
 use dataplane::io::Address;
 use dataplane::limits;
@@ -26,23 +26,10 @@ pub(super) static SECTION: Section = Section {
             "socket_mode",
             Shape::Free("octal digits, as \"0660\""),
             NewConnections,
-            "Permissions of the file of a unix socket: who may write to it may ask.",
+            "Permissions of the file of a unix socket: who may write to it may ask, and its group is that of its directory where \
+             that is setgid.",
         )
         .absent("\"0600\""),
-        Key::new(
-            "socket_owner",
-            Shape::Free("a user's name, or number as \"987\""),
-            NewConnections,
-            "Whose the file of a unix socket is, which takes CAP_CHOWN. Where it cannot be, the file stays as it is.",
-        )
-        .absent("that of the process"),
-        Key::new(
-            "socket_group",
-            Shape::Free("a group's name, or number as \"987\""),
-            NewConnections,
-            "The group of the file of a unix socket: one that the process is in, or any with CAP_CHOWN.",
-        )
-        .absent("that of the process, or of the directory"),
         Key::new(
             "token",
             Shape::Free("{ file = \"PATH\" } or { env = \"NAME\" }"),
@@ -66,8 +53,6 @@ pub struct AdminSettings {
     pub address: Address,
     /// Of a unix socket's file.
     pub mode: u32,
-    pub owner: Option<u32>,
-    pub group: Option<u32>,
     pub guard: Guard,
 }
 
@@ -76,15 +61,15 @@ pub(super) fn read(root: &Table<'_>) -> Option<AdminSettings> {
     let table = root.table("admin");
     let item = table.need("address");
     let address = item.as_ref().and_then(address::admin);
-    let of_file = |key, read: fn(&Item<'_>) -> Option<u32>| {
-        let item = table.get(key)?;
-        if matches!(address, Some(Address::Ip(_))) {
-            item.error("is for unix sockets, and this is none");
+    let mode = match table.get("socket_mode") {
+        Some(item) => {
+            if matches!(address, Some(Address::Ip(_))) {
+                item.error("is for unix sockets, and this is none");
+            }
+            address::mode(&item).unwrap_or(limits::ADMIN_SOCKET_MODE)
         }
-        read(&item)
+        None => limits::ADMIN_SOCKET_MODE,
     };
-    let mode = of_file("socket_mode", address::mode).unwrap_or(limits::ADMIN_SOCKET_MODE);
-    let (owner, group) = (of_file("socket_owner", account::user), of_file("socket_group", account::group));
     let token = table.get("token");
     let guard = Guard { token: token.as_ref().and_then(read_token), all: table.word("protect") == "all" };
     if let (Some(item), None, true) = (table.get("protect"), &token, guard.all) {
@@ -100,7 +85,7 @@ pub(super) fn read(root: &Table<'_>) -> Option<AdminSettings> {
                 .warn("other machines may reach this address, and the token goes there unencrypted", local),
         }
     }
-    Some(AdminSettings { address: address?, mode, owner, group, guard })
+    Some(AdminSettings { address: address?, mode, guard })
 }
 
 fn read_token(item: &Item<'_>) -> Option<Token> {

@@ -5,7 +5,6 @@
 //! (`reference`).
 
 mod access_log;
-mod account;
 mod address;
 mod admin;
 mod available;

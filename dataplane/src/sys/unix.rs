@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,28 +40,18 @@ impl SocketFile {
 
     /// Gives the file other permissions, if it is still ours.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        if self.is_there() {
+        if fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode)) {
             fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))?;
         }
         Ok(())
-    }
-
-    /// Gives the file to a user and a group, by number, where there are such, if it is still ours.
-    pub fn set_owner(&self, owner: Option<u32>, group: Option<u32>) -> io::Result<()> {
-        if (owner.is_some() || group.is_some()) && self.is_there() {
-            lchown(&self.path, owner, group)?;
-        }
-        Ok(())
-    }
-
-    fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if !self.left && self.is_there() {
+        if !self.left
+            && fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode))
+        {
             // A directory that became read-only keeps it: the next start finds nobody listening and removes it.
             let _ = fs::remove_file(&self.path);
         }

@@ -17,7 +17,7 @@ const KEYS: &[(&str, &str)] = &[
     ("drain.shutdown", "window accept_for curve"),
     ("drain.rebalance", "window accept_for curve"),
     ("drain.deploy", "window curve"),
-    ("admin", "address socket_mode socket_owner socket_group token protect"),
+    ("admin", "address socket_mode token protect"),
     ("log", "level format"),
     ("access_log", "to format listeners sample"),
     ("tracing", "endpoint sample respect_parent service"),
