@@ -86,8 +86,8 @@ pub struct Log {
     stderr: Arc<sink::Numbers>,
     losses: Arc<Losses>,
     spans: Arc<traces::Counts>,
-    /// What sends spans now, after those that it took the place of are done.
-    exporter: RefCell<Option<Exporter>>,
+    /// What sends spans now, and those that it took the place of, which may not be done yet.
+    exporters: RefCell<Vec<Exporter>>,
 }
 
 impl Log {
@@ -133,8 +133,8 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        let exporter = RefCell::new(exporter);
-        Ok((Self { commands, done, shown, stderr: numbers, losses, spans: counts, exporter }, lines))
+        let exporters = RefCell::new(exporter.into_iter().collect());
+        Ok((Self { commands, done, shown, stderr: numbers, losses, spans: counts, exporters }, lines))
     }
 
     /// What was lost so far, what waits, and which access logs cannot be written now.
@@ -175,7 +175,9 @@ impl Log {
         process::set(level, format);
         if let Some(OpenedTraces((spans, exporter))) = traces {
             // The one before sends what it has, and ends.
-            self.exporter.replace(exporter);
+            let mut exporters = self.exporters.borrow_mut();
+            exporters.retain(|exporter| !exporter.is_done());
+            exporters.extend(exporter);
             let _ = self.commands.send(Command::Spans(spans));
         }
         if let Some(Opened(outputs)) = opened {
@@ -209,9 +211,11 @@ impl Drop for Log {
         let _ = self.commands.send(Command::Finish);
         let _ = self.done.recv_timeout(FINISH);
         // The log thread is gone, and with it the last that hands spans over.
-        if let Some(exporter) = self.exporter.get_mut() {
-            exporter.finish(FINISH);
-        }
+        let until = now() + FINISH;
+        self.exporters
+            .get_mut()
+            .iter()
+            .for_each(|exporter| exporter.finish(until.saturating_duration_since(now())));
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) async fn end_endpoint(State(door): State<Door>, Path(names): Pair) ->
 /// Another weight, and all else of the endpoint as it is.
 pub(super) async fn put_weight(State(door): State<Door>, Path(names): Pair, body: Bytes) -> Answer {
     let wanted = serde_json::from_slice::<serde_json::Value>(&body).ok();
-    match wanted.and_then(|body| body.get("weight")?.as_u64()) {
+    let alone = wanted.as_ref().and_then(|body| body.as_object()).is_some_and(|keys| keys.len() == 1);
+    match wanted.filter(|_| alone).and_then(|body| body.get("weight")?.as_u64()) {
         Some(weight) => door.change(Wanted::Weight(Target::Endpoint(names.0, names.1), weight)).await,
         None => Answer::refused(StatusCode::BAD_REQUEST, "wants {\"weight\": N}"),
     }

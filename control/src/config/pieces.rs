@@ -37,6 +37,10 @@ impl<'t> Pieces<'t> {
         for (line, header) in headers(text) {
             match header {
                 Header::Tables("route") => {
+                    // A header that is not closed is for the parser to tell of.
+                    if !text[line..].trim_start_matches([' ', '\t']).starts_with(HEADER) {
+                        return None;
+                    }
                     pieces.routes += 1;
                     pieces.begin(line, stretch.is_none());
                     stretch.get_or_insert(line..line);

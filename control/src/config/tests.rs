@@ -350,6 +350,9 @@ fn a_file_in_pieces_is_the_file() {
         ("[[route]]\n", true),
         ("[[route]]", true),
         ("[[route]] x\n", false),
+        ("[[route]", false),
+        ("version = 1\n[[route]", false),
+        ("[[route]\n", false),
     ] {
         assert_eq!(same_in_pieces(text), in_pieces, "{text}");
     }

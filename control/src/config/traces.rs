@@ -6,6 +6,7 @@ use super::tree::{Item, Table};
 use super::{Environment, Severity, host};
 use crate::traces::{Endpoint, Settings};
 use dataplane::spec::Tracing;
+use sha2::{Digest as _, Sha256};
 
 /// Where a collector listens unless told otherwise, and for what (OTLP/HTTP).
 const PORT: u16 = 4318;
@@ -57,11 +58,16 @@ pub(super) fn read(
         table.lacks(Severity::Warning, "sample", "is 0 and clients do not decide: no request becomes a span");
     }
     let service = table.get("service").as_ref().and_then(Item::words).unwrap_or("ringway").to_owned();
-    let (low, high) = environment.random_key.split_at(8);
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-    let tracing = Tracing { key: [number(low), number(high)], share: sample, respect_parent };
+    let tracing = Tracing { key: key(&environment.random_key), share: sample, respect_parent };
     let node = node.to_owned();
     (Some(tracing), endpoint.map(|endpoint| Settings { endpoint, service, node }))
+}
+
+/// A key of its own: who knows some ids may work out what they were made with, and cookies are made with the other.
+fn key(random: &[u8; 16]) -> [u64; 2] {
+    let digest = Sha256::new().chain_update(random).chain_update("spans").finalize();
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    [number(&digest[..8]), number(&digest[8..16])]
 }
 
 /// `http://HOST[:PORT][/PATH]`.

@@ -303,7 +303,7 @@ pub(crate) mod tests {
         assert_eq!(time(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000Z");
     }
 
-    pub(crate) fn snapshot() -> Snapshot {
+    pub(in super::super) fn snapshot() -> Snapshot {
         let runtime = Runtime { shards: 1, node: "n".into(), drain_timeout: Duration::ZERO };
         Snapshot { runtime, listeners: vec![], routes: Vec::new().into(), clusters: vec![], tracing: None }
     }

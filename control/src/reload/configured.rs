@@ -5,9 +5,9 @@ use crate::config::{Loaded, ProcessSettings};
 use crate::discovery::Sources;
 use crate::health::Check;
 use dataplane::limits;
-use dataplane::spec::Tracing;
 use dataplane::spec::{
     Action, Cluster, ClusterId, Listener, ListenerId, Maintenance, Match, Route, RouteId, Runtime, SwitchId,
+    Tracing,
 };
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -28,7 +28,12 @@ pub(super) struct Upgrades {
     /// The program's file: what is there when the time comes is started.
     program: Option<PathBuf>,
     stage: Stage,
+    /// Ticks for which accepts are still begun anew.
+    anew: u32,
 }
+
+/// Three seconds of them.
+const ANEW_TICKS: u32 = 30;
 
 /// What became of changes at run time: those that last in the next process, and those that its file ends.
 #[derive(Debug, Default)]
@@ -101,7 +106,7 @@ pub(super) enum Step {
 impl Upgrades {
     pub(super) fn new() -> Self {
         // To be asked now: once the file is replaced, the kernel calls it "(deleted)".
-        Self { program: std::env::current_exe().ok(), stage: Stage::Rests }
+        Self { program: std::env::current_exe().ok(), stage: Stage::Rests, anew: 0 }
     }
 
     /// Whether one is under way, or over: the next process has read the file, and would miss what changes here.
@@ -258,7 +263,7 @@ impl Running<'_> {
                 Ok((next, took)) => self.give_up(next, took, asker),
                 Err(why) => {
                     // It may have accepted already.
-                    self.plane.accept_anew();
+                    self.accept_anew();
                     refuse(asker, &why);
                 }
             },
@@ -268,7 +273,10 @@ impl Running<'_> {
             (Step::Given(Err((why, handed))), Stage::Gives { asker, .. }) => {
                 let snapshot = self.plane.snapshot();
                 match self.plane.take_back(handed, &snapshot) {
-                    Ok(()) => self.plane.swap(snapshot),
+                    Ok(()) => {
+                        self.plane.swap(snapshot);
+                        self.accept_anew();
+                    }
                     Err(error) => tracing::error!(
                         "upgrade: what the next process had is not listened on any more: {}; restart",
                         told::explain(&error)
@@ -359,6 +367,10 @@ impl Running<'_> {
 
     /// Each tick: what has not moved by now is finished here.
     pub(super) fn upgrade_tick(&mut self) {
+        if self.upgrades.anew > 0 {
+            self.upgrades.anew -= 1;
+            self.plane.accept_anew();
+        }
         if let lost @ 1.. = std::mem::take(&mut self.lost) {
             tracing::warn!(
                 lost,
@@ -393,9 +405,16 @@ impl Running<'_> {
         }
     }
 
+    /// Another process may have been woken in place of this one (`dataplane::listener::accept_anew`): shards of it that have a long
+    /// turn cancel a moment later, and rings of one that died are taken down by the kernel when it has the time. So for a while.
+    fn accept_anew(&mut self) {
+        self.plane.accept_anew();
+        self.upgrades.anew = ANEW_TICKS;
+    }
+
     /// A connection of the process before this one, or one that did not get to the next; or that the former accepts no more.
     pub(super) fn arrived(&mut self, arrived: Arrival) {
-        let Arrival::Conn(conn) = arrived else { return self.plane.accept_anew() };
+        let Arrival::Conn(conn) = arrived else { return self.accept_anew() };
         match conn.into_moved(&self.loaded.snapshot) {
             Ok(moved) => self.plane.adopt(moved),
             Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),

@@ -42,7 +42,7 @@ pub(super) async fn run(mut waiting: mpsc::Receiver<Waiting>, settings: &Setting
     loop {
         let ended = collect(&mut waiting, &mut records).await;
         let spans: Vec<Span> =
-            records.drain(..).filter_map(|(bytes, snapshot)| span::of(&bytes, &snapshot)).collect();
+            records.drain(..).filter_map(|one| span::of(&one.record, &one.names)).collect();
         let number = spans.len() as u64;
         if number > 0 {
             let until = Instant::now() + if ended { LAST } else { GIVE_UP };
@@ -184,13 +184,13 @@ impl Collector<'_> {
             if waiting.is_closed() {
                 until = until.min(Instant::now() + LAST);
             }
-            let next = Instant::now() + asked.unwrap_or(pause);
+            let next = Instant::now() + asked.unwrap_or(pause).min(GIVE_UP);
             if next >= until {
                 return Err(why);
             }
             // In pieces, so that the end of the process is noticed.
-            while Instant::now() < next && !(waiting.is_closed() && waiting.is_empty()) {
-                sleep(PAUSE.min(next - Instant::now())).await;
+            while Instant::now() < next && !waiting.is_closed() {
+                sleep(PAUSE.min(next.saturating_duration_since(Instant::now()))).await;
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -217,14 +217,14 @@ impl Collector<'_> {
             .await
             .map_err(|error| for_now("it ended the connection", &error))?;
         let (status, fields) = (answer.status(), answer.headers().clone());
-        let body = to_bytes(Body::new(answer.into_body()), ANSWER_BYTES)
-            .await
-            .map_err(|error| for_now("its answer broke off", &error))?;
-        if connection.sender.ready().await.is_ok() {
+        // The status decides: who took spans and says no more than that has them.
+        let body = to_bytes(Body::new(answer.into_body()), ANSWER_BYTES).await;
+        if body.is_ok() && connection.sender.ready().await.is_ok() {
             self.connection = Some(connection);
         }
         if status.is_success() {
-            let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+            let answer = body.ok().and_then(|body| ExportTraceServiceResponse::decode(body).ok());
+            let answer = answer.unwrap_or_default();
             let partial = answer.partial_success.unwrap_or_default();
             let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
             return Ok(Taken { rejected, why: partial.error_message });

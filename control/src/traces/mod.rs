@@ -8,7 +8,7 @@ mod export;
 mod span;
 
 use dataplane::limits;
-use dataplane::spec::Snapshot;
+use dataplane::spec::{EndpointId, Snapshot};
 use dataplane::stats::access_log::Record;
 use serde::Serialize;
 use std::sync::Arc;
@@ -83,8 +83,33 @@ impl Counts {
     }
 }
 
-/// A record that is a span, and whom its ids name.
-type Waiting = (Box<[u8]>, Arc<Snapshot>);
+/// A record that is a span, and whom its ids name: snapshots themselves would stay for as long as it waits.
+#[derive(Debug)]
+struct Waiting {
+    record: Box<[u8]>,
+    names: Names,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    listener: Option<Arc<str>>,
+    route: Option<Arc<str>>,
+    cluster: Option<Arc<str>>,
+    endpoint: Option<Arc<str>>,
+}
+
+impl Names {
+    fn of(record: &Record<'_>, snapshot: &Snapshot) -> Self {
+        let cluster = record.cluster.and_then(|id| snapshot.cluster(id));
+        let endpoint = |id: EndpointId| cluster?.endpoints.get(usize::from(id.0));
+        Self {
+            listener: snapshot.listener(record.listener).map(|listener| Arc::clone(&listener.name)),
+            route: record.route.and_then(|id| snapshot.routes.named(id)).map(|route| Arc::clone(&route.name)),
+            cluster: cluster.map(|cluster| Arc::clone(&cluster.name)),
+            endpoint: record.endpoint.and_then(endpoint).map(|endpoint| Arc::clone(&endpoint.name)),
+        }
+    }
+}
 
 /// The log thread's end: takes records, never waits.
 #[derive(Debug)]
@@ -95,7 +120,7 @@ pub(crate) struct Spans {
 
 impl Spans {
     /// Takes a record if it is a span, or counts it as lost.
-    pub(crate) fn take(&self, record: &Record<'_>, snapshot: &Arc<Snapshot>) {
+    pub(crate) fn take(&self, record: &Record<'_>, snapshot: &Snapshot) {
         if record.span.is_none() {
             return;
         }
@@ -105,7 +130,7 @@ impl Spans {
         };
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        place.send((bytes.into(), Arc::clone(snapshot)));
+        place.send(Waiting { record: bytes.into(), names: Names::of(record, snapshot) });
     }
 }
 
@@ -140,6 +165,10 @@ pub(crate) fn start(settings: &Settings, counts: &Arc<Counts>) -> Result<(Spans,
 }
 
 impl Exporter {
+    pub(crate) fn is_done(&self) -> bool {
+        !matches!(self.done.try_recv(), Err(std_mpsc::TryRecvError::Empty))
+    }
+
     /// Waits until what was taken is sent or given up, no longer than `patience`.
     pub(crate) fn finish(&self, patience: Duration) {
         let _ = self.done.recv_timeout(patience);

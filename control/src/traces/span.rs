@@ -1,9 +1,9 @@
 //! One record as a span: names and attributes are those of OpenTelemetry's semantic conventions for HTTP servers (1.38, stable), and
 //! `ringway.*` for what they have no word for. docs/operations/traces.md documents all of them.
 
+use super::Names;
 use dataplane::fault::By;
 use dataplane::io::SocketAddress;
-use dataplane::spec::Snapshot;
 use dataplane::stats::access_log::Record;
 use dataplane::stats::retries::Retried;
 use dataplane::stats::timings::Phase;
@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, Status};
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// The span of a record; none where it is none, or does not decode.
-pub(super) fn of(bytes: &[u8], snapshot: &Snapshot) -> Option<Span> {
+pub(super) fn of(bytes: &[u8], names: &Names) -> Option<Span> {
     let record = Record::decode(bytes)?;
     let ids = record.span?;
     let parent = record.trace.map_or(Vec::new(), |parent| parent.parent_id.to_vec());
@@ -24,15 +24,15 @@ pub(super) fn of(bytes: &[u8], snapshot: &Snapshot) -> Option<Span> {
     let sampled = 1;
     let mut attributes = Attributes(Vec::new());
     let name = request(&mut attributes, &record);
-    objects(&mut attributes, &record, snapshot);
+    objects(&mut attributes, &record, names);
     outcome(&mut attributes, &record);
     Some(Span {
         trace_id: ids.trace_id.to_vec(),
         span_id: ids.span_id.to_vec(),
         parent_span_id: parent,
         flags: sampled | SpanFlags::ContextHasIsRemoteMask as u32 | remote,
-        name: match record.route.and_then(|id| snapshot.routes.named(id)) {
-            Some(route) => format!("{name} {}", route.name),
+        name: match &names.route {
+            Some(route) => format!("{name} {route}"),
             None => name.to_owned(),
         },
         kind: SpanKind::Server as i32,
@@ -73,18 +73,16 @@ fn request<'a>(to: &mut Attributes, record: &Record<'a>) -> &'a str {
 }
 
 /// By the names of the configuration.
-fn objects(to: &mut Attributes, record: &Record<'_>, snapshot: &Snapshot) {
+fn objects(to: &mut Attributes, record: &Record<'_>, names: &Names) {
     to.text("ringway.request_id", &record.request_id.text());
-    if let Some(listener) = snapshot.listener(record.listener) {
-        to.text("ringway.listener", listener.name.as_bytes());
-    }
-    if let Some(route) = record.route.and_then(|id| snapshot.routes.named(id)) {
-        to.text("ringway.route", route.name.as_bytes());
-    }
-    if let Some(cluster) = record.cluster.and_then(|id| snapshot.cluster(id)) {
-        to.text("ringway.cluster", cluster.name.as_bytes());
-        if let Some(endpoint) = record.endpoint.and_then(|id| cluster.endpoints.get(usize::from(id.0))) {
-            to.text("ringway.endpoint", endpoint.name.as_bytes());
+    for (key, name) in [
+        ("ringway.listener", &names.listener),
+        ("ringway.route", &names.route),
+        ("ringway.cluster", &names.cluster),
+        ("ringway.endpoint", &names.endpoint),
+    ] {
+        if let Some(name) = name {
+            to.text(key, name.as_bytes());
         }
     }
 }

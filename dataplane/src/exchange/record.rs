@@ -38,7 +38,8 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
 /// The conn of an exchange, if its listener's requests are logged, or it is a span.
 fn logged<'a>(core: &'a Core, x: &Exchange) -> Option<&'a Conn> {
     let conn = core.conns.get(x.conn)?;
-    (x.traced || core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log)).then_some(conn)
+    let traced = x.traced && core.snapshot.tracing.is_some();
+    (traced || core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log)).then_some(conn)
 }
 
 /// All that is known now.

@@ -1,7 +1,7 @@
 //! Records of several kinds, and what collectors are told of them.
 
 use super::*;
-use crate::log::access::tests::{record, snapshot};
+use crate::log::access::tests::record;
 use dataplane::fault::{At, CloseReason, End, Refusal};
 use dataplane::proto::trace::TraceParent;
 use dataplane::stats::retries::Retries;
@@ -13,7 +13,7 @@ const SPAN: Traced = Traced { trace_id: [7; 16], span_id: [9; 8] };
 fn span(record: &Record<'_>) -> Option<Span> {
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
-    of(&bytes, &snapshot())
+    of(&bytes, &Names { route: Some("shop".into()), ..Names::default() })
 }
 
 /// A record that ended well.
@@ -48,7 +48,7 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
 #[test]
 fn what_is_no_span_is_none_and_what_does_not_decode_neither() {
     assert_eq!(span(&record()), None);
-    assert_eq!(of(b"nonsense", &snapshot()), None);
+    assert_eq!(of(b"nonsense", &Names::default()), None);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_request_is_a_span_of_a_server_with_its_phases_as_events() {
     let span = span(&well()).unwrap();
     assert_eq!((&span.trace_id[..], &span.span_id[..]), (&[7; 16][..], &[9; 8][..]));
     assert_eq!((span.parent_span_id.len(), span.flags), (0, 0x101));
-    assert_eq!((span.name.as_str(), span.kind, &span.status), ("GET", SpanKind::Server as i32, &None));
+    assert_eq!((span.name.as_str(), span.kind, &span.status), ("GET shop", SpanKind::Server as i32, &None));
     let begin = well().wall_ns;
     assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (begin, begin + 10_000));
     let events: Vec<_> =
@@ -121,7 +121,7 @@ fn clients_name_no_spans_and_strings_are_utf_8() {
     retries.add(Retried::BudgetEmpty);
     let record = Record { method: b"B\xffREW", path: b"/\xff", user_agent: Some(b"a\0b"), retries, ..well() };
     let span = span(&record).unwrap();
-    assert_eq!(span.name, "HTTP");
+    assert_eq!(span.name, "HTTP shop");
     assert_eq!(attribute(&span, "http.request.method").as_deref(), Some("_OTHER"));
     assert_eq!(attribute(&span, "http.request.method_original").as_deref(), Some("B\u{fffd}REW"));
     assert_eq!(attribute(&span, "url.path").as_deref(), Some("/\u{fffd}"));
