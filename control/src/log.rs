@@ -154,7 +154,7 @@ impl Log {
         let _ = self.commands.send(Command::Follow(readers, snapshot));
     }
 
-    /// Opens the access logs of other settings, for [`Log::change`]; the error names the output that could not be opened.
+    /// Opens the access logs of other settings, for `Log::change`; the error names the output that could not be opened.
     pub fn open(access: &[AccessLog]) -> Result<Opened, String> {
         access.iter().map(Output::open).collect::<Result<_, _>>().map(Opened)
     }
