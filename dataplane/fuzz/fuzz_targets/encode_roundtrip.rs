@@ -2,12 +2,15 @@
 #![no_main]
 
 use dataplane::proto::http1::{
-    ForwardedMode, HeadLimits, Parsed, RequestEdits, Scan, encode_request, parse_request, via_names,
+    ForwardedMode, HeadLimits, Parsed, RequestEdits, Scan, SpanEdits, encode_request, parse_request,
+    via_names,
 };
-use dataplane::proto::{Framing, RequestHead, Version};
+use dataplane::proto::{Framing, RequestHead, Version, trace};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: HeadLimits = HeadLimits { request_line: 8192, header_block: 16384, header_fields: 100 };
+/// A span of ours.
+const PARENT: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 /// For what we write: our own fields come on top.
 const WIDE: HeadLimits = HeadLimits { request_line: 16384, header_block: 65536, header_fields: 256 };
 
@@ -32,6 +35,7 @@ fuzz_target!(|data: &[u8]| {
         upgrade: head.upgrade_websocket && choice & 8 != 0,
         te_trailers: choice & 16 != 0,
         hidden_cookie: (choice & 32 != 0).then_some(b"a".as_slice()),
+        span: (choice & 64 != 0).then_some(SpanEdits { parent: PARENT, goes_on: choice & 128 != 0 }),
     };
     let mut out = vec![0; 128 * 1024];
     let len = encode_request(&head, &bytes, &edits, &mut out).expect("the room is larger than any head");
@@ -49,4 +53,8 @@ fuzz_target!(|data: &[u8]| {
     let no_body = |f| matches!(f, Framing::None | Framing::Length(0));
     assert!(again.framing == head.framing || no_body(again.framing) && no_body(head.framing));
     assert!(via_names(&again, &out, "node"));
+    if choice & 64 != 0 {
+        let said = trace::of_head(&again, &out).map(|parent| parent.text());
+        assert_eq!(said.as_ref().map(|text| &text[..]), Some(PARENT), "once, and ours");
+    }
 });
