@@ -1,7 +1,7 @@
 //! ringway's data path: one shard per core, each with its own ring, buffers and connections.
 //!
 //! Layers, lowest first (a test checks the imports; docs/architecture.md draws them):
-//! `limits fault` · `spec io buf` · `sys stats proto` · `route cluster table` · `link post` · `tunnel` ·
+//! `limits fault mix` · `spec io buf` · `sys stats proto` · `route cluster table` · `link post` · `tunnel` ·
 //! `exchange` · `conn` · `listener` · `shard sim` · `plane`.
 
 pub mod buf;
@@ -16,6 +16,7 @@ pub mod io;
 pub mod limits;
 pub mod link;
 pub mod listener;
+pub mod mix;
 pub mod plane;
 pub mod post;
 pub mod proto;

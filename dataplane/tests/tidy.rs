@@ -13,7 +13,7 @@ const LONG_FILES: &[(&str, usize, &str)] = &[];
 
 /// Lowest first; a module may use its own row and those below. docs/architecture.md draws it.
 const LAYERS: &[&[&str]] = &[
-    &["limits", "fault", "sync"],
+    &["limits", "fault", "mix", "sync"],
     &["spec", "io", "buf"],
     &["sys", "stats", "proto"],
     &["route", "cluster", "table", "stream", "bulk", "deadlines"],

@@ -4,6 +4,7 @@ use super::AccessLog;
 use super::access::write_time;
 use super::sink::{self, Sink};
 use crate::traces;
+use dataplane::mix::mix;
 use dataplane::spec::{ListenerId, Snapshot};
 use dataplane::stats::access_log::Record;
 use dataplane::stats::request_id::RequestId;
@@ -82,11 +83,8 @@ fn syslog_header() -> Box<[u8]> {
 
 /// An even number in [0, 1) that depends on the id alone (splitmix64).
 fn lot(id: RequestId) -> f64 {
-    let mut z = id.count ^ (u64::from(id.shard) << 48) ^ u64::from(id.process).rotate_left(17);
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    let number = id.count ^ (u64::from(id.shard) << 48) ^ u64::from(id.process).rotate_left(17);
+    (mix(number.wrapping_add(0x9e37_79b9_7f4a_7c15)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// What was lost since the process started, as of the thread's last look.

@@ -18,7 +18,7 @@ impl Random {
     /// The next 64 bits.
     pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.state)
+        crate::mix::mix(self.state)
     }
     /// A number below `n`; 0 when `n` is 0. The bias of the remainder is far below what a test could notice.
     pub fn below(&mut self, n: u64) -> u64 {
@@ -44,13 +44,6 @@ impl Random {
     pub fn fork(&mut self) -> Self {
         Self::new(self.draw())
     }
-}
-
-/// Scrambles 64 bits; also the pattern of every canary byte.
-pub fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

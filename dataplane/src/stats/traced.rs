@@ -2,6 +2,7 @@
 //! and the process's key, so that a shard and the log thread know the same without telling each other.
 
 use super::request_id::RequestId;
+use crate::mix::mix;
 use crate::proto::trace::TraceParent;
 use crate::spec::tracing::Tracing;
 
@@ -46,15 +47,10 @@ impl Traced {
     }
 }
 
-/// An even number of 64 bits for each id and key (splitmix64's finalizer, twice).
+/// An even number of 64 bits for each id and key .
 fn mixed(key: u64, id: RequestId) -> u64 {
-    let once = |mut z: u64| {
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
     let place = (u64::from(id.process) << 16) | u64::from(id.shard);
-    once(once(key ^ id.count.wrapping_mul(0x9e37_79b9_7f4a_7c15)) ^ place.wrapping_mul(0xd6e8_feb8_6659_fd93))
+    mix(mix(key ^ id.count.wrapping_mul(0x9e37_79b9_7f4a_7c15)) ^ place.wrapping_mul(0xd6e8_feb8_6659_fd93))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{View, endpoint_id};
 use crate::cluster::usable::Usable;
+use crate::mix::mix;
 use crate::spec::{Cluster, EndpointId};
 
 /// Draws that may meet an ineligible endpoint before the rest are searched in order.
@@ -59,12 +60,8 @@ impl Draw {
     /// SplitMix64 (Steele, Lea, Flood 2014), scaled to below `bound`.
     fn below(&mut self, bound: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
         // The high half of the product is below `bound`.
-        ((u128::from(z) * u128::from(bound)) >> 64) as u64
+        ((u128::from(mix(self.state)) * u128::from(bound)) >> 64) as u64
     }
 
     /// The endpoint that owns a number.

@@ -8,6 +8,7 @@
 use super::{Balancer, Hint, Policy, View, maglev};
 use crate::cluster::usable::Usable;
 use crate::limits::HASH_PROBES;
+use crate::mix::mix;
 use crate::spec::{Cluster, EndpointId};
 use std::sync::Arc;
 
@@ -80,10 +81,7 @@ fn scale(key: u64, bound: usize) -> usize {
 
 /// The hash after this one: SplitMix64 (Steele, Lea, Flood 2014).
 fn next(key: u64) -> u64 {
-    let mut z = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    mix(key.wrapping_add(0x9e37_79b9_7f4a_7c15))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,6 +1,6 @@
 //! HTTP as the peers speak it, strict and slow, apart from the proxy's own parser; and the canary bytes of bodies.
 
-use crate::sim::random::mix;
+use crate::mix::mix;
 
 /// What the body of `id` must hold at `from`: each exchange and direction has bytes of its own.
 pub(super) fn canary(id: u64, from: u64, len: usize) -> Vec<u8> {

@@ -5,8 +5,9 @@ use super::plan::{MS, SECOND, say};
 use super::preface;
 use crate::fault::CloseReason;
 use crate::limits::{CLIENT_HELLO_BYTES, PROXY_V1_BYTES, PROXY_V2_BYTES};
+use crate::mix::mix;
 use crate::sim::peers::Act;
-use crate::sim::random::{Random, mix};
+use crate::sim::random::Random;
 use crate::spec::SendProxy;
 
 /// What the listener of flows reads before anything else, and what its cluster sends.
