@@ -120,7 +120,7 @@ impl Configured {
         }
         let mut before: Vec<Option<&Arc<Route>>> = Vec::new();
         for route in &self.routes {
-            put_ref(&mut before, route.id.0 as usize, route);
+            put(&mut before, route.id.0 as usize, route);
         }
         for (route, id) in file.routes.iter().zip(route_ids) {
             let new = to.route(route, RouteId(u32::try_from(id).unwrap_or(u32::MAX)));
@@ -165,13 +165,8 @@ pub(super) fn at<T>(table: &[Option<Arc<T>>], id: u16) -> Option<&Arc<T>> {
 }
 
 /// Puts a row in its place of a table that is as long as it has to be.
-pub(crate) fn put<T: Clone>(table: &mut Vec<Option<T>>, id: u16, row: T) {
-    let at = usize::from(id);
-    table.resize(table.len().max(at + 1), None);
-    table[at] = Some(row);
-}
-
-fn put_ref<'r>(table: &mut Vec<Option<&'r Arc<Route>>>, at: usize, row: &'r Arc<Route>) {
+pub(crate) fn put<T: Clone>(table: &mut Vec<Option<T>>, id: impl Into<usize>, row: T) {
+    let at = id.into();
     table.resize(table.len().max(at + 1), None);
     table[at] = Some(row);
 }

@@ -1,7 +1,7 @@
 //! What going over from one configuration to another changes, object by object: one pure function, by which a reload goes and
 //! which `ringway plan` shows.
 
-use super::configured::{Configured, at};
+use super::configured::{Configured, at, put};
 use crate::config::{Keys, Kind, ReloadEffect, default_of, objects};
 use dataplane::io::Address;
 use dataplane::spec::{Cluster, Endpoint, ListenAddress, Listener, Route};
@@ -189,9 +189,7 @@ fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
 fn by_id(routes: &[Arc<Route>]) -> Vec<Option<Arc<Route>>> {
     let mut table = Vec::with_capacity(routes.len());
     for route in routes {
-        let at = route.id.0 as usize;
-        table.resize(table.len().max(at + 1), None);
-        table[at] = Some(Arc::clone(route));
+        put(&mut table, route.id.0 as usize, Arc::clone(route));
     }
     table
 }
