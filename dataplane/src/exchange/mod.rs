@@ -25,7 +25,7 @@ use crate::link::Link;
 use crate::link::queue::Waiter;
 use crate::proto::http1::{BodyDecoder, Scan};
 use crate::proto::{Framing, RequestHead, ResponseHead};
-use crate::spec::{ClusterId, ClusterTimeouts, EndpointId, RouteId};
+use crate::spec::{ClusterId, ClusterTimeouts, EndpointId, RouteId, Snapshot, Tracing};
 use crate::stats::retries::Retries;
 use crate::table::Id;
 use beside::Beside;
@@ -319,6 +319,10 @@ impl Exchange {
             upstream_local: None,
             close_after: false,
         }
+    }
+    /// What the ids of its span are made with, if it is one.
+    pub fn tracing(&self, snapshot: &Snapshot) -> Option<Tracing> {
+        snapshot.tracing.filter(|_| self.traced)
     }
     pub fn up(&self) -> Up {
         self.up

@@ -20,7 +20,7 @@ pub fn encoded(core: &Core, id: Id<Exchange>) -> Option<Box<[u8]>> {
     let x = core.exchanges.get(id)?;
     let conn = logged(core, x)?;
     let mut bytes = Vec::new();
-    let (id, tracing) = (core.request_id(x.number), core.snapshot.tracing);
+    let (id, tracing) = (core.request_id(x.number), x.tracing(&core.snapshot));
     of(&core.pool, x, conn, id, core.now(), tracing).encode(&mut bytes);
     Some(bytes.into_boxed_slice())
 }
@@ -29,7 +29,7 @@ pub fn encoded(core: &Core, id: Id<Exchange>) -> Option<Box<[u8]>> {
 pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
     let Some(x) = core.exchanges.get(id) else { return };
     let Some(conn) = logged(core, x) else { return };
-    let (id, tracing) = (core.request_id(x.number), core.snapshot.tracing);
+    let (id, tracing) = (core.request_id(x.number), x.tracing(&core.snapshot));
     let record = of(&core.pool, x, conn, id, core.now(), tracing);
     let end = end(x, close);
     core.log.write(&Record { close, end, ..record });
@@ -38,7 +38,7 @@ pub fn write(core: &mut Core, id: Id<Exchange>, close: Option<CloseReason>) {
 /// The conn of an exchange, if its listener's requests are logged, or it is a span.
 fn logged<'a>(core: &'a Core, x: &Exchange) -> Option<&'a Conn> {
     let conn = core.conns.get(x.conn)?;
-    let traced = x.traced && core.snapshot.tracing.is_some();
+    let traced = x.tracing(&core.snapshot).is_some();
     (traced || core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log)).then_some(conn)
 }
 
@@ -59,7 +59,6 @@ fn of<'a>(
         fields.iter().find(|f| f.kind == kind).map(|f| f.value.of(bytes))
     };
     let trace = trace::of_head(&x.head, bytes);
-    let tracing = tracing.filter(|_| x.traced);
     Record {
         protocol: Protocol::Http,
         wall_ns: x.started_wall,

@@ -71,7 +71,7 @@ pub(super) fn encode(
         Some(peer) => listener.forwarded.trusted.iter().any(|net| net.contains(peer)),
         None => listener.forwarded.trusts_unix,
     };
-    let span = core.snapshot.tracing.filter(|_| x.traced).map(|tracing| {
+    let span = x.tracing(&core.snapshot).map(|tracing| {
         let parent = trace::of_head(&x.head, core.pool.bytes(bytes));
         let span = Traced::of(&tracing, core.request_id(x.number), parent);
         (span.to_origin(parent).text(), parent.is_some())
