@@ -3,7 +3,7 @@
 #
 #   tune.sh [check [PROFILE]]      what is, and what the profile wants; writes nothing; exit 1 if something falls short
 #   tune.sh apply PROFILE [FILE]   prints each change, then makes it; FILE (ringway-undo.conf) keeps what was before
-#   tune.sh undo FILE              puts back what FILE holds
+#   tune.sh undo FILE              puts back what FILE holds; then FILE is gone, unless something could not be put back
 #   tune.sh print PROFILE          lines for /etc/sysctl.d: what apply sets is gone after a reboot
 #
 # Profiles: idle, bulk, latency (for check the default). RINGWAY_ROOT, for tests, stands in front of /proc/sys.
@@ -78,6 +78,7 @@ check() { # PROFILE
 }
 
 write() { # KEY VALUE
+  [ "$(now "$1")" != "$2" ] || return 0
   echo "$1: $(now "$1") -> $2"
   echo "$2" >"$(path "$1")" && [ "$(now "$1")" = "$2" ] && return
   echo "$1: the kernel did not take it; it holds $(now "$1")" >&2
@@ -98,7 +99,7 @@ apply() { # PROFILE FILE
   short=$(echo "$all" | grep '^short|') || { echo "nothing falls short of $1"; return; }
   # Never over an older file: that one may hold what the machine had before anybody touched it.
   (set -C && echo "$short" | awk -F'|' '{ print $2 " = " $3 }' >"$2") 2>/dev/null ||
-    die "cannot make $2, or it is there already; nothing was changed"
+    die "cannot make $2, or it is there already; nothing was changed. \`$0 undo $2\` puts back what it holds and removes it, or name another file: $0 apply $1 FILE"
   echo "undo: $0 undo $2"
   echo "$short" | awk -F'|' '{ print $2 " = " $4 }' | write_all
 }
@@ -110,7 +111,7 @@ undo() { # FILE
     case $equals$value in '=' | [!=]* | =*[!0-9\ ]*) die "$1: not a line of an undo file: $key $equals $value" ;; esac
     echo "$keys" | grep -qxF "$key" || die "$1: $key is not among the settings of facts.toml; nothing was changed"
   done <"$1"
-  write_all <"$1"
+  write_all <"$1" && rm -- "$1"
 }
 
 profile=${2:-latency}

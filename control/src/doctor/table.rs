@@ -22,7 +22,7 @@ is undone. ringway needs none of them to run. Three profiles: **idle** for a gre
 kernel-tuning/tune.sh                     # compares with `latency`; writes nothing; exit 1 if something falls short
 kernel-tuning/tune.sh check idle
 kernel-tuning/tune.sh apply idle          # prints each change, then makes it; ringway-undo.conf keeps what was before
-kernel-tuning/tune.sh undo ringway-undo.conf
+kernel-tuning/tune.sh undo ringway-undo.conf   # puts all of it back, and removes the file
 kernel-tuning/tune.sh print idle > /etc/sysctl.d/90-ringway.conf   # apply lasts until the next boot
 ringway doctor -c FILE --profile idle     # the same, with what a configuration needs; writes nothing
 ```

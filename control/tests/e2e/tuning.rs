@@ -155,8 +155,11 @@ fn apply_says_what_it_does_and_undo_puts_it_back() {
             root.read(key) == value
         }));
         assert_eq!(root.tune(&["undo", "undo.conf"]).code, 0);
-        let mut after = root.all();
-        after.remove(&root.dir.path().join("undo.conf"));
+        let after = root.all();
+        assert!(
+            !after.contains_key(&root.dir.path().join("undo.conf")),
+            "used up, and not in the next one's way"
+        );
         let words = |files: BTreeMap<PathBuf, String>| -> Vec<_> {
             files
                 .into_values()
@@ -210,6 +213,7 @@ fn an_undo_file_is_never_lost_and_never_believed_blindly() {
     let applied = root.tune(&["apply", "latency"]);
     assert_eq!(applied.code, 2);
     assert!(applied.err.contains("nothing was changed"), "{}", applied.err);
+    assert!(applied.err.contains("undo ringway-undo.conf` puts back what it holds"), "{}", applied.err);
     assert_eq!(root.all(), before);
     for line in [
         "net.ipv4.tcp_tw_recycle = 1",
@@ -262,6 +266,14 @@ fn what_the_kernel_does_not_take_is_told_and_the_rest_is_done() {
     assert_eq!(applied.code, 1, "{}", applied.out);
     assert!(applied.err.contains("net.core.somaxconn: the kernel did not take it"), "{}", applied.err);
     assert_eq!(short(&root.tune(&["check"]).out), BTreeSet::from(["net.core.somaxconn".to_owned()]));
+    let undone = root.tune(&["undo", "ringway-undo.conf"]);
+    assert_eq!(
+        (undone.code, undone.err.as_str()),
+        (0, ""),
+        "nothing is written where nothing changed: {}",
+        undone.out
+    );
+    assert!(!undone.out.contains("somaxconn"), "{}", undone.out);
 }
 
 /// On the kernel's own sysctls, in a network namespace of its own. Those that are the machine's are a file here.
