@@ -2,8 +2,10 @@
 
 use dataplane::cluster::capacity::{Capacity, LocalPorts};
 use dataplane::io::PortRange;
-use dataplane::limits::{PORTS_CALM_PERCENT, PORTS_WARN_PERCENT};
-use dataplane::spec::{ClusterId, EndpointId, Snapshot};
+use dataplane::limits::{PORTS_CALM_PERCENT, PORTS_WARN_PERCENT, SOURCE_CHECKS};
+use dataplane::spec::{Cluster, ClusterId, EndpointId, Snapshot};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The machine's ports as its sysctls say; `None` where they cannot be read.
@@ -19,6 +21,32 @@ pub fn of_machine() -> Option<LocalPorts> {
 pub fn range_of_machine() -> Option<PortRange> {
     let (first, last) = of_machine()?.ends();
     PortRange::new(first.max(1), last)
+}
+
+/// Which source addresses are this machine's, as a bind tells: of so many looks, beyond which they are taken to be.
+#[derive(Debug)]
+pub(crate) struct SourceChecks {
+    is_source: fn(IpAddr) -> bool,
+    left: u64,
+}
+
+impl SourceChecks {
+    pub(crate) fn new(is_source: fn(IpAddr) -> bool) -> Self {
+        Self { is_source, left: SOURCE_CHECKS }
+    }
+
+    /// [`Capacity::of`], without the source addresses that no link can come from.
+    pub(crate) fn capacity(&mut self, cluster: &Cluster, v6: bool, ports: &LocalPorts) -> Option<Capacity> {
+        let mut capacity = Capacity::of(cluster, v6, ports)?;
+        let pool = &cluster.source_addresses;
+        let looks = pool.count(v6).min(self.left);
+        self.left -= looks;
+        // An address that is named twice is not counted twice.
+        let strangers: BTreeSet<_> =
+            (0..looks).filter_map(|n| pool.at(n, v6)).filter(|ip| !(self.is_source)(*ip)).collect();
+        capacity.addresses = capacity.addresses.saturating_sub(strangers.len() as u64);
+        Some(capacity)
+    }
 }
 
 /// One endpoint and the links that local ports allow to it.
@@ -60,14 +88,19 @@ impl Watched {
 #[derive(Debug)]
 pub(crate) struct PortWatch {
     machine: Option<LocalPorts>,
+    is_source: fn(IpAddr) -> bool,
     /// In the order of the snapshot, so of their ids.
     endpoints: Vec<Watched>,
 }
 
 impl PortWatch {
     /// Where `machine` is not known nothing is watched.
-    pub(crate) fn new(snapshot: &Snapshot, machine: Option<LocalPorts>) -> Self {
-        let mut watch = Self { machine, endpoints: Vec::new() };
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        machine: Option<LocalPorts>,
+        is_source: fn(IpAddr) -> bool,
+    ) -> Self {
+        let mut watch = Self { machine, is_source, endpoints: Vec::new() };
         watch.follow(snapshot);
         watch
     }
@@ -76,12 +109,16 @@ impl PortWatch {
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.endpoints);
         before.retain(|watched| watched.short);
-        let pairs = self.machine.iter().flat_map(|machine| {
-            snapshot.clusters.iter().flatten().flat_map(move |cluster| {
-                let capacity = |v6| Capacity::of(cluster, v6, machine).map(|c| c.per_destination());
-                let of_family = [capacity(false), capacity(true)];
-                cluster.present().map(move |endpoint| (cluster, endpoint, of_family))
-            })
+        let mut checks = SourceChecks::new(self.is_source);
+        let known = self
+            .machine
+            .iter()
+            .flat_map(|machine| snapshot.clusters.iter().flatten().map(move |cluster| (machine, cluster)));
+        let pairs = known.flat_map(|(machine, cluster)| {
+            let mut capacity =
+                |v6| checks.capacity(cluster, v6, machine).map(|capacity| capacity.per_destination());
+            let of_family = [capacity(false), capacity(true)];
+            cluster.present().map(move |endpoint| (cluster, endpoint, of_family))
         });
         let endpoints = pairs.filter_map(|(cluster, endpoint, of_family)| {
             Some(Watched {
@@ -134,6 +171,20 @@ impl PortWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Environment};
+
+    #[test]
+    fn addresses_that_are_not_the_machines_have_no_ports() {
+        const FILE: &str = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\ncluster = \"app\"\n\
+            [[cluster]]\nname = \"app\"\nendpoints = [\"192.0.2.1:80\"]\n\
+            source_addresses = [\"127.0.0.1-127.0.0.3\", \"192.0.2.7\", \"192.0.2.7-192.0.2.9\"]\n";
+        let loaded = config::parse(FILE, "x", &Environment::of_tests()).unwrap();
+        let ports = LocalPorts::parse("40000 40999", "").unwrap();
+        let watch = PortWatch::new(&loaded.snapshot, Some(ports.clone()), |ip| ip.is_loopback());
+        assert_eq!(watch.capacity(ClusterId(0), EndpointId(0)), Some(3000));
+        let watch = PortWatch::new(&loaded.snapshot, Some(ports), |_| true);
+        assert_eq!(watch.capacity(ClusterId(0), EndpointId(0)), Some(6000));
+    }
 
     #[test]
     fn a_warning_stands_from_80_percent_until_below_70() {

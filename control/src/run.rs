@@ -138,7 +138,7 @@ async fn serve_with(
         watch: Watch::new(log_settings_of(&loaded.process).format),
         watchdog: Watchdog::default(),
         discovery,
-        ports: PortWatch::new(&snapshot, ports::of_machine()),
+        ports: PortWatch::new(&snapshot, ports::of_machine(), plane::is_source),
         pressure: Pressure::new(),
         ticks: 0,
         alive: usize::from(loaded.snapshot.runtime.shards),

@@ -3,6 +3,7 @@
 use super::finding::{Finding, State, bytes, grouped};
 use super::machine::{Capability, Machine};
 use crate::config::{self, Environment, Loaded};
+use crate::ports::SourceChecks;
 use dataplane::cluster::capacity::{Capacity, LocalPorts};
 use dataplane::limits;
 use dataplane::plane::Resources;
@@ -49,7 +50,7 @@ pub(super) fn of(
         pipes(&counts, machine),
     ];
     findings.extend(privileged_ports(&listeners, machine));
-    findings.extend(ports(&listeners, &clusters, &counts, machine));
+    findings.extend(ports(&listeners, &clusters, &counts, machine, environment.is_source));
     findings
 }
 
@@ -110,7 +111,7 @@ impl Counts {
 
 fn asked(counts: &Counts) -> Finding {
     let clients = match counts.clients {
-        0 => "clients as descriptors allow (max_connections = \"auto\")".to_owned(),
+        0 => "clients as descriptors allow (what max_connections = \"auto\" comes to)".to_owned(),
         n => format!("{} clients", grouped(n)),
     };
     let links = match counts.links {
@@ -143,8 +144,21 @@ fn descriptors(counts: &Counts, machine: &Machine, resources: &Resources) -> Fin
         limits::RESERVED_DESCRIPTORS,
         grouped(need)
     );
-    // "auto" follows the limit, so it cannot fall short of it; the pipes come off what is there.
-    if auto || have >= need {
+    if auto {
+        // It follows the limit, so it cannot fall short of it.
+        let pairs = 2 * counts.pairs + limits::RESERVED_DESCRIPTORS + counts.checks;
+        let what = format!(
+            "2 x {} pairs{checks} + {} reserved = {}; {} may be open, and pipes in use ({} shards x {} at most) take the place of pairs",
+            grouped(counts.pairs),
+            limits::RESERVED_DESCRIPTORS,
+            grouped(pairs),
+            grouped(have),
+            counts.shards,
+            2 * limits::PIPES,
+        );
+        return Finding::new(State::Good, CONNECTIONS, "descriptors", what);
+    }
+    if have >= need {
         return Finding::new(
             State::Good,
             CONNECTIONS,
@@ -256,6 +270,7 @@ fn ports(
     clusters: &[&Arc<Cluster>],
     counts: &Counts,
     machine: &Machine,
+    is_source: fn(IpAddr) -> bool,
 ) -> Vec<Finding> {
     let range = machine.sysctl("net.ipv4.ip_local_port_range");
     let reserved = machine.sysctl("net.ipv4.ip_local_reserved_ports");
@@ -266,9 +281,10 @@ fn ports(
         return vec![Finding::new(State::Short, PORTS, "ip_local_port_range", what)];
     };
     let mut findings = Vec::new();
+    let mut checks = SourceChecks::new(is_source);
     for cluster in clusters {
         for v6 in [false, true] {
-            let capacity = Capacity::of(cluster, v6, &range);
+            let capacity = checks.capacity(cluster, v6, &range);
             findings.extend(capacity.map(|capacity| links(cluster, v6, capacity, counts)));
         }
     }
