@@ -7,7 +7,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::{assert_same, eventually, pattern, pause};
 use crate::upgrade::{LIMIT, Next, cluster};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -26,7 +26,7 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// Origins of http, of WebSockets and of bare connections. All say what they hear; a bare one that hears the end says a last word
 /// when it is told to.
-struct Origins {
+pub struct Origins {
     http: Origin,
     ws: Origin,
     raw: Origin,
@@ -34,7 +34,7 @@ struct Origins {
 }
 
 impl Origins {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (go, told) = mpsc::channel();
         let told = Mutex::new(told);
         let ws = Origin::scripted(|connection| {
@@ -50,7 +50,7 @@ impl Origins {
         });
         Self { http: Origin::echo(), ws, raw, go }
     }
-    fn configuration(&self, shards: usize, n: usize) -> String {
+    pub fn configuration(&self, shards: usize, n: usize) -> String {
         let more = format!(
             "[[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"raw\"\n\
              [[route]]\nname = \"ws\"\nmatch = {{ path = \"/ws\" }}\ncluster = \"ws\"\n\
@@ -72,14 +72,14 @@ fn echo(connection: &mut crate::support::origin::Connection) {
     }
 }
 
-fn websocket(to: SocketAddr) -> Client {
+pub fn websocket(to: SocketAddr) -> Client {
     let mut client = Client::connect(to);
     assert_eq!(client.exchange(UPGRADE).status, 101);
     client
 }
 
 /// The next message of a conversation whose messages are numbered.
-fn say(client: &mut Client, n: u32) {
+pub fn say(client: &mut Client, n: u32) {
     client.send(n.to_be_bytes());
     assert_eq!(client.raw(4), n.to_be_bytes(), "message {n}");
 }
@@ -109,7 +109,7 @@ fn pour(to: SocketAddr, data: &[u8], begun: &mpsc::Sender<()>) {
 
 /// Upgrades; the answer, and who serves then.
 #[track_caller]
-fn upgrade(proxy: &Proxy) -> (Value, Next) {
+pub fn upgrade(proxy: &Proxy) -> (Value, Next) {
     let ended = command(proxy, &["upgrade", "--json"]);
     assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
     let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
@@ -200,56 +200,6 @@ fn tunnels_without_a_listener_stay_and_without_a_cluster_go() {
     assert_eq!(proxy.exit_code(LIMIT), 0);
     stays.expect_closed();
     say(&mut goes, 3);
-}
-
-/// The next process has everything, and dies before it says so: it never was.
-#[test]
-fn a_next_process_that_dies_at_the_last_moment_changes_nothing() {
-    let origins = Origins::new();
-    let text = origins.configuration(2, 1);
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("edge.sock");
-    let unix =
-        format!("[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\ncluster = \"app\"\n", path.display());
-    let proxy = Proxy::start_with(&(text + &unix), |command| {
-        command.env("RINGWAY_INJECT", "upgrade");
-    });
-    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
-    let (mut kept, mut talk) = (Client::connect(edge), Client::connect(raw));
-    assert_eq!(kept.exchange(GET).status, 200);
-    say(&mut talk, 1);
-    for n in 0..3 {
-        let ended = command(&proxy, &["upgrade"]);
-        assert!(ended.code == 1 && ended.stderr.contains("nothing changed"), "{}", ended.stderr);
-        assert!(ended.stderr.contains("SIGKILL"), "{}", ended.stderr);
-        // What was given up is accepted on again.
-        assert_eq!(Client::get(edge, "/n").text(), "1");
-        assert_eq!(kept.exchange(GET).status, 200);
-        say(&mut talk, 2 + n);
-        say(&mut Client::connect(raw), 1);
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.write_all(b"GET /n HTTP/1.0\r\nHost: a\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
-    }
-    proxy.signal(Signal::TERM);
-}
-
-/// The next process dies while connections come to it: what it has not taken goes on in the former, as long as its window lasts.
-#[test]
-fn a_next_process_that_dies_while_connections_move_takes_none_along() {
-    let origins = Origins::new();
-    let proxy = Proxy::start_with(&origins.configuration(2, 1), |command| {
-        command.env("RINGWAY_INJECT", "upgrade-conns");
-    });
-    let raw = proxy.address("raw");
-    let mut talks: Vec<Client> = (0..500).map(|_| Client::connect(raw)).collect();
-    talks.iter_mut().for_each(|talk| say(talk, 1));
-    let ended = command(&proxy, &["upgrade", "--json"]);
-    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(0), &Value::from(500)), "{answer}");
-    talks.iter_mut().for_each(|talk| say(talk, 2));
 }
 
 /// The new file calls a listener otherwise: who connected to it under its former name stays, and is told to leave.
