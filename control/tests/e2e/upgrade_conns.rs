@@ -3,7 +3,7 @@
 
 use crate::reload::{command, configuration};
 use crate::support::client::Client;
-use crate::support::origin::Origin;
+use crate::support::origin::{Origin, sized};
 use crate::support::proxy::Proxy;
 use crate::support::{assert_same, eventually, pattern, pause};
 use crate::upgrade::{LIMIT, Next, cluster};
@@ -235,6 +235,71 @@ fn connections_of_a_listener_that_is_renamed_stay() {
     assert_eq!(proxy.exit_code(LIMIT), 0);
     // The socket is the next process's.
     ask(&mut std::os::unix::net::UnixStream::connect(&path).unwrap());
+}
+
+/// Who the client is, where it connected to, and TLVs are known as before the upgrade to the log, the origin and the next balancer.
+#[test]
+fn what_a_proxy_header_said_goes_along() {
+    const HEADER: &[u8] =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x12\xcb\0\x71\x08\xc6\x33\x64\x02\xc7\x38\x01\xbb\x05\0\x03abc";
+    const ACCEPTS: &str = "proxy_protocol = { accept = \"required\", from = [\"127.0.0.1\"] }";
+    let telling = Origin::answering(|request| {
+        sized(200, request.field("x-forwarded-for").unwrap_or("nobody").as_bytes())
+    });
+    let (heard, hears) = mpsc::channel();
+    let balancer = Origin::scripted(move |connection| {
+        let mut got = connection.raw();
+        while !got.ends_with(b"\r\n\r\n") {
+            got.extend(connection.raw());
+        }
+        let begin = got.windows(5).position(|five| five == b"GET /").unwrap();
+        heard.send(got[..begin].to_vec()).unwrap();
+        connection.send(sized(200, b"balanced"));
+    });
+    let raw = Origin::scripted(echo);
+    let more = format!(
+        "[[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"raw\"\n{ACCEPTS}\n\
+         [[route]]\nmatch = {{ path = \"/on\" }}\ncluster = \"on\"\n\
+         [[cluster]]\nname = \"on\"\nsend_proxy = \"v2\"\n{}\n[[cluster]]\nname = \"raw\"\n{}\n",
+        cluster(&balancer),
+        cluster(&raw)
+    );
+    let mut proxy = Proxy::start(&configuration(ACCEPTS, &cluster(&telling), &more));
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(proxy.edge())).collect();
+    clients.iter_mut().for_each(|client| client.send(HEADER));
+    let mut talk = Client::connect(proxy.address("raw"));
+    talk.send(HEADER);
+    say(&mut talk, 1);
+    let ask = |client: &mut Client| {
+        assert_eq!(client.exchange(GET).text(), "203.0.113.8");
+        assert_eq!(client.exchange("GET /on HTTP/1.1\r\nHost: a\r\n\r\n").text(), "balanced");
+        hears.recv_timeout(LIMIT).unwrap()
+    };
+    // The other one has not asked yet.
+    assert_eq!(ask(&mut clients[0]), HEADER);
+    eventually("both are known by their header", || {
+        let shown = command(&proxy, &["connections", "--json"]).stdout;
+        shown.matches("203.0.113.8:51000").count() == 3
+    });
+    let (answer, _next) = upgrade(&proxy);
+    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(3), &Value::from(0)), "{answer}");
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    for client in &mut clients {
+        assert_eq!(ask(client), HEADER, "as it came, byte by byte");
+    }
+    say(&mut talk, 2);
+    talk.shutdown_write();
+    talk.expect_closed();
+    let line = proxy.log_line(|line| line["listener"] == "raw");
+    assert_eq!(line["client"], "203.0.113.8:51000", "{line}");
+    // Shards write when they come to it.
+    let mut of_edge = Vec::new();
+    eventually("records of all requests", || {
+        of_edge = proxy.log_lines();
+        of_edge.retain(|line| line["listener"] == "edge");
+        of_edge.len() == 6
+    });
+    assert!(of_edge.iter().all(|line| line["client"] == "203.0.113.8:51000"), "{of_edge:?}");
 }
 
 /// Ends the load, also where the test fails.
