@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_millis(20);
 /// when it is told to.
 pub struct Origins {
     http: Origin,
-    ws: Origin,
+    pub ws: Origin,
     raw: Origin,
     go: mpsc::Sender<()>,
 }
