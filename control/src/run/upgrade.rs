@@ -120,8 +120,12 @@ impl Running<'_> {
     }
 
     fn begin_upgrade(&self) -> Result<oneshot::Receiver<Started>, String> {
-        if self.drains.node.is_some() {
-            return Err("the node drains: call that off first".to_owned());
+        if let Some(node) = self.drains.node {
+            let ends = if node.reason.ends() { ", and the process ends then" } else { "" };
+            let reason = node.reason.name();
+            return Err(format!(
+                "the node drains for {reason}{ends}: `ringway drain --abort` calls that off"
+            ));
         }
         if let Some((name, _)) = self.drains.listeners().next() {
             return Err(format!(
