@@ -220,6 +220,7 @@ impl Drains {
     ) -> (Value, Vec<Value>) {
         let node = self.node.map_or(Value::Null, |node| {
             let mut shown = node.to_json(now);
+            shown.insert("by_signal".to_owned(), json!(self.signalled));
             shown.extend(left().map(|(key, count)| (key.to_owned(), json!(count))));
             Value::Object(shown)
         });

@@ -109,6 +109,13 @@ impl Asked {
             _ => Some(&shown["node"]).filter(|node| !node.is_null()),
         }
     }
+    /// Why the node drains, where that is not why it was asked to.
+    fn other_reason<'a>(&self, shown: &'a Value) -> Option<&'a str> {
+        let of_node = self.title() == "node";
+        let is_other =
+            |reason: &&str| *reason != self.reason.as_deref().unwrap_or_else(|| Reason::Rebalance.name());
+        shown["node"]["reason"].as_str().filter(is_other).filter(|_| of_node)
+    }
     fn title(&self) -> String {
         match (&self.listener, &self.cluster, &self.endpoint) {
             (Some(name), _, _) => format!("listener {name}"),
@@ -143,8 +150,28 @@ pub(super) mod paths {
 /// Between two looks of `--wait`.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// `ringway drain --abort`: whether there was anything to call off.
+fn call_off(asked: &Asked, at: &Where, environment: &Environment) -> Result<(), Exit> {
+    let before = at.ask_json(environment, "GET", "/v1/drain", None)?;
+    let after = at.ask_json(environment, "POST", "/v1/drain", Some(&json!(asked).to_string()))?;
+    let title = asked.title();
+    ready::print(&match (asked.find(&before), asked.find(&after)) {
+        // As a listener that a reload took away.
+        (_, Some(still)) => line(&title, still),
+        (None, None) => format!("{title} does not drain: there is nothing to call off"),
+        (Some(was), None) if was["by_signal"] == true => format!(
+            "{title} does not drain any more; a signal had asked for its end, and who sent it may kill the process yet"
+        ),
+        (Some(_), None) => format!("{title} does not drain any more"),
+    });
+    Ok(())
+}
+
 /// `ringway drain`. With `wait`, until nothing is left, or the process is gone.
 pub fn command(asked: &Asked, wait: bool, at: &Where, environment: &Environment) -> Exit {
+    if asked.abort {
+        return call_off(asked, at, environment).err().unwrap_or(Exit::Clean);
+    }
     let body = json!(asked).to_string();
     let mut shown = match at.ask_json(environment, "POST", "/v1/drain", Some(&body)) {
         Ok(shown) => shown,
@@ -152,6 +179,10 @@ pub fn command(asked: &Asked, wait: bool, at: &Where, environment: &Environment)
     };
     let title = asked.title();
     let mut said = String::new();
+    let other = asked.other_reason(&shown).map(str::to_owned);
+    if let Some(reason) = other {
+        ready::print(&format!("{title} drains for {reason} already: the process ends when nothing is left"));
+    }
     loop {
         let Some(one) = asked.find(&shown) else {
             ready::print(&format!("{title} does not drain"));

@@ -111,7 +111,9 @@ fn drains() -> Value {
         "requests": count, "tunnels": count, "running": count, "links": count,
     });
     let list = json!({ "type": "array", "items": object(&["name", "phase"], &one) });
-    let node = json!({ "type": ["object", "null"], "properties": one });
+    let mut of_node = one;
+    of_node["by_signal"] = json!({ "type": "boolean" });
+    let node = json!({ "type": ["object", "null"], "properties": of_node });
     let all = json!({ "node": node, "listeners": list, "clusters": list, "endpoints": list });
     object(&["node", "listeners", "clusters", "endpoints"], &all)
 }

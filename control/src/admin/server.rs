@@ -26,6 +26,7 @@ pub(crate) struct Api {
     /// Where it listens, with its real port.
     address: Address,
     asks: mpsc::Receiver<Ask>,
+    router: Router,
     task: tokio::task::JoinHandle<()>,
     /// The same socket, for the next process in an upgrade, and its address as the configuration has it.
     spare: (String, OwnedFd),
@@ -84,8 +85,8 @@ impl Api {
         let (guard, guarded) = watch::channel(settings.guard.clone());
         let router = api::router(sender, guarded, Arc::clone(&places));
         let (stopped, stops) = watch::channel(false);
-        let task = tokio::spawn(serve(listener, router, Arc::clone(&places), stops));
-        let api = Self { address, asks, task, spare: (asked, spare), places, guard, stopped, file };
+        let task = tokio::spawn(serve(listener, router.clone(), Arc::clone(&places), stops));
+        let api = Self { address, asks, router, task, spare: (asked, spare), places, guard, stopped, file };
         api.set_mode(settings);
         Ok(api)
     }
@@ -105,6 +106,22 @@ impl Api {
     pub(crate) fn stop(&self) {
         self.task.abort();
         self.stopped.send_replace(true);
+    }
+
+    /// The other process is gone: this one accepts there again.
+    ///
+    /// # Errors
+    /// EMFILE where descriptors have run out.
+    pub(crate) fn go_on(&mut self) -> io::Result<()> {
+        let socket = self.spare.1.try_clone()?;
+        let listener = match self.address {
+            Address::Ip(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
+            Address::Unix(_) => Listener::Unix(UnixListener::from_std(socket.into())?),
+        };
+        self.stopped.send_replace(false);
+        let stops = self.stopped.subscribe();
+        self.task = tokio::spawn(serve(listener, self.router.clone(), Arc::clone(&self.places), stops));
+        Ok(())
     }
 
     /// The end, where another process accepts there. Those that are connected have their answers within `within`.

@@ -15,7 +15,7 @@ pub(super) async fn begin(State(door): State<Door>) -> Answer {
     door.put(Ask::Upgrade(sender), answer).await.unwrap_or_else(ending)
 }
 
-/// `ringway upgrade`. Exit 1 where the next process does not become ready: then nothing has changed.
+/// `ringway upgrade`. Exit 1 where the process that served still does: the next one did not become ready, or died too soon.
 pub fn command(at: &Where, as_json: bool, environment: &Environment) -> Exit {
     match at.ask_json(environment, "POST", "/v1/upgrade", None) {
         Ok(body) if as_json => ready::print(&body.to_string()),

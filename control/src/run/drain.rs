@@ -153,7 +153,8 @@ impl Running<'_> {
     ) -> Result<(), (StatusCode, String)> {
         let unknown = |why| (StatusCode::NOT_FOUND, why);
         let conflict = |why: String| (StatusCode::CONFLICT, why);
-        if self.drains.ending {
+        let begins_node = matches!(scope, DrainScope::Node(_)) && !abort;
+        if self.drains.ending && !(begins_node && window.is_none()) {
             return Err(conflict("nothing is left, and the process ends".to_owned()));
         }
         if self.upgrades.is_under_way() {
@@ -161,13 +162,7 @@ impl Running<'_> {
         }
         match scope {
             DrainScope::Node(_) if abort => self.abort(None).map_err(conflict),
-            DrainScope::Node(reason) => {
-                if self.drains.ends() && !reason.ends() {
-                    return Err(conflict("the node drains to end: call that off first".to_owned()));
-                }
-                self.drain_node(*reason, window);
-                Ok(())
-            }
+            DrainScope::Node(reason) => self.ask_node(*reason, window).map_err(conflict),
             DrainScope::Listener(name) => {
                 let found = self.loaded.snapshot.listener_called(name).filter(|one| !one.is_gone());
                 let found = found.map(|listener| Arc::clone(&listener.name));
@@ -199,6 +194,25 @@ impl Running<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Somebody wants the node to drain. Where it does so to end, whoever wants it to stay is shown that.
+    fn ask_node(&mut self, reason: Reason, window: Option<Duration>) -> Result<(), String> {
+        let ends = self.drains.node.filter(|node| node.reason.ends());
+        match ends {
+            Some(_) if self.drains.ending => {}
+            Some(node) if !reason.ends() => {
+                let now = node.reason.name();
+                if window.is_some() {
+                    return Err(format!(
+                        "the node drains for {now} already, and the process ends then: `--reason {now}` gives that \
+                         another window, and `--abort` calls it off"
+                    ));
+                }
+            }
+            _ => self.drain_node(reason, window),
+        }
+        Ok(())
     }
 
     /// The node, or a listener, drains no longer. Its addresses are had again, or all stays as it is.

@@ -1,26 +1,27 @@
-//! A binary upgrade, as the process that is followed by another sees it: in steps between which it serves.
+//! A binary upgrade, as the process that is followed by another sees it: in steps between which it serves. `over` is what it does
+//! once the next one has what listens.
+
+mod over;
 
 use super::{Running, told};
 use crate::admin::Answer;
 use crate::endpoints;
-use crate::ready;
 use crate::reload::Made;
-use crate::upgrade::{Arrival, Gift, Next, Sent, Speaks, Took, Travelling};
+use crate::upgrade::{Arrival, Bearer, Gift, Next, Speaks, Took};
 use axum::http::StatusCode;
-use dataplane::limits::{self, UPGRADE_MOVES, UPGRADE_MOVES_MAX};
-use dataplane::plane::moved::{self, Transit};
+use dataplane::limits;
 use dataplane::plane::{self, Handed};
-use dataplane::spec::{Listener, Reason};
-use serde_json::json;
+use dataplane::spec::Listener;
+use over::{Kept, Over};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{self, SendError};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 /// Who asked for an upgrade, and waits for its answer.
 type Asker = Option<oneshot::Sender<Answer>>;
-type Started = Result<(Next, Took), String>;
-type Given = Result<Next, (String, Vec<Handed>)>;
+type Started = Result<(Next, Bearer, Took), String>;
+type Given = Result<(Next, Bearer), (String, Vec<Handed>)>;
 
 /// Everything about upgrades.
 #[derive(Debug)]
@@ -35,24 +36,6 @@ pub(super) struct Upgrades {
 /// Three seconds of them.
 const ANEW_TICKS: u32 = 30;
 
-/// What became of changes at run time: those that last in the next process, and those that its file ends.
-#[derive(Debug, Default)]
-struct Kept {
-    drift: Vec<String>,
-    ended: Vec<String>,
-}
-
-/// What the next process has.
-#[derive(Debug)]
-struct Over {
-    pid: u32,
-    /// The admin API's address.
-    admin: bool,
-    kept: Kept,
-    /// By number: what this process's listener was.
-    listeners: Vec<bool>,
-}
-
 #[derive(Debug)]
 enum Stage {
     Rests,
@@ -64,36 +47,8 @@ enum Stage {
     Gives {
         given: oneshot::Receiver<Given>,
         over: Over,
-        asker: Asker,
     },
-    /// Another process has what listens, and is given connections.
-    Over {
-        pid: u32,
-        admin: bool,
-        kept: Kept,
-        moves: Moves,
-        asker: Asker,
-    },
-}
-
-/// How far connections have moved.
-#[derive(Debug)]
-enum Moves {
-    /// Until so long after all were looked at, or at the latest until then.
-    Under {
-        transit: Arc<Transit>,
-        sends: oneshot::Receiver<Sent>,
-        until: Option<Instant>,
-        at_last: Instant,
-    },
-    /// Those that began do so still.
-    Ending {
-        transit: Arc<Transit>,
-        sends: oneshot::Receiver<Sent>,
-    },
-    /// What came back is on its way to the shards.
-    Back(Sent),
-    Ended,
+    Over(Over),
 }
 
 /// What an upgrade waits for.
@@ -114,63 +69,11 @@ impl Upgrades {
         !matches!(self.stage, Stage::Rests)
     }
 
-    /// Whether another process is the one that serves, and whether it has the admin API's address.
-    pub(super) fn is_over(&self) -> Option<bool> {
-        if let Stage::Over { admin, .. } = self.stage { Some(admin) } else { None }
-    }
-
-    /// Waits until the next process was given everything, for as long as that goes on; who asked has the answer then.
-    pub(super) async fn rest(&mut self) {
-        let Stage::Over { moves, .. } = &mut self.stage else { return };
-        let sent = match moves {
-            Moves::Ended => return,
-            Moves::Back(sent) => std::mem::take(sent),
-            Moves::Under { transit, sends, .. } | Moves::Ending { transit, sends } => {
-                transit.close();
-                let mut done = transit.done();
-                loop {
-                    match tokio::time::timeout(limits::UPGRADE_REST, &mut *sends).await {
-                        Ok(sent) => break sent.unwrap_or_default(),
-                        // A next process that takes nothing any more is not waited for.
-                        Err(_) if transit.done() == done => return,
-                        Err(_) => done = transit.done(),
-                    }
-                }
-            }
-        };
-        self.answer(&sent, 0);
-    }
-
-    /// Everything that could move has.
-    fn answer(&mut self, sent: &Sent, finishing: u64) {
-        let Stage::Over { pid, kept, moves, asker, .. } = &mut self.stage else { return };
-        *moves = Moves::Ended;
-        let Kept { drift, ended } = kept;
-        let Sent { moved, back, why } = sent;
-        if let Some(why) = why {
-            tracing::warn!(
-                back,
-                "upgrade: connections stay here, as the next process cannot be told of them: {why}"
-            );
-        }
-        tracing::info!(
-            pid = *pid,
-            moved,
-            finishing,
-            "upgrade: connections went to the next process; this one finishes the rest"
-        );
-        if let Some(asker) = asker.take() {
-            let body = json!({ "pid": *pid, "moved": moved, "finishing": finishing, "drift": drift, "ended": ended });
-            // Who asked may be gone.
-            let _ = asker.send(Answer::json(StatusCode::OK, &body));
-        }
-    }
-
     /// Waits for the next step; pending for ever while none is due. May be dropped and asked again.
     pub(super) async fn next(&mut self) -> Step {
         let died = || "the thread that spoke to it died".to_owned();
         match &mut self.stage {
-            Stage::Rests | Stage::Over { .. } => std::future::pending().await,
+            Stage::Rests | Stage::Over(_) => std::future::pending().await,
             Stage::Starts { started, .. } => {
                 Step::Started(Box::new(started.await.unwrap_or_else(|_| Err(died()))))
             }
@@ -181,15 +84,27 @@ impl Upgrades {
     }
 }
 
-/// Runs `talk` on a thread of its own, as it waits for another process.
-fn beside<T: Send + 'static>(
-    talk: impl FnOnce() -> T + Send + 'static,
-) -> Result<oneshot::Receiver<T>, String> {
+/// Runs `talk` with `value` on a thread of its own, as it waits for another process. Where there is no thread the value comes back.
+fn beside<V: Send + 'static, T: Send + 'static>(
+    value: V,
+    talk: impl FnOnce(V) -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, (String, V)> {
     let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("upgrade".to_owned());
-    // Nobody waits for the result where this process ends meanwhile.
-    let run = move || drop(done.send(talk()));
-    thread.spawn(run).map(|_| result).map_err(|error| format!("no thread: {error}"))
+    let (give, given) = mpsc::channel();
+    let run = move || {
+        if let Ok(value) = given.recv() {
+            // Nobody waits for the result where this process ends meanwhile.
+            drop(done.send(talk(value)));
+        }
+    };
+    // It is given only to a thread that there is.
+    match std::thread::Builder::new().name("upgrade".to_owned()).spawn(run) {
+        Err(error) => Err((format!("no thread: {error}"), value)),
+        Ok(_) => match give.send(value) {
+            Ok(()) => Ok(result),
+            Err(SendError(value)) => Err(("the thread ended".to_owned(), value)),
+        },
+    }
 }
 
 impl Running<'_> {
@@ -205,8 +120,12 @@ impl Running<'_> {
     }
 
     fn begin_upgrade(&self) -> Result<oneshot::Receiver<Started>, String> {
-        if self.drains.node.is_some() {
-            return Err("the node drains: call that off first".to_owned());
+        if let Some(node) = self.drains.node {
+            let ends = if node.reason.ends() { ", and the process ends then" } else { "" };
+            let reason = node.reason.name();
+            return Err(format!(
+                "the node drains for {reason}{ends}: `ringway drain --abort` calls that off"
+            ));
         }
         if let Some((name, _)) = self.drains.listeners().next() {
             return Err(format!(
@@ -232,11 +151,12 @@ impl Running<'_> {
             drained: self.watch.drained_clusters(),
             made,
         };
-        beside(move || {
+        let started = beside((program, gift), |(program, gift)| {
             // The next process has the CPUs that whoever starts it may run on, and it wants shards on all of ours.
             let _ = plane::use_all_cpus();
             Next::start(&program, gift)
-        })
+        });
+        started.map_err(|(why, _)| why)
     }
 
     /// What was changed at run time, for the next process.
@@ -260,38 +180,27 @@ impl Running<'_> {
     pub(super) fn upgrade_step(&mut self, step: Step) {
         match (step, std::mem::replace(&mut self.upgrades.stage, Stage::Rests)) {
             (Step::Started(started), Stage::Starts { asker, .. }) => match *started {
-                Ok((next, took)) => self.give_up(next, took, asker),
+                Ok((next, bearer, took)) => self.give_up((next, bearer), took, asker),
                 Err(why) => {
                     // It may have accepted already.
                     self.accept_anew();
                     refuse(asker, &why);
                 }
             },
-            (Step::Given(Ok(next)), Stage::Gives { over, asker, .. }) => {
-                self.hand_on(Some(next), over, asker);
-            }
-            (Step::Given(Err((why, handed))), Stage::Gives { asker, .. }) => {
-                let snapshot = self.plane.snapshot();
-                match self.plane.take_back(handed, &snapshot) {
-                    Ok(()) => {
-                        self.plane.swap(snapshot);
-                        self.accept_anew();
-                    }
-                    Err(error) => tracing::error!(
-                        "upgrade: what the next process had is not listened on any more: {}; restart",
-                        told::explain(&error)
-                    ),
-                }
-                refuse(asker, &why);
+            (Step::Given(Ok(given)), Stage::Gives { over, .. }) => self.hand_on(given, over),
+            (Step::Given(Err((why, handed))), Stage::Gives { over, .. }) => {
+                self.take_back(handed);
+                refuse(over.asker, &why);
             }
             (_, stage) => self.upgrades.stage = stage,
         }
     }
 
     /// The next process is ready: nobody accepts here any more on what it took.
-    fn give_up(&mut self, next: Next, took: Took, asker: Asker) {
+    fn give_up(&mut self, next: (Next, Bearer), took: Took, asker: Asker) {
         self.plane.give_up(&took.taken);
-        let taken: Vec<&str> = took.taken.iter().map(|place| &*next.handed[*place].listener).collect();
+        let handed = &next.0.handed;
+        let taken: Vec<&str> = took.taken.iter().map(|place| &*handed[*place].listener).collect();
         let goes_on = |listener: &Arc<Listener>| {
             let there = took.listeners.contains(&Speaks::of(listener));
             there && !listener.is_gone() && taken.contains(&&*listener.name)
@@ -299,73 +208,38 @@ impl Running<'_> {
         let mut drift = self.reloads.changes.names();
         drift.retain(|name| !took.ended.contains(name));
         let of_ids = self.loaded.snapshot.listeners.iter();
-        let over = Over {
-            pid: next.pid(),
-            admin: took.admin,
-            kept: Kept { drift, ended: took.ended },
-            listeners: of_ids.map(|listener| listener.as_ref().is_some_and(goes_on)).collect(),
-        };
-        match beside(move || next.yours()) {
-            Ok(given) => self.upgrades.stage = Stage::Gives { given, over, asker },
-            // The next process accepts; that this one could not tell it changes nothing.
-            Err(why) => {
-                tracing::warn!("upgrade: the next process is not told that all is its own: {why}");
-                self.hand_on(None, over, asker);
+        let listeners = of_ids.map(|listener| listener.as_ref().is_some_and(goes_on)).collect();
+        let kept = Kept { drift, ended: took.ended };
+        let over = Over::new(next.0.pid(), took.admin, kept, listeners, asker);
+        let places = took.taken;
+        match beside(next, move |(next, bearer)| next.yours(bearer, &places)) {
+            Ok(given) => self.upgrades.stage = Stage::Gives { given, over },
+            Err((why, (mut next, _))) => {
+                let handed = std::mem::take(&mut next.handed);
+                // It ends with that.
+                drop(next);
+                self.take_back(handed);
+                refuse(over.asker, &format!("the next process was not told that all is its own: {why}"));
             }
         }
     }
 
-    /// The next process has all that listens. Tunnels and connections that wait for a request go there, and for a moment those
-    /// that come to be so; then this one finishes what is left.
-    fn hand_on(&mut self, next: Option<Next>, over: Over, asker: Asker) {
-        let Over { pid, admin, kept, listeners } = over;
-        ready::notify(&format!("MAINPID={pid}"));
-        if let (true, Some(api)) = (admin, &self.api) {
-            api.stop();
-        }
-        let moves = match next.map(|next| self.begin_moves(next, &listeners)) {
-            Some(Ok((transit, sends))) => {
-                Moves::Under { transit, sends, until: None, at_last: Instant::now() + UPGRADE_MOVES_MAX }
+    /// The next process is gone: what it was given is accepted on again here.
+    fn take_back(&mut self, handed: Vec<Handed>) {
+        let snapshot = self.plane.snapshot();
+        match self.plane.take_back(handed, &snapshot) {
+            Ok(()) => {
+                self.plane.swap(snapshot);
+                self.accept_anew();
             }
-            Some(Err(why)) => {
-                tracing::error!("upgrade: connections stay here: {why}");
-                Moves::Ended
-            }
-            None => Moves::Ended,
-        };
-        tracing::info!(pid, "upgrade: process {pid} has taken over");
-        let ended = matches!(moves, Moves::Ended);
-        self.upgrades.stage = Stage::Over { pid, admin, kept, moves, asker };
-        if ended {
-            self.upgrades.answer(&Sent::default(), self.plane.left_open().connections);
-            self.drain_node(Reason::Deploy, None);
+            Err(error) => tracing::error!(
+                "upgrade: what the next process had is not listened on any more: {}; restart",
+                told::explain(&error)
+            ),
         }
     }
 
-    /// Has connections leave, once there is somebody who gives them to the next process.
-    fn begin_moves(
-        &self,
-        next: Next,
-        listeners: &[bool],
-    ) -> Result<(Arc<Transit>, oneshot::Receiver<Sent>), String> {
-        let (way, mut movers, transit) = moved::way();
-        let (snapshot, back, of_thread) =
-            (Arc::clone(&self.loaded.snapshot), self.came.clone(), Arc::clone(&transit));
-        let sends = beside(move || {
-            let next_one = |wait| loop {
-                let moved = if wait { movers.next() } else { movers.try_next() }?;
-                match Travelling::of(moved, &snapshot) {
-                    None => of_thread.end(),
-                    named => return named,
-                }
-            };
-            next.send(next_one, &of_thread, &back)
-        })?;
-        self.plane.move_conns(&way, listeners);
-        Ok((transit, sends))
-    }
-
-    /// Each tick: what has not moved by now is finished here.
+    /// Each tick.
     pub(super) fn upgrade_tick(&mut self) {
         if self.upgrades.anew > 0 {
             self.upgrades.anew -= 1;
@@ -378,31 +252,7 @@ impl Running<'_> {
                 self.lost_why
             );
         }
-        let Stage::Over { moves, .. } = &mut self.upgrades.stage else { return };
-        let now = Instant::now();
-        match std::mem::replace(moves, Moves::Ended) {
-            Moves::Under { transit, sends, until, at_last } => {
-                let walked =
-                    || transit.is_walked(self.loaded.snapshot.runtime.shards.into()) || at_last <= now;
-                let until = until.or_else(|| walked().then(|| now + UPGRADE_MOVES));
-                if until.is_some_and(|until| until <= now) || transit.is_closed() {
-                    transit.close();
-                    *moves = Moves::Ending { transit, sends };
-                } else {
-                    *moves = Moves::Under { transit, sends, until, at_last };
-                }
-            }
-            Moves::Ending { transit, mut sends } => match sends.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => *moves = Moves::Ending { transit, sends },
-                sent => *moves = Moves::Back(sent.unwrap_or_default()),
-            },
-            Moves::Back(sent) if sent.back > 0 && !self.arrivals.is_empty() => *moves = Moves::Back(sent),
-            Moves::Back(sent) => {
-                self.upgrades.answer(&sent, self.plane.left_open().connections);
-                self.drain_node(Reason::Deploy, None);
-            }
-            Moves::Ended => {}
-        }
+        self.over_tick();
     }
 
     /// Another process may have been woken in place of this one (`dataplane::listener::accept_anew`): shards of it that have a long
@@ -423,10 +273,14 @@ impl Running<'_> {
 }
 
 fn refuse(asker: Asker, why: &str) {
-    tracing::error!("upgrade: {why}; nothing changed");
+    fail(asker, &format!("{why}; nothing changed"));
+}
+
+/// There is no next process.
+fn fail(asker: Asker, why: &str) {
+    tracing::error!("upgrade: {why}");
     if let Some(asker) = asker {
-        let why = format!("{why}; nothing changed");
         // Who asked may be gone.
-        let _ = asker.send(Answer::refused(StatusCode::CONFLICT, &why));
+        let _ = asker.send(Answer::refused(StatusCode::CONFLICT, why));
     }
 }

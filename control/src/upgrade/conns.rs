@@ -16,11 +16,19 @@ pub(crate) struct Conn {
     listener: String,
     /// None of a unix socket's.
     peer: Option<SocketAddr>,
+    announced: Option<Announced>,
     age_us: u64,
     requests: u32,
     wait_left_us: Option<u64>,
     received: usize,
     tunnel: Option<Tunnel>,
+}
+
+/// What a PROXY header said: where the client had connected to, and how many bytes of TLVs go on to endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Announced {
+    destination: SocketAddr,
+    tlvs: usize,
 }
 
 /// As [`MovedTunnel`].
@@ -95,12 +103,17 @@ impl Travelling {
             cut(&sockets, moved.tunnel.is_some());
             return None;
         };
-        let Moved { peer, age, requests, wait_left, bytes: mut all, tunnel, .. } = moved;
+        let Moved { peer, announced, age, requests, wait_left, bytes: mut all, tunnel, .. } = moved;
         let received = all.len();
+        let announced = announced.map(|(destination, tlvs)| {
+            all.extend_from_slice(&tlvs);
+            Announced { destination: destination.into(), tlvs: tlvs.len() }
+        });
         let tunnel = tunnel.map(|tunnel| Tunnel::of(*tunnel, snapshot, &mut all));
         let peer = (!peer.is_unix()).then(|| peer.into());
         let wait_left_us = wait_left.map(us);
-        let conn = Conn { listener, peer, age_us: us(age), requests, wait_left_us, received, tunnel };
+        let age_us = us(age);
+        let conn = Conn { listener, peer, announced, age_us, requests, wait_left_us, received, tunnel };
         Some(Self { conn: Box::new(conn), sockets, bytes: all })
     }
 
@@ -123,17 +136,22 @@ impl Travelling {
                 });
             }
         };
-        let Conn { peer, age_us, requests, wait_left_us, received, tunnel, .. } = *conn;
+        let Conn { peer, announced, age_us, requests, wait_left_us, received, tunnel, .. } = *conn;
         let mut rest = Rest { sockets: sockets.into_iter(), bytes: &bytes };
         let moved = (|| {
             let (socket, received) = (rest.sockets.next()?, rest.take(received)?.to_vec());
+            let announced = match announced {
+                Some(said) => Some((said.destination.into(), rest.take(said.tlvs)?.into())),
+                None => None,
+            };
             let tunnel = match tunnel {
                 Some(tunnel) => Some(Box::new(tunnel.into_moved(snapshot, &mut rest)?)),
                 None => None,
             };
             let peer = peer.map_or(SocketAddress::UNIX, SocketAddress::from);
             let (age, wait_left) = (Duration::from_micros(age_us), wait_left_us.map(Duration::from_micros));
-            Some(Moved { socket, listener, peer, age, requests, wait_left, bytes: received, tunnel })
+            let bytes = received;
+            Some(Moved { socket, listener, peer, announced, age, requests, wait_left, bytes, tunnel })
         })();
         moved.ok_or_else(|| "it is not whole".to_owned())
     }
@@ -156,12 +174,14 @@ impl Conn {
     }
     /// How many bytes do; none where that is no number.
     fn bytes(&self) -> Option<usize> {
-        let Some(tunnel) = &self.tunnel else { return Some(self.received) };
-        let record = tunnel.was.as_ref().and_then(|was| was.record).unwrap_or(0);
-        let [one, other] = &tunnel.sides;
-        [one.queued, other.queued, record, tunnel.name]
-            .iter()
-            .try_fold(self.received, |sum, n| sum.checked_add(*n))
+        let tlvs = self.announced.as_ref().map_or(0, |said| said.tlvs);
+        let of_tunnel = self.tunnel.as_ref().map_or([0; 4], |tunnel| {
+            let record = tunnel.was.as_ref().and_then(|was| was.record).unwrap_or(0);
+            let [one, other] = &tunnel.sides;
+            [one.queued, other.queued, record, tunnel.name]
+        });
+        let all = of_tunnel.iter().chain([&tlvs]);
+        all.copied().try_fold(self.received, usize::checked_add)
     }
 }
 

@@ -112,7 +112,9 @@ impl Former {
             match wire.hear(UPGRADE_READY)?.0 {
                 Message::Yours => {
                     die_if_asked("upgrade");
-                    wire.say(&Message::Mine, &[])
+                    wire.say(&Message::Mine, &[])?;
+                    die_if_asked("upgrade-mine");
+                    Ok(())
                 }
                 other => Err(format!("it said {other:?}")),
             }?;
@@ -126,7 +128,7 @@ impl Former {
                 match message {
                     Message::Bytes if bytes.len() + piece.len() <= UPGRADE_CONN_BYTES => bytes.extend(piece),
                     Message::Conn(conn) if batch.len() < UPGRADE_BATCH => {
-                        die_if_asked("upgrade-conns");
+                        die_if_asked(if conns < SOME_CONNS { "upgrade-conns" } else { "upgrade-half" });
                         batch.push(Travelling { conn, sockets, bytes: std::mem::take(&mut bytes) });
                     }
                     Message::Take => {
@@ -159,9 +161,14 @@ impl Former {
     }
 }
 
-/// For the tests of a next process that dies at the last moment, and of one that dies when connections come.
+/// Half of those that a test has move.
+const SOME_CONNS: usize = 250;
+
+/// For the tests of a next process that dies: `RINGWAY_INJECT=MOMENT`, or `MOMENT=FILE` for one that dies once, as it removes the file.
 fn die_if_asked(moment: &str) {
-    if std::env::var_os("RINGWAY_INJECT").is_some_and(|asked| asked == moment) {
+    let asked = std::env::var("RINGWAY_INJECT").unwrap_or_default();
+    let (asked, file) = asked.split_once('=').map_or((&*asked, None), |(asked, file)| (asked, Some(file)));
+    if asked == moment && file.is_none_or(|file| std::fs::remove_file(file).is_ok()) {
         // It does not return.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// The version of these messages, and of the encoded records of the access log in them. Another one is refused by whoever hears
 /// it first.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 const SILENCE: &str = "it said nothing";
 const END: &str = "it ended";

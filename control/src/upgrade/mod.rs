@@ -6,9 +6,10 @@
 //! 1. The former gives all that listens, what operators said of endpoints, what checks know of them, and what was changed at run
 //!    time, with the file that this was done to.
 //! 2. The next one reads its file, in which the changes go on as in a reload; it starts, accepts, and says `Ready` with what it took.
-//! 3. The former accepts no more on that and says `Yours`; the next answers `Mine`. Until then the former keeps descriptors of
-//!    its own, and takes everything back should the next one die.
-//! 4. The former gives connections that wait for a request, and those that come to wait within a moment; it drains the rest, and ends.
+//! 3. The former accepts no more on that and says `Yours`; the next answers `Mine`.
+//! 4. The former gives connections that wait for a request, and those that come to wait within a moment. Until then it keeps
+//!    descriptors of its own of what listens, and takes everything back should the next one die.
+//! 5. The former drains the rest, and ends.
 
 mod conns;
 mod former;
@@ -19,4 +20,4 @@ pub(crate) use conns::{Arrival, Travelling};
 pub(crate) use former::Former;
 pub(crate) use message::Endpoint;
 pub(crate) use message::Speaks;
-pub(crate) use next::{Gift, Next, Sent, Took};
+pub(crate) use next::{Bearer, Gift, Next, Sent, Took};

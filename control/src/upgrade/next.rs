@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use tokio::sync::mpsc;
 
 /// A process that ends closes its end of the socket so much before it has ended, at most.
@@ -57,10 +57,17 @@ pub(crate) struct Took {
 #[derive(Debug)]
 pub(crate) struct Next {
     child: Child,
-    wire: Wire,
-    /// What it was given, until it has it: should it die, all is as it was.
+    /// What it was given, until all that it is given is its own: should it die, all is as it was.
     pub(crate) handed: Vec<Handed>,
     goes_on: bool,
+}
+
+/// Speaks to the next process, and bears connections there.
+#[derive(Debug)]
+pub(crate) struct Bearer {
+    wire: Wire,
+    /// The next process's end can be waited for by it.
+    ends: Option<OwnedFd>,
 }
 
 impl Next {
@@ -68,7 +75,7 @@ impl Next {
     ///
     /// # Errors
     /// A sentence of why it is not: it could not be started, it ended, or it took longer than [`UPGRADE_READY`]. It is gone then.
-    pub(crate) fn start(program: &PathBuf, gift: Gift) -> Result<(Self, Took), String> {
+    pub(crate) fn start(program: &PathBuf, gift: Gift) -> Result<(Self, Bearer, Took), String> {
         let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = made.map_err(|errno| format!("no socket to speak by: {errno}"))?;
         let child = Command::new(program)
@@ -77,17 +84,75 @@ impl Next {
             .stdin(Stdio::from(theirs))
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-        let mut next = Self { child, wire: Wire::new(ours), handed: Vec::new(), goes_on: false };
-        let took = give(&next.wire, &gift).and_then(|()| next.hear_ready(gift.handed.len()));
-        match took {
+        let ends = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+        let mut bearer = Bearer { wire: Wire::new(ours), ends };
+        let mut next = Self { child, handed: Vec::new(), goes_on: false };
+        match give(&bearer.wire, &gift).and_then(|()| bearer.hear_ready(gift.handed.len())) {
             Ok(took) => {
                 next.handed = gift.handed;
-                Ok((next, took))
+                Ok((next, bearer, took))
             }
-            Err(why) => Err(next.why_it_failed(&why)),
+            Err(why) => Err(next.why_it_failed(&bearer, &why)),
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Says that nobody else accepts any more on what it took. What it did not take this process keeps for itself.
+    ///
+    /// # Errors
+    /// A sentence of why it has not said that it does: then it is gone, and what it was given comes back.
+    pub(crate) fn yours(
+        mut self,
+        mut bearer: Bearer,
+        taken: &[usize],
+    ) -> Result<(Self, Bearer), (String, Vec<Handed>)> {
+        let told = bearer.wire.say(&Message::Yours, &[]).and_then(|()| bearer.wire.hear(UPGRADE_ANSWER));
+        let why = match told {
+            Ok((Message::Mine, _)) => {
+                self.goes_on = true;
+                let mut at = 0..;
+                self.handed.retain(|_| at.next().is_some_and(|at| taken.contains(&at)));
+                return Ok((self, bearer));
+            }
+            Ok((other, _)) => format!("it said {other:?}"),
+            Err(why) => why,
+        };
+        let why = self.why_it_failed(&bearer, &why);
+        Err((why, std::mem::take(&mut self.handed)))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Ends it, and says how it ended if it did by itself.
+    fn why_it_failed(&mut self, bearer: &Bearer, why: &str) -> String {
+        self.goes_on = true;
+        bearer.wait_a_little();
+        if let Some(status) = self.ended() {
+            return format!("the next process ended ({status}); its messages say why");
+        }
+        // In vain where it ends already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        format!("the next process: {why}; it was killed")
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if !self.goes_on {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Bearer {
     /// What it took of what was at so many places, once it is ready.
     fn hear_ready(&mut self, places: usize) -> Result<Took, String> {
         let mut ended = Vec::new();
@@ -99,27 +164,6 @@ impl Next {
                 }
                 other => return Err(format!("it said {other:?}")),
             }
-        }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Says that nobody else accepts any more on what it took.
-    ///
-    /// # Errors
-    /// A sentence of why it has not said that it does: then it is gone, and what it was given comes back.
-    pub(crate) fn yours(mut self) -> Result<Self, (String, Vec<Handed>)> {
-        let told = self.wire.say(&Message::Yours, &[]).and_then(|()| self.wire.hear(UPGRADE_ANSWER));
-        match told {
-            Ok((Message::Mine, _)) => {
-                self.goes_on = true;
-                self.handed.clear();
-                Ok(self)
-            }
-            Ok((other, _)) => Err(self.fail(&format!("it said {other:?}"))),
-            Err(why) => Err(self.fail(&why)),
         }
     }
 
@@ -156,6 +200,10 @@ impl Next {
             }
             (0..count).for_each(|_| transit.end());
         }
+        if sent.why.is_some() {
+            // Whether it has ended is looked at next.
+            self.wait_a_little();
+        }
         sent
     }
 
@@ -181,37 +229,11 @@ impl Next {
         self.wire.say(&Message::Conn(conn.clone()), &descriptors)
     }
 
-    fn fail(&mut self, why: &str) -> (String, Vec<Handed>) {
-        (self.why_it_failed(why), std::mem::take(&mut self.handed))
-    }
-
-    /// For its end, if that is near.
+    /// For the next process's end, if that is near.
     fn wait_a_little(&self) {
-        let Ok(ends) = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()) else { return };
+        let Some(ends) = &self.ends else { return };
         // Whether it has is asked by who calls this.
-        let _ = poll(&mut [PollFd::new(&ends, PollFlags::IN)], Some(&ENDING));
-    }
-
-    /// Ends it, and says how it ended if it did by itself.
-    fn why_it_failed(&mut self, why: &str) -> String {
-        self.goes_on = true;
-        self.wait_a_little();
-        if let Ok(Some(status)) = self.child.try_wait() {
-            return format!("the next process ended ({status}); its messages say why");
-        }
-        // In vain where it ends already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        format!("the next process: {why}; it was killed")
-    }
-}
-
-impl Drop for Next {
-    fn drop(&mut self) {
-        if !self.goes_on {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        let _ = poll(&mut [PollFd::new(ends, PollFlags::IN)], Some(&ENDING));
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::reload::{command, configuration, reload};
 use crate::support::client::{Broken, Client};
 use crate::support::origin::{Origin, sized};
-use crate::support::proxy::{Proxy, ringway};
+use crate::support::proxy::{Lines, Proxy, exit_code, ringway};
 use crate::support::{PATIENCE, eventually, pause};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -210,6 +210,52 @@ fn a_second_signal_ends_it_at_once_in_each_phase() {
     }
 }
 
+/// A signal's drain is told for what it is by whatever is asked meanwhile, waited for, and called off as any other.
+#[test]
+fn a_drain_by_a_signal_is_told_and_waited_for_and_may_be_called_off() {
+    let origin = Origin::saying("one");
+    let mut proxy = start(&origin, "[drain.shutdown]\nwindow = \"60s\"\n");
+    let tunnel = TcpStream::connect(proxy.address("tcp")).unwrap();
+    let leaves = || {
+        proxy.signal(Signal::TERM);
+        eventually("it leaves", || api(&proxy, "/v1/drain").1["node"]["phase"] == "leaving");
+        assert_eq!(api(&proxy, "/v1/drain").1["node"]["by_signal"], true);
+    };
+    eventually("the tunnel", || metric(&proxy, "ringway_listener_connections_open{listener=\"tcp\"} 1"));
+    leaves();
+    let told = "node drains for shutdown already: the process ends when nothing is left\nnode: leaving, for shutdown; 1 ";
+    assert!(drain(&proxy, &[]).starts_with(told), "{}", drain(&proxy, &[]));
+    for (args, why) in [
+        (
+            &["drain", "--window", "5s"][..],
+            "the node drains for shutdown already, and the process ends then: `--reason shutdown`",
+        ),
+        (
+            &["upgrade"],
+            "the node drains for shutdown, and the process ends then: `ringway drain --abort` calls that off",
+        ),
+        (&["reload"], "the process drains: it reloads no more"),
+    ] {
+        let ended = command(&proxy, args);
+        assert!(ended.code == 1 && ended.stderr.contains(why), "{args:?}: {}", ended.stderr);
+    }
+    let said = drain(&proxy, &["--abort"]);
+    assert!(said.starts_with("node does not drain any more; a signal had asked for its end"), "{said}");
+    assert_eq!(api(&proxy, "/ready").0, 200);
+    assert_eq!(Client::get(proxy.edge(), "/").status, 200);
+    assert_eq!(drain(&proxy, &["--abort"]), "node does not drain: there is nothing to call off");
+    // A second signal after that is a first one.
+    leaves();
+    let admin = proxy.ready["admin"].as_str().unwrap();
+    let mut waits = ringway().args(["drain", "--wait", "--admin", admin]).spawn().unwrap();
+    let said = Lines::read(waits.stdout.take().unwrap());
+    assert!(said.wait_for(|line| line.starts_with("node: leaving, for shutdown")).is_some());
+    drop(tunnel);
+    assert_eq!(proxy.exit_code(PATIENCE), 0);
+    assert_eq!(exit_code(&mut waits, PATIENCE), 0);
+    assert!(said.wait_for(|line| line == "node: the process has ended").is_some(), "{:?}", said.all());
+}
+
 /// In each phase, and twice: ready again, at the same address, with the same tunnel, and no request failed.
 #[test]
 fn a_drain_under_load_that_is_called_off_leaves_no_trace() {
@@ -231,7 +277,7 @@ fn a_drain_under_load_that_is_called_off_leaves_no_trace() {
                 eventually("nobody is let in", || Client::try_connect(edge).is_none());
             }
             assert_eq!(api(&proxy, "/v1/drain").1["node"]["phase"], phase);
-            assert_eq!(drain(&proxy, &["--abort"]), "node does not drain");
+            assert_eq!(drain(&proxy, &["--abort"]), "node does not drain any more");
             assert_eq!(api(&proxy, "/ready").0, 200);
             eventually("let in again", || Client::try_connect(edge).is_some());
             assert_eq!(Client::get(edge, "/").status, 200);
@@ -286,7 +332,7 @@ fn a_listener_drains_alone_and_is_shown() {
         ),
     );
     assert!(Client::try_connect(edge).is_none());
-    assert_eq!(drain(&proxy, &["--listener", "edge", "--abort"]), "listener edge does not drain");
+    assert_eq!(drain(&proxy, &["--listener", "edge", "--abort"]), "listener edge does not drain any more");
     assert_eq!(Client::get(edge, "/r").status, 299, "at once, at the port that it had");
     assert!(!command(&proxy, &["status"]).stdout.contains("drains:"));
     assert_eq!(command(&proxy, &["drain", "--listener", "nobody"]).code, 2);
@@ -396,7 +442,9 @@ fn a_cluster_or_endpoint_drains_and_what_runs_there_ends() {
     let shown = api(&proxy, "/v1/drain").1;
     assert_eq!(shown["clusters"][1]["running"], 1, "{shown}");
     assert_eq!(shown["clusters"][1]["phase"], "leaving", "{shown}");
-    assert_eq!(drain(&proxy, &["--cluster", "app", "--abort"]), "cluster app does not drain");
+    assert_eq!(drain(&proxy, &["--cluster", "app", "--abort"]), "cluster app does not drain any more");
+    let again = drain(&proxy, &["--cluster", "app", "--abort"]);
+    assert_eq!(again, "cluster app does not drain: there is nothing to call off");
     assert_eq!(client.exchange(GET).text(), "one", "on the same connection");
     // One word and one mechanism for an endpoint, whoever says it.
     drain(&proxy, &["--endpoint", &name]);

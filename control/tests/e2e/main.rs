@@ -64,3 +64,4 @@ mod tuning;
 mod tunnel;
 mod upgrade;
 mod upgrade_conns;
+mod upgrade_lost;

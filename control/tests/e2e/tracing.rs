@@ -6,6 +6,8 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::origin::{Origin, Request, sized};
 use crate::support::proxy::{Proxy, Setup};
+use crate::upgrade::LIMIT;
+use crate::upgrade_conns::{Origins, say, upgrade, websocket};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -142,6 +144,84 @@ fn a_share_is_taken_and_clients_do_not_decide_unless_they_may() {
     let number = origin.requests().iter().filter(told).count();
     assert!((60..140).contains(&number), "{number} of 200 at 0.5");
     assert_eq!(spans(&collector, number).len(), number);
+}
+
+/// A client that says that its field is for us alone (RFC 9110 7.6.1): the origin hears of our span once, and of the client's never.
+#[test]
+fn a_parent_that_is_named_in_connection_stays_here_and_ours_goes() {
+    let (origin, collector) = (Origin::saying("ok"), collector());
+    let proxy = start(&origin, collector.address, "respect_parent = true");
+    for (path, flag, more) in
+        [("/kept", '1', ""), ("/not-kept", '0', ""), ("/with-state", '1', ", TraceState"), ("/two", '1', "")]
+    {
+        let again = if path == "/two" { format!("TraceParent: {PARENT}1\r\n") } else { String::new() };
+        let fields = format!(
+            "traceparent: {PARENT}{flag}\r\ntracestate: x=1\r\n{again}Connection: close, TraceParent{more}\r\n"
+        );
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(Client::once(proxy.edge(), &request).status, 200);
+    }
+    for request in origin.requests() {
+        let path = request.target.as_str();
+        let of_name = |name: &str| {
+            let fields = request.fields.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+            fields.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        let (told, line) = (of_name("traceparent"), proxy.log_line(|line| line["path"] == path));
+        if path == "/not-kept" {
+            assert_eq!((told.len(), line["span_id"].as_str()), (0, None), "{request:?} {line}");
+            continue;
+        }
+        let ours = ["trace_id", "span_id"].map(|key| line[key].as_str().expect("an id"));
+        assert_eq!(told.len(), 1, "{request:?}");
+        assert!(told[0].starts_with(&format!("00-{}-{}-0", ours[0], ours[1])), "{told:?} {line}");
+        assert!(path != "/with-state" || of_name("tracestate").is_empty(), "{request:?}");
+    }
+    assert_eq!(origin.request_count(), 4);
+}
+
+/// A tunnel that moves is one span, of its whole life, which the process sends that sees its end.
+#[test]
+fn the_span_of_a_tunnel_that_moved_comes_once_and_at_its_end() {
+    let (origins, collector) = (Origins::new(), collector());
+    let tracing = format!("[tracing]\nendpoint = \"http://{}\"\n", collector.address);
+    let mut proxy = Proxy::start(&(tracing + &origins.configuration(2, 1)));
+    let edge = proxy.edge();
+    let mut talk = websocket(edge);
+    say(&mut talk, 1);
+    let (answer, next) = upgrade(&proxy);
+    assert_eq!(answer["moved"], 1, "{answer}");
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    assert_eq!(collector.request_count(), 0, "the former sends what waits as it ends, and it has no span");
+    say(&mut talk, 2);
+    talk.shutdown_write();
+    talk.expect_closed();
+    let line = proxy.log_line(|line| line["close"] == "tunnel_ended");
+    // Spans of one process come in their order: whatever there was of the tunnel has come before this one.
+    assert_eq!(Client::get(edge, "/last").status, 200);
+    let path = |span: &Span| text(&span.attributes, "url.path").unwrap();
+    eventually("the last one comes", || spans(&collector, 1).iter().any(|span| path(span) == "/last"));
+    let all = spans(&collector, 2);
+    assert_eq!(all.iter().map(path).collect::<Vec<_>>(), ["/ws", "/last"]);
+    let span = &all[0];
+    let requests = origins.ws.requests();
+    let told = requests[0].field("traceparent").expect("told");
+    assert!(told.starts_with(&format!("00-{}-{}-0", hex(&span.trace_id), hex(&span.span_id))), "{told}");
+    assert_eq!(line["span_id"].as_str(), Some(&*hex(&span.span_id)), "{line}");
+    for (key, value) in [
+        ("http.response.status_code", "101"),
+        ("ringway.close", "tunnel_ended"),
+        ("ringway.route", "ws"),
+        ("ringway.cluster", "ws"),
+        ("ringway.tunnel_up_bytes", "8"),
+        ("ringway.tunnel_down_bytes", "8"),
+    ] {
+        assert_eq!(text(&span.attributes, key).as_deref(), Some(value), "{key}");
+    }
+    // Latecomers alone have a second in an upgrade: it began before that.
+    let took = (span.end_time_unix_nano - span.start_time_unix_nano) / 1000;
+    assert!(took > 1_000_000 && Some(took) == line["duration_us"].as_u64(), "{took} {line}");
+    assert!(next.lives());
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 use crate::reload::{command, configuration};
 use crate::support::client::Client;
-use crate::support::origin::Origin;
+use crate::support::origin::{Origin, sized};
 use crate::support::proxy::Proxy;
 use crate::support::{assert_same, eventually, pattern, pause};
 use crate::upgrade::{LIMIT, Next, cluster};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -26,15 +26,15 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// Origins of http, of WebSockets and of bare connections. All say what they hear; a bare one that hears the end says a last word
 /// when it is told to.
-struct Origins {
+pub struct Origins {
     http: Origin,
-    ws: Origin,
+    pub ws: Origin,
     raw: Origin,
     go: mpsc::Sender<()>,
 }
 
 impl Origins {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (go, told) = mpsc::channel();
         let told = Mutex::new(told);
         let ws = Origin::scripted(|connection| {
@@ -50,7 +50,7 @@ impl Origins {
         });
         Self { http: Origin::echo(), ws, raw, go }
     }
-    fn configuration(&self, shards: usize, n: usize) -> String {
+    pub fn configuration(&self, shards: usize, n: usize) -> String {
         let more = format!(
             "[[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"raw\"\n\
              [[route]]\nname = \"ws\"\nmatch = {{ path = \"/ws\" }}\ncluster = \"ws\"\n\
@@ -72,14 +72,14 @@ fn echo(connection: &mut crate::support::origin::Connection) {
     }
 }
 
-fn websocket(to: SocketAddr) -> Client {
+pub fn websocket(to: SocketAddr) -> Client {
     let mut client = Client::connect(to);
     assert_eq!(client.exchange(UPGRADE).status, 101);
     client
 }
 
 /// The next message of a conversation whose messages are numbered.
-fn say(client: &mut Client, n: u32) {
+pub fn say(client: &mut Client, n: u32) {
     client.send(n.to_be_bytes());
     assert_eq!(client.raw(4), n.to_be_bytes(), "message {n}");
 }
@@ -109,7 +109,7 @@ fn pour(to: SocketAddr, data: &[u8], begun: &mpsc::Sender<()>) {
 
 /// Upgrades; the answer, and who serves then.
 #[track_caller]
-fn upgrade(proxy: &Proxy) -> (Value, Next) {
+pub fn upgrade(proxy: &Proxy) -> (Value, Next) {
     let ended = command(proxy, &["upgrade", "--json"]);
     assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
     let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
@@ -202,56 +202,6 @@ fn tunnels_without_a_listener_stay_and_without_a_cluster_go() {
     say(&mut goes, 3);
 }
 
-/// The next process has everything, and dies before it says so: it never was.
-#[test]
-fn a_next_process_that_dies_at_the_last_moment_changes_nothing() {
-    let origins = Origins::new();
-    let text = origins.configuration(2, 1);
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("edge.sock");
-    let unix =
-        format!("[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\ncluster = \"app\"\n", path.display());
-    let proxy = Proxy::start_with(&(text + &unix), |command| {
-        command.env("RINGWAY_INJECT", "upgrade");
-    });
-    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
-    let (mut kept, mut talk) = (Client::connect(edge), Client::connect(raw));
-    assert_eq!(kept.exchange(GET).status, 200);
-    say(&mut talk, 1);
-    for n in 0..3 {
-        let ended = command(&proxy, &["upgrade"]);
-        assert!(ended.code == 1 && ended.stderr.contains("nothing changed"), "{}", ended.stderr);
-        assert!(ended.stderr.contains("SIGKILL"), "{}", ended.stderr);
-        // What was given up is accepted on again.
-        assert_eq!(Client::get(edge, "/n").text(), "1");
-        assert_eq!(kept.exchange(GET).status, 200);
-        say(&mut talk, 2 + n);
-        say(&mut Client::connect(raw), 1);
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.write_all(b"GET /n HTTP/1.0\r\nHost: a\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
-    }
-    proxy.signal(Signal::TERM);
-}
-
-/// The next process dies while connections come to it: what it has not taken goes on in the former, as long as its window lasts.
-#[test]
-fn a_next_process_that_dies_while_connections_move_takes_none_along() {
-    let origins = Origins::new();
-    let proxy = Proxy::start_with(&origins.configuration(2, 1), |command| {
-        command.env("RINGWAY_INJECT", "upgrade-conns");
-    });
-    let raw = proxy.address("raw");
-    let mut talks: Vec<Client> = (0..500).map(|_| Client::connect(raw)).collect();
-    talks.iter_mut().for_each(|talk| say(talk, 1));
-    let ended = command(&proxy, &["upgrade", "--json"]);
-    let answer: Value = serde_json::from_str(&ended.stdout).expect("JSON");
-    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(0), &Value::from(500)), "{answer}");
-    talks.iter_mut().for_each(|talk| say(talk, 2));
-}
-
 /// The new file calls a listener otherwise: who connected to it under its former name stays, and is told to leave.
 #[test]
 fn connections_of_a_listener_that_is_renamed_stay() {
@@ -285,6 +235,71 @@ fn connections_of_a_listener_that_is_renamed_stay() {
     assert_eq!(proxy.exit_code(LIMIT), 0);
     // The socket is the next process's.
     ask(&mut std::os::unix::net::UnixStream::connect(&path).unwrap());
+}
+
+/// Who the client is, where it connected to, and TLVs are known as before the upgrade to the log, the origin and the next balancer.
+#[test]
+fn what_a_proxy_header_said_goes_along() {
+    const HEADER: &[u8] =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x12\xcb\0\x71\x08\xc6\x33\x64\x02\xc7\x38\x01\xbb\x05\0\x03abc";
+    const ACCEPTS: &str = "proxy_protocol = { accept = \"required\", from = [\"127.0.0.1\"] }";
+    let telling = Origin::answering(|request| {
+        sized(200, request.field("x-forwarded-for").unwrap_or("nobody").as_bytes())
+    });
+    let (heard, hears) = mpsc::channel();
+    let balancer = Origin::scripted(move |connection| {
+        let mut got = connection.raw();
+        while !got.ends_with(b"\r\n\r\n") {
+            got.extend(connection.raw());
+        }
+        let begin = got.windows(5).position(|five| five == b"GET /").unwrap();
+        heard.send(got[..begin].to_vec()).unwrap();
+        connection.send(sized(200, b"balanced"));
+    });
+    let raw = Origin::scripted(echo);
+    let more = format!(
+        "[[listener]]\nname = \"raw\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\ncluster = \"raw\"\n{ACCEPTS}\n\
+         [[route]]\nmatch = {{ path = \"/on\" }}\ncluster = \"on\"\n\
+         [[cluster]]\nname = \"on\"\nsend_proxy = \"v2\"\n{}\n[[cluster]]\nname = \"raw\"\n{}\n",
+        cluster(&balancer),
+        cluster(&raw)
+    );
+    let mut proxy = Proxy::start(&configuration(ACCEPTS, &cluster(&telling), &more));
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(proxy.edge())).collect();
+    clients.iter_mut().for_each(|client| client.send(HEADER));
+    let mut talk = Client::connect(proxy.address("raw"));
+    talk.send(HEADER);
+    say(&mut talk, 1);
+    let ask = |client: &mut Client| {
+        assert_eq!(client.exchange(GET).text(), "203.0.113.8");
+        assert_eq!(client.exchange("GET /on HTTP/1.1\r\nHost: a\r\n\r\n").text(), "balanced");
+        hears.recv_timeout(LIMIT).unwrap()
+    };
+    // The other one has not asked yet.
+    assert_eq!(ask(&mut clients[0]), HEADER);
+    eventually("both are known by their header", || {
+        let shown = command(&proxy, &["connections", "--json"]).stdout;
+        shown.matches("203.0.113.8:51000").count() == 3
+    });
+    let (answer, _next) = upgrade(&proxy);
+    assert_eq!((&answer["moved"], &answer["finishing"]), (&Value::from(3), &Value::from(0)), "{answer}");
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    for client in &mut clients {
+        assert_eq!(ask(client), HEADER, "as it came, byte by byte");
+    }
+    say(&mut talk, 2);
+    talk.shutdown_write();
+    talk.expect_closed();
+    let line = proxy.log_line(|line| line["listener"] == "raw");
+    assert_eq!(line["client"], "203.0.113.8:51000", "{line}");
+    // Shards write when they come to it.
+    let mut of_edge = Vec::new();
+    eventually("records of all requests", || {
+        of_edge = proxy.log_lines();
+        of_edge.retain(|line| line["listener"] == "edge");
+        of_edge.len() == 6
+    });
+    assert!(of_edge.iter().all(|line| line["client"] == "203.0.113.8:51000"), "{of_edge:?}");
 }
 
 /// Ends the load, also where the test fails.

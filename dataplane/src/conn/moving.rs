@@ -25,6 +25,8 @@ pub struct Moved<S = Fd> {
     pub listener: ListenerId,
     /// The client: who connected, or who the PROXY header said did.
     pub peer: SocketAddress,
+    /// What the PROXY header said besides, as [`Preface`] has it: the destination, and TLVs.
+    pub announced: Option<(SocketAddress, Box<[u8]>)>,
     /// Since it was accepted.
     pub age: Duration,
     /// Requests so far.
@@ -40,10 +42,10 @@ pub struct Moved<S = Fd> {
 impl<S> Moved<S> {
     /// The same with descriptors held otherwise: the client's, then those of [`MovedTunnel::map`].
     pub fn map<T>(self, mut f: impl FnMut(S) -> T) -> Moved<T> {
-        let Self { socket, listener, peer, age, requests, wait_left, bytes, tunnel } = self;
+        let Self { socket, listener, peer, announced, age, requests, wait_left, bytes, tunnel } = self;
         let socket = f(socket);
         let tunnel = tunnel.map(|tunnel| Box::new(tunnel.map(f)));
-        Moved { socket, listener, peer, age, requests, wait_left, bytes, tunnel }
+        Moved { socket, listener, peer, announced, age, requests, wait_left, bytes, tunnel }
     }
 }
 
@@ -169,7 +171,6 @@ fn may_move(conn: &Conn) -> bool {
         && conn.protocol == Protocol::Http
         && conn.exchange.is_none()
         && conn.rx.is_none()
-        && conn.preface.is_none()
         && conn.counted
         && conn.ends == Ends::NOT_YET
         && conn.stream.is_drained()
@@ -233,6 +234,7 @@ fn go(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tunnel: Option<Box<MovedT
         socket: conn.stream.fd,
         listener: conn.listener,
         peer: conn.peer,
+        announced: conn.preface.take().and_then(|preface| Some((preface.destination?, preface.tlvs))),
         age: Duration::from_nanos(now.since(conn.opened)),
         requests: conn.requests,
         wait_left: (read_by != Mono::MAX).then(|| Duration::from_nanos(read_by.since(now))),
@@ -271,10 +273,10 @@ pub fn adopt(core: &mut Core, io: &mut impl Io, moved: Moved) {
     };
     let leaves = spec.is_gone() || core.drains.of(moved.listener).is_some();
     shared.try_open(u32::MAX);
-    let (within, phase) = match (&moved.tunnel, moved.requests) {
-        (Some(_), _) => (Duration::MAX, Phase::Tunnel),
-        (None, 0) => (spec.timeouts.request_header, Phase::Open),
-        (None, _) => (spec.timeouts.idle, Phase::Serving),
+    let (within, phase) = match (&moved.tunnel, moved.requests, &moved.announced) {
+        (Some(_), _, _) => (Duration::MAX, Phase::Tunnel),
+        (None, 0, None) => (spec.timeouts.request_header, Phase::Open),
+        (None, _, _) => (spec.timeouts.idle, Phase::Serving),
     };
     let within = moved.wait_left.map_or(within, |left| left.min(within));
     let tunnel = moved.tunnel.as_deref();
@@ -293,7 +295,7 @@ pub fn adopt(core: &mut Core, io: &mut impl Io, moved: Moved) {
         exchange: None,
         tunnel: None,
         peer: moved.peer,
-        preface: tunnel.and_then(|tunnel| Preface::adopted(tunnel.name.clone(), tunnel.head_us)),
+        preface: Preface::adopted(moved.announced.clone(), tunnel),
         deadlines: Deadlines::reading_by(now, now.after(within)),
         opened: Mono(now.0.saturating_sub(u64::try_from(moved.age.as_nanos()).unwrap_or(u64::MAX))),
         requests: moved.requests,

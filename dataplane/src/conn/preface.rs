@@ -17,6 +17,7 @@ use crate::proto::proxy_header::{self, Header, Reading, passed_on};
 use crate::route::RouteTable;
 use crate::spec::{Listener, Protocol};
 use crate::table::Id;
+use crate::tunnel::moving::MovedTunnel;
 
 /// What only a conn with a preface has. Kept after it on a tcp listener; on one of http only where there is something to pass
 /// on.
@@ -45,9 +46,19 @@ enum Awaits {
 
 impl Preface {
     /// What is known of one that was read in another process, if anything is.
-    pub fn adopted(name: Box<[u8]>, took_us: Option<u32>) -> Option<Box<Self>> {
-        let known = !name.is_empty() || took_us.is_some();
-        known.then(|| Box::new(Self { name, took_us, ..*Self::new(Awaits::ProxyHeader { optional: true }) }))
+    pub fn adopted(
+        announced: Option<(SocketAddress, Box<[u8]>)>,
+        tunnel: Option<&MovedTunnel>,
+    ) -> Option<Box<Self>> {
+        let mut preface = Self::new(Awaits::ProxyHeader { optional: true });
+        let of_header = announced.is_some();
+        if let Some((destination, tlvs)) = announced {
+            (preface.destination, preface.tlvs) = (Some(destination), tlvs);
+        }
+        if let Some(tunnel) = tunnel {
+            (preface.name, preface.took_us) = (tunnel.name.clone(), tunnel.head_us);
+        }
+        (of_header || !preface.name.is_empty() || preface.took_us.is_some()).then_some(preface)
     }
     fn new(awaits: Awaits) -> Box<Self> {
         Box::new(Self {

@@ -25,8 +25,9 @@ const NO_ENDPOINT: EndpointId = EndpointId(u16::MAX);
 /// What both queues of a tunnel hold at most.
 const QUEUED_MAX: usize = 2 * limits::CHAIN_LEASES * limits::LEASE_LARGE_BYTES;
 const _: () = assert!(
-    limits::UPGRADE_CONN_BYTES >= QUEUED_MAX + RECORD_BYTES_MAX + limits::LEASE_LARGE_BYTES,
-    "what a tunnel has queued, the record of its request, and the name that it asked for"
+    limits::UPGRADE_CONN_BYTES
+        >= QUEUED_MAX + RECORD_BYTES_MAX + limits::LEASE_LARGE_BYTES + limits::PROXY_V2_BYTES,
+    "what a tunnel has queued, the record of its request, the name that it asked for, and TLVs"
 );
 
 /// A tunnel without a process. `S` is how the bearer holds descriptors.
