@@ -6,7 +6,7 @@ use super::objects::LimitView;
 use super::openapi;
 use super::page::{self, Points};
 use super::paths::{OPERATIONS, PLAN};
-use super::{Answer, Ask, Name, Question};
+use super::{Answer, Ask, Name, PlanAsked, Question, ms};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
 use crate::reload::Wanted;
@@ -30,6 +30,7 @@ pub(super) struct Door {
     asks: mpsc::Sender<Ask>,
     guard: watch::Receiver<Guard>,
     probes: Arc<Semaphore>,
+    plans: Arc<Semaphore>,
     /// Connections to the API that may still come.
     places: Arc<Semaphore>,
     /// Lists of connections, one at a time.
@@ -46,7 +47,8 @@ pub(super) fn router(
 ) -> Router {
     let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
     let points = page::count(asks.clone());
-    let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)), points };
+    let plans = Arc::new(Semaphore::new(limits::PLANS_AT_ONCE));
+    let door = Door { asks, guard, probes, plans, places, lists: Arc::new(Semaphore::new(1)), points };
     let described = OPERATIONS.iter();
     let routes = described.fold(Router::new(), |routes, one| routes.route(one.path, (one.on)()));
     routes
@@ -119,6 +121,7 @@ impl Door {
         vec![
             used("ADMIN_CONNECTIONS", &self.places, limits::ADMIN_CONNECTIONS),
             used("PROBES_AT_ONCE", &self.probes, limits::PROBES_AT_ONCE),
+            used("PLANS_AT_ONCE", &self.plans, limits::PLANS_AT_ONCE),
         ]
     }
 
@@ -256,13 +259,18 @@ pub(super) async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
         name: String,
         text: String,
     }
-    match serde_json::from_slice(&body) {
-        Ok(Asked { name, text }) => door.ask(Question::Plan { name, text }).await,
-        Err(_) => {
-            let why = "wants {\"name\": \"FILE\", \"text\": \"what stands in it\"}";
-            Answer::refused(StatusCode::BAD_REQUEST, why)
-        }
-    }
+    let Ok(Asked { name, text }) = serde_json::from_slice(&body) else {
+        let why = "wants {\"name\": \"FILE\", \"text\": \"what stands in it\"}";
+        return Answer::refused(StatusCode::BAD_REQUEST, why);
+    };
+    let place = tokio::time::timeout(limits::CONFIG_READ, Arc::clone(&door.plans).acquire_owned()).await;
+    let Ok(Ok(place)) = place else {
+        let why = format!("{} plans take long and have not ended (PLANS_AT_ONCE)", limits::PLANS_AT_ONCE);
+        return Answer::refused(StatusCode::TOO_MANY_REQUESTS, &why);
+    };
+    let (sender, answer) = oneshot::channel();
+    let asked = PlanAsked { name, text, place };
+    door.put(Ask::Plan(asked, sender), answer).await.unwrap_or_else(ending)
 }
 
 pub(super) async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
@@ -319,7 +327,6 @@ pub(super) async fn probe_one(State(door): State<Door>, names: Names) -> Answer 
 /// What a probe shows. Bytes are text in which `\`, quotes and what is not printable ASCII are escaped as in Rust, so that
 /// they can be had back exactly.
 pub(super) fn shown(verdict: &Verdict, took: Duration, transcript: &Transcript) -> serde_json::Value {
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     json!({
         "passed": verdict.has_passed(),
         "class": verdict.class(),
