@@ -102,7 +102,7 @@ async fn serve_with(
     mut former: Option<Former>,
     log: &Log,
 ) -> Exit {
-    let Read { loaded, file: text, changes, ended } = read;
+    let Read { loaded, file: text, changes, ended, .. } = read;
     let loaded = &loaded;
     for name in &ended {
         tracing::warn!("upgrade: {}", told::ended(name));

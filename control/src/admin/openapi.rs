@@ -150,12 +150,13 @@ fn schemas() -> Value {
         "clusters": { "type": "array", "items": reference("ClusterView") },
     });
     let probe = json!({
+    changed["forgotten"] = texts.clone();
         "passed": { "type": "boolean" }, "class": text, "verdict": text, "took_ms": { "type": "number" },
         "connected_ms": { "type": ["number", "null"] }, "sent": text, "received": text,
     });
     let drift = json!({
         "changes": { "type": "array", "items": object(&["kind", "name", "change"], &json!({ "kind": text, "name": text, "change": text })) },
-        "states": { "type": "array", "items": object(&["endpoint", "state"], &json!({ "endpoint": text, "state": text })) },
+        "states": { "type": "array", "items": object(&["endpoint", "state"], &json!({ "endpoint": text, "state": text, "gone": { "type": "boolean" } })) },
     });
     let connections = json!({
         "connections": { "type": "array", "items": reference("ConnectionView") },

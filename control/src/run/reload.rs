@@ -318,7 +318,7 @@ impl Running<'_> {
             let why = "the process drains: it reloads no more";
             return answer_all(askers, &Answer::refused(StatusCode::CONFLICT, why));
         }
-        let Read { loaded, file, changes, ended } = *file;
+        let Read { loaded, file, changes, ended, forgets } = *file;
         match self.prepare(&loaded) {
             Ok((next, snapshot, api)) => {
                 let told = Told {
@@ -326,6 +326,8 @@ impl Running<'_> {
                     plan: next.plan.clone(),
                     warnings: loaded.warnings.to_json(),
                     ended,
+                    forgets,
+                    forgotten: Vec::new(),
                     begun,
                     read,
                     prepared: begun.elapsed().saturating_sub(read),
@@ -389,7 +391,7 @@ impl Running<'_> {
 
     /// Has the shards go over, and everybody else.
     fn go_over(&mut self, ready: Ready) {
-        let Ready { next, snapshot, file, changes, api, told } = ready;
+        let Ready { next, snapshot, file, changes, api, mut told } = ready;
         (self.reloads.file, self.reloads.changes) = (file, changes);
         let since = Instant::now();
         self.plane.swap(Arc::clone(&snapshot));
@@ -405,6 +407,9 @@ impl Running<'_> {
         self.plane.set_healths(released.into_iter().map(|(cluster, id)| (cluster, id, Health::Up)));
         self.ports.follow(&snapshot);
         self.watch.follow(self.plane, &before, &snapshot);
+        if told.forgets {
+            told.forgotten = self.watch.forget_gone(&snapshot);
+        }
         self.watch.events.set_format(log_settings_of(&configured.process).format);
         self.files.follow(&configured.files, self.plane);
         match (api, &self.api, &configured.process.admin) {

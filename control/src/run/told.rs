@@ -76,7 +76,7 @@ impl Running<'_> {
 
     /// A reload is in force.
     pub(super) fn tell_reload(&self, told: Told, switched: Duration) {
-        let Told { askers, plan, warnings, ended, begun, read, prepared } = told;
+        let Told { askers, plan, warnings, ended, forgotten, begun, read, prepared, .. } = told;
         for change in plan.changes.iter().take(LINES) {
             tracing::info!("reload: {}", change.line());
         }
@@ -97,6 +97,9 @@ impl Running<'_> {
         }
         for name in &ended {
             tracing::warn!("reload: {}", self::ended(name));
+        }
+        for name in &forgotten {
+            tracing::info!("what was set of endpoint {name} is forgotten: it is gone");
         }
         let waits = &self.reloads.waits;
         if !waits.is_empty() {
@@ -119,6 +122,7 @@ impl Running<'_> {
             "warnings": warnings,
             "drift": self.reloads.changes.names(),
             "ended": ended,
+            "forgotten": forgotten,
             "took_ms": took,
         });
         answer_all(askers, &Answer::json(StatusCode::OK, &body));
@@ -136,6 +140,9 @@ pub(super) struct Told {
     pub(super) warnings: Value,
     /// Changes at run time that ended.
     pub(super) ended: Vec<String>,
+    /// Whether what operators said of endpoints that are gone is to be forgotten, and of which it was.
+    pub(super) forgets: bool,
+    pub(super) forgotten: Vec<String>,
     pub(super) begun: Instant,
     pub(super) read: Duration,
     pub(super) prepared: Duration,
