@@ -239,7 +239,7 @@ pub const LISTING_ROWS: usize = 1000;
 
 // --- the admin API (control's admin) -----------------------------------------------------------------------------
 
-/// Connections to it; one more waits in the backlog.
+/// Connections to it. One more takes the place of who has waited longest for its next request to come whole.
 pub const ADMIN_CONNECTIONS: usize = 64;
 /// Bytes of a request's head, and of its body.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
@@ -249,6 +249,8 @@ pub const ADMIN_SOCKET_MODE: u32 = 0o600;
 pub const ADMIN_TOKEN_BYTES: Bound<usize> = bound(16, 43, 1024);
 /// To send a request's head, or its body; also the longest that a connection waits for its next request.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = secs(10);
+/// To take an answer, before a client that does not loses its place to another.
+pub const ADMIN_TAKES: Duration = secs(1);
 /// A connection's life: a peer that reads slowly holds one no longer.
 pub const ADMIN_LIFETIME: Duration = secs(300);
 /// Plans that are made at once.

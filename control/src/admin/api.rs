@@ -6,6 +6,7 @@ use super::objects::LimitView;
 use super::openapi;
 use super::page::{self, Points};
 use super::paths::{OPERATIONS, PLAN};
+use super::places::{Place, Places};
 use super::{Answer, Ask, Name, PlanAsked, Question, ms};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
@@ -31,8 +32,8 @@ pub(super) struct Door {
     guard: watch::Receiver<Guard>,
     probes: Arc<Semaphore>,
     plans: Arc<Semaphore>,
-    /// Connections to the API that may still come.
-    places: Arc<Semaphore>,
+    /// Of the connections to the API.
+    places: Arc<Places>,
     /// Lists of connections, one at a time.
     lists: Arc<Semaphore>,
     /// The last minutes.
@@ -40,11 +41,7 @@ pub(super) struct Door {
 }
 
 /// All paths.
-pub(super) fn router(
-    asks: mpsc::Sender<Ask>,
-    guard: watch::Receiver<Guard>,
-    places: Arc<Semaphore>,
-) -> Router {
+pub(super) fn router(asks: mpsc::Sender<Ask>, guard: watch::Receiver<Guard>, places: Arc<Places>) -> Router {
     let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
     let points = page::count(asks.clone());
     let plans = Arc::new(Semaphore::new(limits::PLANS_AT_ONCE));
@@ -92,6 +89,9 @@ async fn admit(State(door): State<Door>, request: Request, next: Next) -> Respon
             return Answer::refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly").into_response();
         }
     };
+    if let Some(place) = head.extensions.get::<Arc<Place>>() {
+        place.run();
+    }
     next.run(Request::from_parts(head, Body::from(body))).await
 }
 
@@ -118,8 +118,9 @@ impl Door {
             let used = most.saturating_sub(places.available_permits());
             LimitView::new(limit, "", used as u64, most as u64)
         };
+        let (connections, most) = (self.places.taken() as u64, limits::ADMIN_CONNECTIONS as u64);
         vec![
-            used("ADMIN_CONNECTIONS", &self.places, limits::ADMIN_CONNECTIONS),
+            LimitView::new("ADMIN_CONNECTIONS", "", connections, most),
             used("PROBES_AT_ONCE", &self.probes, limits::PROBES_AT_ONCE),
             used("PLANS_AT_ONCE", &self.plans, limits::PLANS_AT_ONCE),
         ]

@@ -1,9 +1,9 @@
 //! The admin API: how commands, people and other programs ask the running process, and tell it.
 //!
-//! `server` accepts and bounds, `guard` says who may ask what, `api` knows paths, `client` is the other end for our commands
-//! (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop, which alone has it, and
-//! the answer comes back ready to send. A new path is a row in `paths`, which `openapi` describes, a function in `api` and a
-//! variant here.
+//! `server` accepts and bounds, `places` are those of its connections, `guard` says who may ask what, `api` knows paths, `client`
+//! is the other end for our commands (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop,
+//! which alone has it, and the answer comes back ready to send. A new path is a row in `paths`, which `openapi` describes, a
+//! function in `api` and a variant here.
 
 mod api;
 mod change;
@@ -17,6 +17,7 @@ mod objects;
 mod openapi;
 pub(crate) mod page;
 mod paths;
+mod places;
 mod query;
 mod server;
 mod table;
