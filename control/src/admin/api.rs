@@ -1,11 +1,11 @@
 //! The paths of the API, and what is asked of control's loop for each.
 
 use super::connections::{self, ConnId, Listed, Page, Wants};
-use super::guard::Guard;
+use super::guard::{Guard, Needs};
 use super::objects::LimitView;
 use super::openapi;
 use super::page::{self, Points};
-use super::paths::{OPERATIONS, PLAN};
+use super::paths::{self, OPERATIONS};
 use super::places::{Place, Places};
 use super::{Answer, Ask, Name, PlanAsked, Question, ms};
 use crate::health::{Transcript, Verdict, probe};
@@ -13,9 +13,9 @@ use crate::metrics::Format;
 use crate::reload::Wanted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use dataplane::cluster::eligible::Admin;
@@ -68,16 +68,14 @@ impl IntoResponse for Answer {
 /// Refuses what nobody should ask, and reads the body.
 async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
     let guard = door.guard.borrow().clone();
-    if let Err(answer) = guard.admit(request.method(), request.uri().path(), request.headers()) {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let operation = path.and_then(|path| paths::operation(request.method(), path));
+    let needs = operation.map_or_else(|| Needs::of_stranger(request.method()), |operation| operation.needs);
+    if let Err(answer) = guard.admit(request.method(), needs, request.headers()) {
         return *answer;
     }
     let (head, body) = request.into_parts();
-    let most = match head.uri.path() {
-        PLAN => limits::ADMIN_PLAN_BYTES,
-        path if path.ends_with("/state") || path.ends_with("/weight") => limits::ADMIN_BODY_BYTES,
-        _ if head.method == Method::PUT => limits::ADMIN_OBJECT_BYTES,
-        _ => limits::ADMIN_BODY_BYTES,
-    };
+    let most = operation.map_or(limits::ADMIN_BODY_BYTES, |operation| operation.most);
     let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, most));
     let body = match body.await {
         Ok(Ok(body)) => body,

@@ -451,6 +451,42 @@ fn clients_that_wait_hold_up_no_probe() {
 }
 
 #[test]
+fn what_changes_nothing_needs_no_token_unless_all_does() {
+    let one = Subject::new("one");
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("token");
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    let get = serde_json::json!({ "method": "GET", "url": "/" }).to_string();
+    let text = configuration(&[one.address()], "", "");
+    let plan = serde_json::json!({ "name": "f", "text": text }).to_string();
+    for (protect, of_explain) in [("changes", 200), ("all", 401)] {
+        let keys = format!("\"127.0.0.1:0\"\nprotect = \"{protect}\"\ntoken = {{ file = {secret:?} }}");
+        let proxy = Proxy::start(&text.replacen("\"127.0.0.1:0\"", &keys, 1));
+        let to = admin(&proxy);
+        let status = |first: &str, fields: &str, body: &str| ask(to, first, fields, body).0;
+        assert_eq!(status("POST /v1/explain", JSON, &get), of_explain, "{protect}");
+        assert_eq!(
+            status("POST /v1/explain", "", &get),
+            if of_explain == 200 { 415 } else { 401 },
+            "no form sends it"
+        );
+        let endpoint = format!("/v1/clusters/app/endpoints/{}", one.address());
+        // A plan reads the files that its text names, and a check goes to an origin.
+        let guarded = [
+            ("POST /v1/plan".to_owned(), &*plan),
+            (format!("POST {endpoint}/probe"), ""),
+            ("POST /v1/reload".to_owned(), ""),
+        ];
+        for (first, body) in guarded {
+            assert_eq!(status(&first, JSON, body), 401, "{first}");
+            let bearer = format!("{JSON}Authorization: Bearer 0123456789abcdef\r\n");
+            assert_eq!(status(&first, &bearer, body), 200, "{first}");
+        }
+        assert_eq!(status("POST /v1/none", JSON, ""), 401);
+    }
+}
+
+#[test]
 fn the_api_describes_itself() {
     let one = Subject::new("one");
     let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
