@@ -1,5 +1,6 @@
 //! What drains, why, how far it is and by when it is over: the part of it that is only bookkeeping. `run::drain` acts on it.
 
+use crate::admin::seconds;
 use crate::config::{Pace, Paces};
 use dataplane::io::Mono;
 use dataplane::limits;
@@ -78,8 +79,8 @@ impl Drain {
         let shown = [
             ("reason", json!(self.reason.name())),
             ("phase", json!(self.phase.name())),
-            ("since_s", json!(now.saturating_duration_since(self.since).as_secs_f64())),
-            ("left_s", json!(left.as_secs_f64())),
+            ("since_s", json!(seconds(now.saturating_duration_since(self.since)))),
+            ("left_s", json!(seconds(left))),
         ];
         shown.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }

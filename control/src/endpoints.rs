@@ -197,6 +197,19 @@ impl Watch {
     pub(crate) fn all_said(&self) -> impl Iterator<Item = (&str, &str, Admin)> {
         self.said.iter().map(|((cluster, endpoint), state)| (&**cluster, &**endpoint, *state))
     }
+    /// What operators said of endpoints that are gone is over. Their names.
+    pub(crate) fn forget_gone(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let mut forgotten = Vec::new();
+        self.said.retain(|(cluster, endpoint), _| {
+            let name = Name { cluster: cluster.to_string(), endpoint: endpoint.to_string() };
+            let stays = find(snapshot, &name).is_ok();
+            if !stays {
+                forgotten.push(format!("{cluster}/{endpoint}"));
+            }
+            stays
+        });
+        forgotten
+    }
 
     /// An operator says what an endpoint is to do.
     pub(crate) fn set_state(&mut self, plane: &Plane, cluster: &Cluster, endpoint: &Endpoint, state: Admin) {

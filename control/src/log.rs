@@ -86,8 +86,9 @@ pub struct Log {
     stderr: Arc<sink::Numbers>,
     losses: Arc<Losses>,
     spans: Arc<traces::Counts>,
-    /// What sends spans now, and those that it took the place of, which may not be done yet.
-    exporters: RefCell<Vec<Exporter>>,
+    /// What sends spans now, and those before it, which may not be done yet.
+    exporter: RefCell<Option<Exporter>>,
+    former: RefCell<Vec<Exporter>>,
 }
 
 impl Log {
@@ -133,8 +134,9 @@ impl Log {
             .name("log".to_owned())
             .spawn(run)
             .map_err(|e| format!("cannot start the log thread: {e}"))?;
-        let exporters = RefCell::new(exporter.into_iter().collect());
-        Ok((Self { commands, done, shown, stderr: numbers, losses, spans: counts, exporters }, lines))
+        let (exporter, former) = (RefCell::new(exporter), RefCell::default());
+        let log = Self { commands, done, shown, stderr: numbers, losses, spans: counts, exporter, former };
+        Ok((log, lines))
     }
 
     /// What was lost so far, what waits, and which access logs cannot be written now.
@@ -145,7 +147,7 @@ impl Log {
             process_waiting_bytes: self.stderr.waiting.load(Relaxed),
             process_lines: self.losses.process_lines.load(Relaxed),
             outputs: self.shown.borrow().iter().map(OutputNumbers::of).collect(),
-            spans: self.spans.numbers(),
+            spans: self.spans(),
         }
     }
 
@@ -175,9 +177,9 @@ impl Log {
         process::set(level, format);
         if let Some(OpenedTraces((spans, exporter))) = traces {
             // The one before sends what it has, and ends.
-            let mut exporters = self.exporters.borrow_mut();
-            exporters.retain(|exporter| !exporter.is_done());
-            exporters.extend(exporter);
+            let mut former = self.former.borrow_mut();
+            former.retain(|exporter| !exporter.is_done());
+            former.extend(self.exporter.replace(exporter));
             let _ = self.commands.send(Command::Spans(spans));
         }
         if let Some(Opened(outputs)) = opened {
@@ -195,7 +197,7 @@ impl Log {
 
     /// What became of spans.
     pub(crate) fn spans(&self) -> traces::Numbers {
-        self.spans.numbers()
+        self.spans.numbers(self.exporter.borrow().as_ref().is_some_and(Exporter::is_failing))
     }
 
     /// Opens log files anew, after a rotation.
@@ -212,10 +214,8 @@ impl Drop for Log {
         let _ = self.done.recv_timeout(FINISH);
         // The log thread is gone, and with it the last that hands spans over.
         let until = now() + FINISH;
-        self.exporters
-            .get_mut()
-            .iter()
-            .for_each(|exporter| exporter.finish(until.saturating_duration_since(now())));
+        let all = self.former.get_mut().iter().chain(self.exporter.get_mut().as_ref());
+        all.for_each(|exporter| exporter.finish(until.saturating_duration_since(now())));
     }
 }
 

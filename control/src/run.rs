@@ -1,8 +1,9 @@
 //! A configuration at work: start the plane, say so, obey signals, watch the shards, end with the right code.
 //!
-//! `start` reads what is to run, `calls` are the commands that ask the running process, `event` is what control waits for, `told` what it says of its start,
-//! `reload` how it goes over to another configuration, `drift` what was changed at run time, `drain` how it sends connections
-//! away, `upgrade` how another process takes its place, `end` how it ends.
+//! `start` reads what is to run, `calls` are the commands that ask the running process, `event` is what control waits for,
+//! `told` what it says of its start, `reload` how it goes over to another configuration, `reading` how that is read, `plan` what
+//! it would change, `drift` what was changed at run time, `drain` how it sends connections away, `upgrade` how another process
+//! takes its place, `end` how it ends.
 
 mod calls;
 mod drain;
@@ -10,6 +11,8 @@ mod drift;
 mod end;
 mod event;
 mod logs;
+mod plan;
+mod reading;
 mod reload;
 mod start;
 mod told;
@@ -99,7 +102,7 @@ async fn serve_with(
     mut former: Option<Former>,
     log: &Log,
 ) -> Exit {
-    let Read { loaded, file: text, changes, ended } = read;
+    let Read { loaded, file: text, changes, ended, .. } = read;
     let loaded = &loaded;
     for name in &ended {
         tracing::warn!("upgrade: {}", told::ended(name));
@@ -263,6 +266,7 @@ impl Running<'_> {
             Event::Lists => self.lists.look(self.plane, &self.loaded.snapshot),
             Event::Asked(Ask::Change(wanted, to)) => self.change(wanted, to),
             Event::Asked(Ask::Reload(to)) => self.reload(Some(to)),
+            Event::Asked(Ask::Plan(asked, to)) => self.plan(asked, to),
             Event::Asked(Ask::Upgrade(to)) => self.upgrade(Some(to)),
             Event::Asked(Ask::Probe(name, to)) => {
                 let _ = to.send(endpoints::task(&name, &self.loaded));
@@ -349,7 +353,6 @@ impl Running<'_> {
             Question::Logs => {
                 Answer::json(StatusCode::OK, &serde_json::json!({ "logs": self.log.numbers() }))
             }
-            Question::Plan { name, text } => self.plan(name, text),
             Question::Export => Answer::text("application/toml", self.export()),
             Question::Drift => self.drift(),
             Question::Explain(asked) => admin::explain::answer(&self.sight(), asked),
@@ -394,8 +397,8 @@ fn inject_asked_fault(plane: &Plane) {
     match asked.as_str() {
         "panic" => plane.inject(Fault::Panic),
         "stall" => plane.inject(Fault::Stall),
-        // Not a shard's: `crate::upgrade`.
-        asked if asked.starts_with("upgrade") => {}
-        _ => tracing::warn!("RINGWAY_INJECT is none of panic, stall and upgrade"),
+        // Not a shard's: `crate::upgrade` and `reading`.
+        asked if asked.starts_with("upgrade") || asked == "read" => {}
+        _ => tracing::warn!("RINGWAY_INJECT is none of panic, stall, upgrade and read"),
     }
 }

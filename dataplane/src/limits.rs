@@ -239,7 +239,7 @@ pub const LISTING_ROWS: usize = 1000;
 
 // --- the admin API (control's admin) -----------------------------------------------------------------------------
 
-/// Connections to it; one more waits in the backlog.
+/// Connections to it. One more takes the place of who has waited longest for its next request to come whole.
 pub const ADMIN_CONNECTIONS: usize = 64;
 /// Bytes of a request's head, and of its body.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
@@ -249,8 +249,12 @@ pub const ADMIN_SOCKET_MODE: u32 = 0o600;
 pub const ADMIN_TOKEN_BYTES: Bound<usize> = bound(16, 43, 1024);
 /// To send a request's head, or its body; also the longest that a connection waits for its next request.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = secs(10);
+/// To take an answer, before a client that does not loses its place to another.
+pub const ADMIN_TAKES: Duration = secs(1);
 /// A connection's life: a peer that reads slowly holds one no longer.
 pub const ADMIN_LIFETIME: Duration = secs(300);
+/// Plans that are made at once.
+pub const PLANS_AT_ONCE: usize = 4;
 /// Questions of the API that wait for control's turn.
 pub const ADMIN_QUESTIONS: usize = 64;
 /// Bytes of an answer that a command of ours reads, and how long it waits for one.
@@ -443,6 +447,8 @@ pub const MATCH_LIST_MAX: usize = 10_000;
 pub const PATTERN_BYTES: usize = 1 << 20;
 /// A configuration file, bytes.
 pub const CONFIG_FILE_BYTES: u64 = 10 << 20;
+/// To read a file that a running process is to go over to, with the files that it names, and to check it.
+pub const CONFIG_READ: Duration = secs(10);
 /// Entries of a cluster's weighted round-robin cycle (the sum of weights after division by their divisor).
 pub const ROUND_ROBIN_CYCLE: usize = 1 << 20;
 /// Slots of the table that a hash looks its endpoint up in: a prime, so that each endpoint's order of them meets all. One that

@@ -1,20 +1,21 @@
 //! The paths of the API, and what is asked of control's loop for each.
 
 use super::connections::{self, ConnId, Listed, Page, Wants};
-use super::guard::Guard;
+use super::guard::{Guard, Needs};
 use super::objects::LimitView;
 use super::openapi;
 use super::page::{self, Points};
-use super::paths::{OPERATIONS, PLAN};
-use super::{Answer, Ask, Name, Question};
+use super::paths::{self, OPERATIONS};
+use super::places::{Place, Places};
+use super::{Answer, Ask, Name, PlanAsked, Question, ms};
 use crate::health::{Transcript, Verdict, probe};
 use crate::metrics::Format;
 use crate::reload::Wanted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use dataplane::cluster::eligible::Admin;
@@ -30,8 +31,9 @@ pub(super) struct Door {
     asks: mpsc::Sender<Ask>,
     guard: watch::Receiver<Guard>,
     probes: Arc<Semaphore>,
-    /// Connections to the API that may still come.
-    places: Arc<Semaphore>,
+    plans: Arc<Semaphore>,
+    /// Of the connections to the API.
+    places: Arc<Places>,
     /// Lists of connections, one at a time.
     lists: Arc<Semaphore>,
     /// The last minutes.
@@ -39,14 +41,11 @@ pub(super) struct Door {
 }
 
 /// All paths.
-pub(super) fn router(
-    asks: mpsc::Sender<Ask>,
-    guard: watch::Receiver<Guard>,
-    places: Arc<Semaphore>,
-) -> Router {
+pub(super) fn router(asks: mpsc::Sender<Ask>, guard: watch::Receiver<Guard>, places: Arc<Places>) -> Router {
     let probes = Arc::new(Semaphore::new(limits::PROBES_AT_ONCE));
     let points = page::count(asks.clone());
-    let door = Door { asks, guard, probes, places, lists: Arc::new(Semaphore::new(1)), points };
+    let plans = Arc::new(Semaphore::new(limits::PLANS_AT_ONCE));
+    let door = Door { asks, guard, probes, plans, places, lists: Arc::new(Semaphore::new(1)), points };
     let described = OPERATIONS.iter();
     let routes = described.fold(Router::new(), |routes, one| routes.route(one.path, (one.on)()));
     routes
@@ -69,16 +68,14 @@ impl IntoResponse for Answer {
 /// Refuses what nobody should ask, and reads the body.
 async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
     let guard = door.guard.borrow().clone();
-    if let Err(answer) = guard.admit(request.method(), request.uri().path(), request.headers()) {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let operation = path.and_then(|path| paths::operation(request.method(), path));
+    let needs = operation.map_or_else(|| Needs::of_stranger(request.method()), |operation| operation.needs);
+    if let Err(answer) = guard.admit(request.method(), needs, request.headers()) {
         return *answer;
     }
     let (head, body) = request.into_parts();
-    let most = match head.uri.path() {
-        PLAN => limits::ADMIN_PLAN_BYTES,
-        path if path.ends_with("/state") || path.ends_with("/weight") => limits::ADMIN_BODY_BYTES,
-        _ if head.method == Method::PUT => limits::ADMIN_OBJECT_BYTES,
-        _ => limits::ADMIN_BODY_BYTES,
-    };
+    let most = operation.map_or(limits::ADMIN_BODY_BYTES, |operation| operation.most);
     let body = tokio::time::timeout(limits::ADMIN_REQUEST_TIMEOUT, to_bytes(body, most));
     let body = match body.await {
         Ok(Ok(body)) => body,
@@ -90,6 +87,9 @@ async fn admit(State(door): State<Door>, request: Request, next: Next) -> Respon
             return Answer::refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly").into_response();
         }
     };
+    if let Some(place) = head.extensions.get::<Arc<Place>>() {
+        place.run();
+    }
     next.run(Request::from_parts(head, Body::from(body))).await
 }
 
@@ -116,9 +116,11 @@ impl Door {
             let used = most.saturating_sub(places.available_permits());
             LimitView::new(limit, "", used as u64, most as u64)
         };
+        let (connections, most) = (self.places.taken() as u64, limits::ADMIN_CONNECTIONS as u64);
         vec![
-            used("ADMIN_CONNECTIONS", &self.places, limits::ADMIN_CONNECTIONS),
+            LimitView::new("ADMIN_CONNECTIONS", "", connections, most),
             used("PROBES_AT_ONCE", &self.probes, limits::PROBES_AT_ONCE),
+            used("PLANS_AT_ONCE", &self.plans, limits::PLANS_AT_ONCE),
         ]
     }
 
@@ -256,13 +258,18 @@ pub(super) async fn plan(State(door): State<Door>, body: Bytes) -> Answer {
         name: String,
         text: String,
     }
-    match serde_json::from_slice(&body) {
-        Ok(Asked { name, text }) => door.ask(Question::Plan { name, text }).await,
-        Err(_) => {
-            let why = "wants {\"name\": \"FILE\", \"text\": \"what stands in it\"}";
-            Answer::refused(StatusCode::BAD_REQUEST, why)
-        }
-    }
+    let Ok(Asked { name, text }) = serde_json::from_slice(&body) else {
+        let why = "wants {\"name\": \"FILE\", \"text\": \"what stands in it\"}";
+        return Answer::refused(StatusCode::BAD_REQUEST, why);
+    };
+    let place = tokio::time::timeout(limits::CONFIG_READ, Arc::clone(&door.plans).acquire_owned()).await;
+    let Ok(Ok(place)) = place else {
+        let why = format!("{} plans take long and have not ended (PLANS_AT_ONCE)", limits::PLANS_AT_ONCE);
+        return Answer::refused(StatusCode::TOO_MANY_REQUESTS, &why);
+    };
+    let (sender, answer) = oneshot::channel();
+    let asked = PlanAsked { name, text, place };
+    door.put(Ask::Plan(asked, sender), answer).await.unwrap_or_else(ending)
 }
 
 pub(super) async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Answer {
@@ -319,7 +326,6 @@ pub(super) async fn probe_one(State(door): State<Door>, names: Names) -> Answer 
 /// What a probe shows. Bytes are text in which `\`, quotes and what is not printable ASCII are escaped as in Rust, so that
 /// they can be had back exactly.
 pub(super) fn shown(verdict: &Verdict, took: Duration, transcript: &Transcript) -> serde_json::Value {
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     json!({
         "passed": verdict.has_passed(),
         "class": verdict.class(),

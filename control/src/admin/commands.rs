@@ -404,6 +404,7 @@ pub(super) fn changed(body: &Value) -> String {
     for (key, what) in [
         ("drift", "stays as it was changed at run time"),
         ("ended", "is as the file says again, and no longer as it was changed at run time"),
+        ("forgotten", "is gone, and what was set of it is forgotten"),
     ] {
         for name in body[key].as_array().into_iter().flatten() {
             text += &format!("{} {what}\n", name.as_str().unwrap_or("-"));

@@ -1,10 +1,10 @@
 //! Who may ask what of the API.
 //!
-//! A page of another site, opened in an operator's browser, must not reach it: every request names a host that is an
-//! address or `localhost` (against DNS rebinding), and what changes something needs `Content-Type: application/json`, which
-//! no form can send and no script may without being asked for first (CORS). Where there is a token, what changes something
-//! or shows a secret needs it, and all else too if that is wanted. Where there is none, only this machine can ask: the
-//! configuration sees to that.
+//! A page of another site, opened in an operator's browser, must not reach it: every request names a host that is an address or
+//! `localhost` (against DNS rebinding), and what changes something needs `Content-Type: application/json`, which no form can
+//! send and no script may without being asked for first (CORS). Where there is a token, what changes something or shows a secret
+//! needs it, and all else too if that is wanted: each row of `paths` says which it is. Where there is none, only this machine
+//! can ask: the configuration sees to that.
 
 use super::Answer;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
@@ -52,20 +52,35 @@ pub struct Guard {
     pub all: bool,
 }
 
-/// Paths that whatever watches the process may always ask for, and the page, which holds no data and asks whoever reads it for
-/// the token.
-const OPEN: [&str; 3] = ["/live", "/ready", "/"];
-/// The files of the page.
-const OPEN_BELOW: &str = "/page/";
-/// Paths whose answers hold secrets.
-const SECRET: [&str; 1] = ["/v1/export"];
+/// When a request needs the token, where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Never: what whatever watches the process asks for, and the page, which holds no data and asks whoever reads it for the token.
+    Nothing,
+    /// Where reading does.
+    Reading,
+    /// Always: it changes something, has something done elsewhere, or may show what is secret.
+    Token,
+}
+
+impl Needs {
+    /// Of what no path answers.
+    pub(super) fn of_stranger(method: &Method) -> Self {
+        if reads(method) { Self::Reading } else { Self::Token }
+    }
+}
+
+/// Whether a page of another site could send it without being asked for first.
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
 
 impl Guard {
     /// Says why a request is refused, if it is.
     pub(super) fn admit(
         &self,
         method: &Method,
-        path: &str,
+        needs: Needs,
         headers: &HeaderMap,
     ) -> Result<(), Box<Response>> {
         let text =
@@ -74,10 +89,11 @@ impl Guard {
         if !is_literal(text(HOST)) {
             return refused(StatusCode::MISDIRECTED_REQUEST, "the Host must be an address or localhost");
         }
-        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let guarded = !reads
-            || SECRET.contains(&path)
-            || (self.all && !OPEN.contains(&path) && !path.starts_with(OPEN_BELOW));
+        let guarded = match needs {
+            Needs::Nothing => false,
+            Needs::Reading => self.all,
+            Needs::Token => true,
+        };
         if let Some(token) = self.token.as_ref().filter(|_| guarded)
             && !bearer(text(AUTHORIZATION)).is_some_and(|given| token.is(given.as_bytes()))
         {
@@ -88,7 +104,7 @@ impl Guard {
             return Err(Box::new(answer));
         }
         let kind = text(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-        if !reads && !kind.eq_ignore_ascii_case("application/json") {
+        if !reads(method) && !kind.eq_ignore_ascii_case("application/json") {
             return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "needs Content-Type: application/json");
         }
         Ok(())
@@ -143,12 +159,12 @@ mod tests {
         }
     }
 
-    fn status(guard: &Guard, method: Method, path: &str, authorization: &str) -> u16 {
+    fn status(guard: &Guard, method: Method, needs: Needs, authorization: &str) -> u16 {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("localhost"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
-        guard.admit(&method, path, &headers).map_or_else(|refused| refused.status().as_u16(), |()| 200)
+        guard.admit(&method, needs, &headers).map_or_else(|refused| refused.status().as_u16(), |()| 200)
     }
 
     #[test]
@@ -157,13 +173,14 @@ mod tests {
         let (open, changes) = (Guard::default(), Guard { token: token.clone(), all: false });
         let all = Guard { token, all: true };
         let right = "Bearer 0123456789abcdef";
-        for (path, method, of_changes, of_all) in [
-            ("/live", Method::GET, 200, 200),
-            ("/metrics", Method::GET, 200, 401),
-            ("/v1/clusters", Method::GET, 200, 401),
-            ("/v1/export", Method::GET, 401, 401),
-            ("/v1/reload", Method::POST, 401, 401),
-            ("/v1/connections/0.1.2", Method::DELETE, 401, 401),
+        for (needs, method, of_changes, of_all) in [
+            (Needs::Nothing, Method::GET, 200, 200),
+            (Needs::Reading, Method::GET, 200, 401),
+            (Needs::Reading, Method::POST, 200, 401),
+            (Needs::Token, Method::GET, 401, 401),
+            (Needs::Token, Method::POST, 401, 401),
+            (Needs::of_stranger(&Method::GET), Method::GET, 200, 401),
+            (Needs::of_stranger(&Method::DELETE), Method::DELETE, 401, 401),
         ] {
             for wrong in [
                 "",
@@ -173,12 +190,12 @@ mod tests {
                 "Bearer 0123456789abcdefg",
                 "Basic 0123456789abcdef",
             ] {
-                let found = [&open, &changes, &all].map(|guard| status(guard, method.clone(), path, wrong));
-                assert_eq!(found, [200, of_changes, of_all], "{path} {wrong:?}");
+                let found = [&open, &changes, &all].map(|guard| status(guard, method.clone(), needs, wrong));
+                assert_eq!(found, [200, of_changes, of_all], "{needs:?} {wrong:?}");
             }
             for right in [right, "bearer  0123456789abcdef"] {
-                let found = [&open, &changes, &all].map(|guard| status(guard, method.clone(), path, right));
-                assert_eq!(found, [200; 3], "{path} {right:?}");
+                let found = [&open, &changes, &all].map(|guard| status(guard, method.clone(), needs, right));
+                assert_eq!(found, [200; 3], "{needs:?} {right:?}");
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The admin API: how commands, people and other programs ask the running process, and tell it.
 //!
-//! `server` accepts and bounds, `guard` says who may ask what, `api` knows paths, `client` is the other end for our commands
-//! (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop, which alone has it, and
-//! the answer comes back ready to send. A new path is a row in `paths`, which `openapi` describes, a function in `api` and a
-//! variant here.
+//! `server` accepts and bounds, `places` are those of its connections, `guard` says who may ask what, `api` knows paths, `client`
+//! is the other end for our commands (`commands`). None of them touches the plane: a question goes as an `Ask` to control's loop,
+//! which alone has it, and the answer comes back ready to send. A new path is a row in `paths`, which `openapi` describes, a
+//! function in `api` and a variant here.
 
 mod api;
 mod change;
@@ -17,6 +17,7 @@ mod objects;
 mod openapi;
 pub(crate) mod page;
 mod paths;
+mod places;
 mod query;
 mod server;
 mod table;
@@ -35,7 +36,8 @@ use axum::http::StatusCode;
 use connections::{Reply, Wants};
 use dataplane::cluster::eligible::Admin;
 use objects::LimitView;
-use tokio::sync::oneshot;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// An endpoint by its names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +74,6 @@ pub(crate) enum Question {
     SetState(Name, Admin),
     /// What the logs lost.
     Logs,
-    /// What a reload to this text would change; the name of the file is for its problems.
-    Plan {
-        name: String,
-        text: String,
-    },
     /// The configuration that runs, as a file.
     Export,
     /// What was changed at run time.
@@ -131,12 +128,35 @@ impl Answer {
     }
 }
 
+/// A text that a plan is made of.
+#[derive(Debug)]
+pub(crate) struct PlanAsked {
+    /// Of its file, for its problems.
+    pub(crate) name: String,
+    pub(crate) text: String,
+    /// One of those for plans, held for as long as it is read.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// Milliseconds as the API and the log say them: to the microsecond, as no clock here is read finer.
+pub(crate) fn ms(time: Duration) -> f64 {
+    // Of less than 285 years this is exact, and written with three digits at most.
+    time.as_micros() as f64 / 1000.0
+}
+
+/// Seconds likewise, to the millisecond.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1000.0
+}
+
 /// A question and where its answer goes.
 #[derive(Debug)]
 pub(crate) enum Ask {
     Answer(Question, oneshot::Sender<Answer>),
     /// Reads the file anew; answered when it is in force, or why it is not.
     Reload(oneshot::Sender<Answer>),
+    /// What a reload would change.
+    Plan(PlanAsked, oneshot::Sender<Answer>),
     /// Starts the next process; answered when that has taken over, or why it has not.
     Upgrade(oneshot::Sender<Answer>),
     /// Changes something at run time; answered as a reload is.
@@ -152,6 +172,15 @@ pub(crate) enum Ask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_without_noise() {
+        for (ns, text) in
+            [(0, "0.0"), (1_234_567, "1.234"), (300_000, "0.3"), (86_400_000_001_000, "86400000.001")]
+        {
+            assert_eq!(serde_json::json!(ms(Duration::from_nanos(ns))).to_string(), text);
+        }
+    }
 
     #[test]
     fn endpoints_are_named_by_two_names() {

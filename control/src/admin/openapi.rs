@@ -3,6 +3,7 @@
 
 use super::connections::ConnectionView;
 use super::explain::ExplainedView;
+use super::guard::Needs;
 use super::objects::{LimitView, ListenerView, RouteView, ShardView};
 use super::page::DashboardView;
 use super::paths::{Answered, Body, OPERATIONS, Operation};
@@ -29,7 +30,6 @@ pub(super) fn document() -> Value {
             "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
         },
         "servers": [{ "url": "http://127.0.0.1:9901" }],
-        "security": [{}, { "token": [] }],
         "paths": paths,
         "components": {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
@@ -73,6 +73,13 @@ fn described(operation: &Operation) -> Value {
         "parameters": parameters,
         "responses": responses,
     });
+    // Reading needs it where the configuration says so, and without one in the configuration nothing does.
+    let token = json!({ "token": [] });
+    described["security"] = match operation.needs {
+        Needs::Nothing => json!([]),
+        Needs::Reading => json!([{}, token]),
+        Needs::Token => json!([token]),
+    };
     if let Body::Object(schema) = operation.body {
         described["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": reference(schema) } } });
@@ -145,6 +152,7 @@ fn schemas() -> Value {
     let mut changed = planned.clone();
     changed["listeners"] = json!({ "type": "array", "items": object(&["name", "address"], &json!({ "name": text, "address": text })) });
     changed["warnings"] = json!({ "type": "array" });
+    changed["forgotten"] = texts.clone();
     changed["took_ms"] = json!({ "type": "object", "additionalProperties": { "type": "number" } });
     let state = json!({ "state": { "type": "string", "enum": ["ready", "drain", "maint"] } });
     let clusters = json!({
@@ -157,7 +165,7 @@ fn schemas() -> Value {
     });
     let drift = json!({
         "changes": { "type": "array", "items": object(&["kind", "name", "change"], &json!({ "kind": text, "name": text, "change": text })) },
-        "states": { "type": "array", "items": object(&["endpoint", "state"], &json!({ "endpoint": text, "state": text })) },
+        "states": { "type": "array", "items": object(&["endpoint", "state"], &json!({ "endpoint": text, "state": text, "gone": { "type": "boolean" } })) },
     });
     let connections = json!({
         "connections": { "type": "array", "items": reference("ConnectionView") },

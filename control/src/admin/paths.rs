@@ -4,9 +4,12 @@
 use super::api::{self, Door};
 use super::change;
 use super::drain::paths as drain;
+use super::guard::Needs;
 use super::page;
 use super::upgrade;
+use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post, put};
+use dataplane::limits;
 
 /// What a request brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,9 @@ pub(super) struct Operation {
     /// What may stand behind the "?", each with what it is.
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) body: Body,
+    /// Bytes of a body.
+    pub(super) most: usize,
+    pub(super) needs: Needs,
     pub(super) answer: Answered,
     /// Statuses other than 200 that are its own; the others are everybody's.
     pub(super) refusals: &'static [u16],
@@ -51,7 +57,19 @@ const fn reads(
     answer: Answered,
     on: fn() -> MethodRouter<Door>,
 ) -> Operation {
-    Operation { method: "get", path, id, doc, query: &[], body: Body::None, answer, refusals: &[], on }
+    Operation {
+        method: "get",
+        path,
+        id,
+        doc,
+        query: &[],
+        body: Body::None,
+        most: limits::ADMIN_BODY_BYTES,
+        needs: Needs::Reading,
+        answer,
+        refusals: &[],
+        on,
+    }
 }
 
 const fn changes(
@@ -62,8 +80,9 @@ const fn changes(
     body: Body,
     on: fn() -> MethodRouter<Door>,
 ) -> Operation {
-    let (answer, refusals) = (Object("Changed"), &[404, 409, 422, 503]);
-    Operation { method, path, id, doc, query: &[], body, answer, refusals, on }
+    let (answer, refusals) = (Object("Changed"), &[404, 409, 422, 500, 503]);
+    let (most, needs) = (limits::ADMIN_BODY_BYTES, Needs::Token);
+    Operation { method, path, id, doc, query: &[], body, most, needs, answer, refusals, on }
 }
 
 use Answered::{List, Object, Text};
@@ -71,13 +90,21 @@ use Answered::{List, Object, Text};
 const CLUSTER: &str = "/v1/clusters/{cluster}";
 const ENDPOINT: &str = "/v1/clusters/{cluster}/endpoints/{endpoint}";
 const ROUTE: &str = "/v1/routes/{route}";
-/// The one path whose requests are long: they have a whole configuration in them.
-pub(super) const PLAN: &str = "/v1/plan";
+
+/// What answers at the path of a row.
+pub(super) fn operation(method: &Method, path: &str) -> Option<&'static Operation> {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    OPERATIONS.iter().find(|one| one.path == path && one.method.eq_ignore_ascii_case(method.as_str()))
+}
 
 /// All of them.
 pub(super) static OPERATIONS: &[Operation] = &[
-    reads("/live", "live", "Answers while the process runs.", Object("Live"), || get(api::live)),
     Operation {
+        needs: Needs::Nothing,
+        ..reads("/live", "live", "Answers while the process runs.", Object("Live"), || get(api::live))
+    },
+    Operation {
+        needs: Needs::Nothing,
         refusals: &[503],
         ..reads(
             "/ready",
@@ -90,8 +117,12 @@ pub(super) static OPERATIONS: &[Operation] = &[
     reads("/metrics", "metrics", "Everything that is counted, for Prometheus.", Text("text/plain"), || {
         get(api::metrics)
     }),
-    reads("/", "page", "The dashboard, for a browser.", Text("text/html"), || get(page::index)),
     Operation {
+        needs: Needs::Nothing,
+        ..reads("/", "page", "The dashboard, for a browser.", Text("text/html"), || get(page::index))
+    },
+    Operation {
+        needs: Needs::Nothing,
         refusals: &[404],
         ..reads("/page/{file}", "pageFile", "A file of the dashboard.", Text("text/*"), || get(page::file))
     },
@@ -120,14 +151,17 @@ pub(super) static OPERATIONS: &[Operation] = &[
         refusals: &[404],
         ..reads(CLUSTER, "cluster", "One cluster.", Object("ClusterView"), || get(api::cluster))
     },
-    changes(
-        "put",
-        CLUSTER,
-        "putCluster",
-        "Puts a cluster there at run time, or another in its place.",
-        Body::Object("Cluster"),
-        || put(change::put_cluster),
-    ),
+    Operation {
+        most: limits::ADMIN_OBJECT_BYTES,
+        ..changes(
+            "put",
+            CLUSTER,
+            "putCluster",
+            "Puts a cluster there at run time, or another in its place.",
+            Body::Object("Cluster"),
+            || put(change::put_cluster),
+        )
+    },
     changes("delete", CLUSTER, "endCluster", "Takes a cluster away.", Body::None, || {
         delete(change::end_cluster)
     }),
@@ -135,14 +169,17 @@ pub(super) static OPERATIONS: &[Operation] = &[
         refusals: &[404],
         ..reads(ENDPOINT, "endpoint", "One endpoint.", Object("EndpointView"), || get(api::endpoint))
     },
-    changes(
-        "put",
-        ENDPOINT,
-        "putEndpoint",
-        "Puts an endpoint there at run time, or another in its place.",
-        Body::Object("Endpoint"),
-        || put(change::put_endpoint),
-    ),
+    Operation {
+        most: limits::ADMIN_OBJECT_BYTES,
+        ..changes(
+            "put",
+            ENDPOINT,
+            "putEndpoint",
+            "Puts an endpoint there at run time, or another in its place.",
+            Body::Object("Endpoint"),
+            || put(change::put_endpoint),
+        )
+    },
     changes("delete", ENDPOINT, "endEndpoint", "Takes an endpoint away.", Body::None, || {
         delete(change::end_endpoint)
     }),
@@ -161,6 +198,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
         doc: "Says what an endpoint is to do, until the process ends.",
         query: &[],
         body: Body::Object("State"),
+        most: limits::ADMIN_BODY_BYTES,
+        needs: Needs::Token,
         answer: Object("EndpointView"),
         refusals: &[404],
         on: || put(api::set_state),
@@ -172,6 +211,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
         doc: "Makes one check of an endpoint, and shows its bytes.",
         query: &[],
         body: Body::None,
+        most: limits::ADMIN_BODY_BYTES,
+        needs: Needs::Token,
         answer: Object("Probe"),
         refusals: &[404, 429],
         on: || post(api::probe_one),
@@ -195,6 +236,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
             "before",
             "The route in front of which it stands, or goes. A new one stands at the end otherwise.",
         )],
+        most: limits::ADMIN_OBJECT_BYTES,
         ..changes(
             "put",
             ROUTE,
@@ -205,13 +247,16 @@ pub(super) static OPERATIONS: &[Operation] = &[
         )
     },
     changes("delete", ROUTE, "endRoute", "Takes a route away.", Body::None, || delete(change::end_route)),
-    reads(
-        "/v1/export",
-        "export",
-        "The configuration that runs, as a file. May hold secrets.",
-        Text("application/toml"),
-        || get(api::export),
-    ),
+    Operation {
+        needs: Needs::Token,
+        ..reads(
+            "/v1/export",
+            "export",
+            "The configuration that runs, as a file. May hold secrets.",
+            Text("application/toml"),
+            || get(api::export),
+        )
+    },
     reads(
         "/v1/drift",
         "drift",
@@ -256,6 +301,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     },
     Operation {
         method: "delete",
+        needs: Needs::Token,
         refusals: &[404, 503],
         ..reads(
             "/v1/connections/{id}",
@@ -292,10 +338,14 @@ pub(super) static OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
+        // Not that it changes anything: it reads the files that the text names, and says what the running file has.
+        needs: Needs::Token,
+        most: limits::ADMIN_PLAN_BYTES,
         answer: Object("Planned"),
+        refusals: &[409, 422, 429, 500],
         ..changes(
             "post",
-            PLAN,
+            "/v1/plan",
             "plan",
             "What a reload to a text would change; changes nothing.",
             Body::Object("Text"),
@@ -322,3 +372,34 @@ pub(super) static OPERATIONS: &[Operation] = &[
         )
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(wanted: impl Fn(&Operation) -> bool) -> Vec<String> {
+        let rows = OPERATIONS.iter().filter(|one| wanted(one));
+        rows.map(|one| format!("{} {}", one.method, one.path)).collect()
+    }
+
+    #[test]
+    fn only_what_changes_nothing_is_read_without_the_token() {
+        let open = paths(|one| one.needs == Needs::Nothing);
+        assert_eq!(open, ["get /live", "get /ready", "get /", "get /page/{file}"]);
+        assert_eq!(paths(|one| one.needs == Needs::Token && one.method == "get"), ["get /v1/export"]);
+        assert_eq!(paths(|one| one.needs != Needs::Token && one.method != "get"), ["post /v1/explain"]);
+    }
+
+    #[test]
+    fn what_is_put_may_be_long() {
+        let long = paths(|one| one.most == limits::ADMIN_OBJECT_BYTES);
+        assert_eq!(long, [CLUSTER, ENDPOINT, ROUTE].map(|path| format!("put {path}")));
+        assert_eq!(paths(|one| one.most == limits::ADMIN_PLAN_BYTES), ["post /v1/plan"]);
+        for one in OPERATIONS {
+            let method = Method::from_bytes(one.method.to_uppercase().as_bytes()).unwrap();
+            assert_eq!(operation(&method, one.path).map(|found| found.id), Some(one.id));
+        }
+        assert_eq!(operation(&Method::HEAD, "/ready").map(|found| found.id), Some("ready"));
+        assert!(operation(&Method::POST, "/ready").is_none() && operation(&Method::GET, "/none").is_none());
+    }
+}

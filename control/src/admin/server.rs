@@ -1,13 +1,17 @@
 //! Accepts the API's connections, within bounds of number, size and time.
 
 use super::guard::Guard;
+use super::places::{Places, Taken, Watched};
 use super::{Ask, api};
 use crate::config::AdminSettings;
 use axum::Router;
 use dataplane::io::Address;
 use dataplane::limits;
 use dataplane::plane::{self, SocketFile};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
@@ -17,8 +21,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
 
 /// The API at work. Dropped, it is gone, and its socket's file too.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub(crate) struct Api {
     task: tokio::task::JoinHandle<()>,
     /// The same socket, for the next process in an upgrade, and its address as the configuration has it.
     spare: (String, OwnedFd),
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     guard: watch::Sender<Guard>,
     /// Whether connections end behind the answer that they wait for.
     stopped: watch::Sender<bool>,
@@ -41,6 +45,11 @@ pub(crate) struct Api {
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// How long is waited after an accept failed, as it does when descriptors have run out.
@@ -81,7 +90,7 @@ impl Api {
             }
         };
         let (sender, asks) = mpsc::channel(limits::ADMIN_QUESTIONS);
-        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
+        let places = Arc::new(Places::new());
         let (guard, guarded) = watch::channel(settings.guard.clone());
         let router = api::router(sender, guarded, Arc::clone(&places));
         let (stopped, stops) = watch::channel(false);
@@ -130,9 +139,8 @@ impl Api {
         if let Some(file) = self.file.take() {
             file.leave();
         }
-        let all = u32::try_from(limits::ADMIN_CONNECTIONS).unwrap_or(u32::MAX);
         // What lasts longer is cut off by the end of the process.
-        let _ = tokio::time::timeout(within, self.places.acquire_many(all)).await;
+        let _ = tokio::time::timeout(within, self.places.empty()).await;
     }
 
     fn set_mode(&self, settings: &AdminSettings) {
@@ -157,30 +165,33 @@ impl Drop for Api {
     }
 }
 
-async fn serve(listener: Listener, router: Router, places: Arc<Semaphore>, stops: watch::Receiver<bool>) {
+async fn serve(listener: Listener, router: Router, places: Arc<Places>, stops: watch::Receiver<bool>) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place, stops.clone()))),
-            Listener::Unix(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| tokio::spawn(serve_one(stream, router.clone(), place, stops.clone()))),
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
         };
-        if accepted.is_err() {
+        let Ok(stream) = accepted else {
             tokio::time::sleep(BACKOFF).await;
+            continue;
+        };
+        let Some(taken) = places.take().await else { return };
+        match stream {
+            Stream::Tcp(stream) => {
+                drop(tokio::spawn(serve_one(stream, router.clone(), taken, stops.clone())))
+            }
+            Stream::Unix(stream) => {
+                drop(tokio::spawn(serve_one(stream, router.clone(), taken, stops.clone())))
+            }
         }
     }
 }
 
-/// One connection, to its end or the end of its time; then its place is free.
+/// One connection, to its end, the end of its time, or until its place is another's; then its place is free.
 async fn serve_one(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
-    _place: OwnedSemaphorePermit,
+    taken: Taken,
     mut stops: watch::Receiver<bool>,
 ) {
     let mut server = http1::Builder::new();
@@ -188,7 +199,20 @@ async fn serve_one(
         .timer(TokioTimer::new())
         .header_read_timeout(limits::ADMIN_REQUEST_TIMEOUT)
         .max_buf_size(limits::ADMIN_HEAD_BYTES);
-    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let (place, router) = (Arc::clone(&taken.place), TowerToHyperService::new(router));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // A body may still have to come; `api` says when the request is whole.
+        place.wait();
+        request.extensions_mut().insert(Arc::clone(&place));
+        let (answered, place) = (router.call(request), Arc::clone(&place));
+        async move {
+            let answer = answered.await;
+            place.answer();
+            answer
+        }
+    });
+    let stream = Watched { stream, place: Arc::clone(&taken.place) };
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
     let whole = async {
         tokio::select! {
             ended = serving.as_mut() => return ended,
@@ -198,5 +222,8 @@ async fn serve_one(
         serving.await
     };
     // A client that breaks off is its own affair.
-    let _ = tokio::time::timeout(limits::ADMIN_LIFETIME, whole).await;
+    tokio::select! {
+        _ = tokio::time::timeout(limits::ADMIN_LIFETIME, whole) => {}
+        () = taken.place.is_wanted() => {}
+    }
 }

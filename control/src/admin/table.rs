@@ -238,7 +238,8 @@ pub(super) fn drift(body: &Value) -> String {
             writeln!(out, "{} {}: {}", text(change, "kind"), text(change, "name"), text(change, "change"));
     }
     for state in body["states"].as_array().into_iter().flatten() {
-        let _ = writeln!(out, "endpoint {}: set to {}", text(state, "endpoint"), text(state, "state"));
+        let gone = if state["gone"] == true { ", and gone (--forget ends that)" } else { "" };
+        let _ = writeln!(out, "endpoint {}: set to {}{gone}", text(state, "endpoint"), text(state, "state"));
     }
     if out.is_empty() { "all is as the file says\n".to_owned() } else { out }
 }

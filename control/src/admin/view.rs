@@ -203,7 +203,7 @@ impl<'a> Sight<'a> {
             check: last.map(|last| CheckView {
                 result: Words(&last.verdict),
                 class: last.verdict.class(),
-                took_ms: last.took.as_secs_f64() * 1000.0,
+                took_ms: super::ms(last.took),
                 ago_ms: u64::try_from(self.now.duration_since(last.ended).as_millis()).unwrap_or(u64::MAX),
             }),
         }

@@ -42,7 +42,8 @@ pub(super) static SECTION: Section = Section {
             "protect",
             Shape::Word(&["changes", "all"], &[]),
             NextExchange,
-            "What needs the token: what changes something or shows secrets, or everything but `/live` and `/ready`.",
+            "What needs the token: what changes something or may show what is secret (`/v1/export`, `/v1/plan`), or everything but \
+             `/live`, `/ready` and the page.",
         ),
     ],
 };

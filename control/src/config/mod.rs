@@ -10,6 +10,7 @@ mod admin;
 mod available;
 mod balance;
 mod cluster;
+pub(crate) mod disk;
 mod document;
 mod drain;
 mod endpoint;
@@ -59,6 +60,7 @@ use crate::health::{self as checks, Check};
 use dataplane::io::PortRange;
 use dataplane::limits;
 use dataplane::spec::Snapshot;
+use disk::Unopened;
 use names::Names;
 use pieces::Pieces;
 use report::Problems;
@@ -90,6 +92,8 @@ pub struct Environment {
     pub is_source: fn(IpAddr) -> bool,
     /// Names of the sockets that the process was started with, from descriptor 3 on; `None` where it will not serve.
     pub inherited: Option<Vec<String>>,
+    /// Whether the file itself may be a pipe or the like: in a process that serves, nobody waits for one.
+    pub pipes: bool,
 }
 
 impl Environment {
@@ -103,6 +107,7 @@ impl Environment {
             local_ports: PortRange::new(32_768, 60_999),
             is_source: |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]),
             inherited: None,
+            pipes: true,
         }
     }
 }
@@ -129,7 +134,7 @@ pub struct Loaded {
 /// Reads and checks a file. Warnings alone are no failure.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let bytes = read(path).map_err(|what| Report::of_file(&name, what))?;
+    let bytes = read(path, environment.pipes).map_err(|what| Report::of_file(&name, what))?;
     let text = match std::str::from_utf8(&bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -143,10 +148,14 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Report> {
     parse(text, &name, environment)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path, pipes: bool) -> Result<Vec<u8>, String> {
     let most = limits::CONFIG_FILE_BYTES;
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| format!("cannot be opened: {e}"))?;
+    let file = if pipes { std::fs::File::open(path).map_err(Unopened::Error) } else { disk::open(path) };
+    let file = file.map_err(|why| match why {
+        Unopened::Error(_) => format!("cannot be opened: {why}"),
+        Unopened::Other(what) => format!("is {what}: what a running process reads is a regular file"),
+    })?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
     match u64::try_from(bytes.len()) {
         Ok(len) if len <= most => Ok(bytes),

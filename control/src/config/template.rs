@@ -2,6 +2,7 @@
 //!
 //! `$$` is one dollar sign, so `$${host}` is that text and no variable; a `$` in front of anything else is itself.
 
+use super::disk;
 use super::keys::ReloadEffect::NextExchange;
 use super::keys::{Key, Section, Shape};
 use super::report::nearest;
@@ -9,6 +10,7 @@ use super::tree::Item;
 use dataplane::spec::{Template, TemplatePart, Variable};
 use std::borrow::Cow;
 use std::io::Read;
+use std::path::Path;
 
 /// A string's place, where the string itself would be.
 pub(super) static ELSEWHERE: Section = Section {
@@ -81,10 +83,7 @@ fn elsewhere(item: &Item<'_>, most: usize) -> Option<String> {
 }
 
 fn read_file(path: &str, most: usize) -> Result<String, String> {
-    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        return Err("it is not a regular file".to_owned());
-    }
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let file = disk::open(Path::new(path)).map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit).read_to_end(&mut bytes).map_err(|e| e.to_string())?;

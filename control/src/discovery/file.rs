@@ -4,12 +4,12 @@
 //! the lines without one: whoever writes it should replace it as a whole (rename(2)), so that no half of it is ever seen.
 
 use super::Found;
-use crate::config::{connectable, is_name};
+use crate::config::{connectable, disk, is_name};
 use dataplane::io::Address;
 use dataplane::limits;
 use dataplane::spec::{Endpoint, EndpointId};
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -65,13 +65,9 @@ fn look(
 
 /// The endpoints that a file lists, whose ids mean nothing; the error names the line.
 pub(crate) fn read(path: &Path) -> Result<Vec<Endpoint>, String> {
-    let whole = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if !whole.is_file() {
-        return Err("is no file".to_owned());
-    }
     let most = limits::ENDPOINTS_FILE_BYTES;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+    let file = disk::open(path).map_err(|why| format!("cannot be read: {why}"))?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() as u64 > most {
         return Err(format!("is larger than {most} bytes"));
@@ -196,6 +192,9 @@ mod tests {
         assert_eq!(list.unwrap()[0].address.to_string(), "10.0.0.2:80", "of the same length");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert_eq!(look(&path, Some(&state)).unwrap().1.unwrap_err(), "is no file");
+        assert_eq!(
+            look(&path, Some(&state)).unwrap().1.unwrap_err(),
+            "cannot be read: it is a directory, not a regular file"
+        );
     }
 }

@@ -58,9 +58,16 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, snapshot: &Snapshot) {
 }
 
 fn write_request(line: &mut Line<'_>, record: &Record<'_>) {
-    line.text(quoted!("method"), record.method);
-    line.text(quoted!("host"), record.host);
-    line.text(quoted!("path"), record.path);
+    if record.refusal.is_some() || record.method.is_empty() {
+        // Refused or gone before all of it was understood.
+        line.text_or_null(key!("method"), record.method);
+        line.text_or_null(key!("host"), record.host);
+        line.text_or_null(key!("path"), record.path);
+    } else {
+        line.text(quoted!("method"), record.method);
+        line.text(quoted!("host"), record.host);
+        line.text(quoted!("path"), record.path);
+    }
     line.text_if(quoted!("query"), record.query);
     line.text_if(quoted!("user_agent"), record.user_agent);
     line.text_if(quoted!("referer"), record.referer);
@@ -186,6 +193,15 @@ impl Line<'_> {
     #[inline]
     fn text(&mut self, key: &[u8], value: &[u8]) {
         self.out.extend_from_slice(key);
+        escape(self.out, value);
+        self.out.push(b'"');
+    }
+    fn text_or_null(&mut self, key: &[u8], value: &[u8]) {
+        self.out.extend_from_slice(key);
+        if value.is_empty() {
+            return self.out.extend_from_slice(b"null");
+        }
+        self.out.push(b'"');
         escape(self.out, value);
         self.out.push(b'"');
     }

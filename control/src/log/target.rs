@@ -44,12 +44,12 @@ pub(super) enum Way {
 }
 
 impl Target {
-    /// What messages call it.
+    /// As the configuration says it.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Stdout => "stdout".to_owned(),
             Self::Stderr => "stderr".to_owned(),
-            Self::File(path) => path.display().to_string(),
+            Self::File(path) => format!("file:{}", path.display()),
             Self::Syslog { host, port } => format!("syslog:{host}:{port}"),
             Self::SyslogUnix(path) => format!("syslog:unix:{}", path.display()),
         }
@@ -183,6 +183,19 @@ fn datagram(lines: &[u8], lost: &AtomicU64, send: impl Fn(&[u8]) -> io::Result<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_called_as_the_configuration_says() {
+        let syslog = Target::Syslog { host: "log.test".to_owned(), port: 514 };
+        let all = [
+            Target::Stdout,
+            Target::File("/var/log/a".into()),
+            syslog,
+            Target::SyslogUnix("/dev/log".into()),
+        ];
+        let names = ["stdout", "file:/var/log/a", "syslog:log.test:514", "syslog:unix:/dev/log"];
+        assert_eq!(all.map(|target| target.name()), names);
+    }
 
     #[test]
     fn pipes_get_whole_lines() {

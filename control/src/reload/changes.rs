@@ -73,6 +73,8 @@ pub(crate) struct Read {
     pub(crate) changes: Changes,
     /// Changes that end, because the file is another where they were.
     pub(crate) ended: Vec<String>,
+    /// The file alone is wanted: what was said of endpoints that are gone is over too.
+    pub(crate) forgets: bool,
 }
 
 /// Why nothing was read.
@@ -280,12 +282,12 @@ impl Changes {
         let file = Arc::clone(&loaded.text);
         let (changes, ended) = self.following(before, &file);
         if changes.is_empty() {
-            return Ok(Read { loaded, file, changes, ended });
+            return Ok(Read { loaded, file, changes, ended, forgets: false });
         }
         let name = format!("{name} with what was changed at run time");
         let both = parse(&changes.onto(&file), &name, environment);
         let loaded = both.map_err(|report| Refused::Clash(report, changes.names()))?;
-        Ok(Read { loaded, file, changes, ended })
+        Ok(Read { loaded, file, changes, ended, forgets: false })
     }
 
     /// The file that runs, with one change more or none at all.
@@ -303,7 +305,8 @@ impl Changes {
         let text = changes.onto(file);
         let loaded =
             parse(&text, "the configuration with this change", environment).map_err(Refused::Wrong)?;
-        Ok(Read { loaded, file: Arc::clone(file), changes, ended: Vec::new() })
+        let forgets = *wanted == Wanted::Forget;
+        Ok(Read { loaded, file: Arc::clone(file), changes, ended: Vec::new(), forgets })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::configured::{Configured, at, put};
 use crate::config::{Keys, Kind, ReloadEffect, default_of, objects};
-use dataplane::io::Address;
+use crate::discovery::Query;
 use dataplane::spec::{Cluster, Endpoint, ListenAddress, Listener, Route};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -129,11 +129,12 @@ impl Plan {
             let keys = differing(*kind, old.get(&key).unwrap_or(&none), new.get(&key).unwrap_or(&none), what);
             let change = match kind {
                 Kind::Listener => of_listener(object, what, keys, before, after),
+                Kind::Cluster => {
+                    let of_endpoints = self.endpoints(name, before, after);
+                    of_cluster(object, what, keys, of_endpoints)
+                }
                 _ => Change { effect: effect_of(what, *kind, &keys), object, what, keys },
             };
-            if let Object::Of(Kind::Cluster, name) = &change.object {
-                self.endpoints(name, before, after);
-            }
             self.changes.push(change);
         }
         let all: BTreeSet<_> = old.keys().chain(new.keys()).filter(|(kind, _)| single(*kind)).collect();
@@ -158,8 +159,10 @@ impl Plan {
         }
     }
 
-    /// The endpoints of a cluster that change: those that are written down, and the names that are resolved.
-    fn endpoints(&mut self, cluster: &str, before: &Configured, after: &Configured) {
+    /// The endpoints of a cluster that change: those that are written down, and the names that are resolved. The most that one of
+    /// them does.
+    fn endpoints(&mut self, cluster: &str, before: &Configured, after: &Configured) -> ReloadEffect {
+        let from = self.changes.len();
         let (old, new) = (endpoints(before, cluster), endpoints(after, cluster));
         for (name, endpoint) in &new {
             let keys = old.get(name).map(|old| of_endpoint(old, endpoint)).unwrap_or_default();
@@ -174,6 +177,7 @@ impl Plan {
             let effect = ReloadEffect::Drains;
             self.changes.push(Change { object, what: What::Gone, effect, keys: Vec::new() });
         }
+        most(self.changes[from..].iter().map(|change| change.effect))
     }
 }
 
@@ -243,8 +247,12 @@ fn short(value: String) -> String {
 }
 
 fn strongest(keys: &[KeyChange]) -> ReloadEffect {
+    most(keys.iter().map(|key| key.effect))
+}
+
+fn most(effects: impl Iterator<Item = ReloadEffect>) -> ReloadEffect {
     let rank = |effect: ReloadEffect| ReloadEffect::ALL.iter().position(|other| *other == effect);
-    keys.iter().map(|key| key.effect).max_by_key(|effect| rank(*effect)).unwrap_or(ReloadEffect::Nothing)
+    effects.max_by_key(|effect| rank(*effect)).unwrap_or(ReloadEffect::Nothing)
 }
 
 fn effect_of(what: What, kind: Kind, keys: &[KeyChange]) -> ReloadEffect {
@@ -276,24 +284,43 @@ fn of_listener(
     Change { effect: effect_of(what, Kind::Listener, &keys), object, what, keys }
 }
 
-/// What is written of a cluster's endpoints, by name.
-fn endpoints(all: &Configured, cluster: &str) -> BTreeMap<String, Endpoint> {
+/// The list of its endpoints does what those of them do that changed; a file of further ones drains nobody where there was none.
+fn of_cluster(object: Object, what: What, mut keys: Vec<KeyChange>, of_endpoints: ReloadEffect) -> Change {
+    for key in &mut keys {
+        match key.key.as_str() {
+            "endpoints" => key.effect = of_endpoints,
+            "endpoints_file" if key.before == default_of(Kind::Cluster, "endpoints_file") => {
+                key.effect = ReloadEffect::Nothing;
+            }
+            _ => {}
+        }
+    }
+    Change { effect: effect_of(what, Kind::Cluster, &keys), object, what, keys }
+}
+
+/// What is written of a cluster's endpoints, by name, and where each leads.
+fn endpoints(all: &Configured, cluster: &str) -> BTreeMap<String, (Endpoint, String)> {
     let Some(cluster) = all.clusters.iter().flatten().find(|one| *one.name == *cluster) else {
         return BTreeMap::new();
     };
-    let named = |endpoint: &Endpoint| (endpoint.name.to_string(), endpoint.clone());
+    let named = |endpoint: &Endpoint, query: Option<&Query>| {
+        let leads = query.map_or_else(|| endpoint.address.to_string(), Query::to_string);
+        (endpoint.name.to_string(), (endpoint.clone(), leads))
+    };
     match at(&all.sources, cluster.id.0) {
-        Some(sources) => sources.entries.iter().map(|entry| named(&entry.endpoint)).collect(),
-        None => Cluster::present(cluster).map(named).collect(),
+        Some(sources) => {
+            sources.entries.iter().map(|entry| named(&entry.endpoint, entry.query.as_ref())).collect()
+        }
+        None => Cluster::present(cluster).map(|endpoint| named(endpoint, None)).collect(),
     }
 }
 
-fn of_endpoint(old: &Endpoint, new: &Endpoint) -> Vec<KeyChange> {
+fn of_endpoint((old, from): &(Endpoint, String), (new, to): &(Endpoint, String)) -> Vec<KeyChange> {
     use ReloadEffect::{Drains, NextExchange};
     let limit = |limit: u32| if limit == u32::MAX { "none".to_owned() } else { limit.to_string() };
-    let at = |address: &Address| format!("{:?}", address.to_string());
+    let at = |address: &str| format!("{address:?}");
     let rows = [
-        ("address", at(&old.address), at(&new.address), Drains),
+        ("address", at(from), at(to), Drains),
         ("weight", old.weight.to_string(), new.weight.to_string(), NextExchange),
         ("max_connections", limit(old.max_connections), limit(new.max_connections), NextExchange),
         ("max_requests", limit(old.max_requests), limit(new.max_requests), NextExchange),

@@ -212,6 +212,13 @@ fn compare_endpoints(
             })
             .collect();
         assert_eq!(planned, seen, "endpoints of {name}: {what}");
+        let goes =
+            |(name, was): (&String, &Endpoint)| after.get(name).is_none_or(|is| is.address != was.address);
+        let drains = old.contains_key(name) && before.iter().any(goes);
+        let told = plan.changes.iter().any(|change| {
+            change.object == Object::Of(Kind::Cluster, name.clone()) && change.effect == ReloadEffect::Drains
+        });
+        assert_eq!(told, drains, "{name} drains: {what}");
         for (endpoint, was) in &before {
             if let Some(is) = after.get(endpoint).filter(|is| is.address == was.address) {
                 assert_eq!(is.id, was.id, "{name}/{endpoint}: {what}");
@@ -274,6 +281,51 @@ fn a_plan_says_what_then_happens() {
 }
 
 /// What a configuration comes to, without its text.
+fn effects(before: &str, after: &str) -> Vec<(String, ReloadEffect)> {
+    let text = |app: &str| {
+        format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\ncluster = \"app\"\n[[cluster]]\nname = \"app\"\n{app}\n"
+        )
+    };
+    let load =
+        |app: &str| parse(&text(app), "test", &environment()).unwrap_or_else(|report| panic!("{report}"));
+    let plan = Present::first(&load(before)).plan(&load(after), 1).unwrap();
+    let changes = plan
+        .changes
+        .into_iter()
+        .filter(|change| change.object == Object::Of(Kind::Cluster, "app".to_owned()));
+    changes.flat_map(|change| change.keys.into_iter().map(|key| (key.key, key.effect))).collect()
+}
+
+#[test]
+fn a_cluster_drains_only_where_an_endpoint_goes() {
+    use ReloadEffect::{Drains, NextExchange, Nothing};
+    let endpoints = |list: &str| format!("endpoints = [{list}]");
+    for (before, after, effect) in [
+        ("\"127.0.0.1:1\"", "{ address = \"127.0.0.1:1\", weight = 2 }", NextExchange),
+        ("\"127.0.0.1:1\"", "\"127.0.0.1:1\", \"127.0.0.1:2\"", Nothing),
+        ("\"127.0.0.1:1\", \"127.0.0.1:2\"", "\"127.0.0.1:2\"", Drains),
+        (
+            "{ name = \"a\", address = \"127.0.0.1:1\" }",
+            "{ name = \"a\", address = \"127.0.0.1:2\" }",
+            Drains,
+        ),
+        ("{ name = \"a\", address = \"x.test:1\" }", "{ name = \"a\", address = \"y.test:1\" }", Drains),
+        (
+            "{ name = \"a\", address = \"x.test:1\" }",
+            "{ name = \"a\", address = \"x.test:1\", weight = 2 }",
+            NextExchange,
+        ),
+    ] {
+        let found = effects(&endpoints(before), &endpoints(after));
+        assert_eq!(found, [("endpoints".to_owned(), effect)], "{before} to {after}");
+    }
+    let (one, list) = (endpoints("\"127.0.0.1:1\""), "endpoints_file = \"/nonexistent/list\"\n");
+    let file = |effect| [("endpoints_file".to_owned(), effect)];
+    assert_eq!(effects(&one, &format!("{list}{one}")), file(Nothing));
+    assert_eq!(effects(&format!("{list}{one}"), &one), file(Drains));
+}
+
 fn meaning(loaded: &Loaded) -> String {
     let Loaded { snapshot, sources, process, checks, maintenance_files, .. } = loaded;
     format!("{snapshot:#?}{sources:#?}{process:#?}{checks:#?}{maintenance_files:#?}")

@@ -17,6 +17,8 @@ pub(crate) struct Watch {
     read: State,
     /// What was seen last.
     seen: State,
+    /// What the look that is under way sees was read.
+    is_first: bool,
     look: Option<oneshot::Receiver<State>>,
     next: Instant,
 }
@@ -25,7 +27,15 @@ impl Watch {
     /// From now on: what is there now was read.
     pub(crate) fn new(path: PathBuf) -> Self {
         let now = state(&path);
-        Self { path, read: now, seen: now, look: None, next: Instant::now() + CONFIG_LOOK }
+        Self { path, read: now, seen: now, is_first: false, look: None, next: Instant::now() + CONFIG_LOOK }
+    }
+
+    /// The same of a file that nobody waits for: the first look beside this thread says what was read.
+    pub(crate) fn later(path: PathBuf) -> Self {
+        let next = Instant::now() + CONFIG_LOOK;
+        let mut watch = Self { path, read: None, seen: None, is_first: true, look: None, next };
+        watch.begin_look();
+        watch
     }
 
     /// One tick of control. True where another file is there than was read, and has been so for two looks: whoever writes it is
@@ -42,18 +52,25 @@ impl Watch {
         }
         if now >= self.next {
             self.next = now + CONFIG_LOOK;
-            let (sender, receiver) = oneshot::channel();
-            let path = self.path.clone();
-            tokio::task::spawn_blocking(move || {
-                // Nobody waits when the process ends.
-                let _ = sender.send(state(&path));
-            });
-            self.look = Some(receiver);
+            self.begin_look();
         }
         false
     }
 
+    fn begin_look(&mut self) {
+        let (sender, receiver) = oneshot::channel();
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || {
+            // Nobody waits when the process ends.
+            let _ = sender.send(state(&path));
+        });
+        self.look = Some(receiver);
+    }
+
     fn note(&mut self, state: State) -> bool {
+        if std::mem::take(&mut self.is_first) {
+            (self.read, self.seen) = (state, state);
+        }
         let settled = std::mem::replace(&mut self.seen, state) == state;
         let is_another = state.is_some() && state != self.read;
         if settled && is_another {

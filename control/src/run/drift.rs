@@ -1,9 +1,11 @@
 //! What the process runs that its file does not say: the file with it, and a list of it.
 
 use super::Running;
-use crate::admin::Answer;
+use crate::admin::{Answer, Name};
+use crate::endpoints;
 use crate::reload::Target;
 use axum::http::StatusCode;
+use dataplane::cluster::eligible::Admin;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -31,10 +33,12 @@ impl Running<'_> {
             json!({ "kind": kind, "name": name, "change": what })
         };
         let changes: Vec<Value> = reloads.changes.told(&reloads.file).into_iter().map(change).collect();
-        let said = self.watch.all_said();
-        let states: Vec<Value> = said
-            .map(|(cluster, name, state)| json!({ "endpoint": format!("{cluster}/{name}"), "state": state.name() }))
-            .collect();
+        let said = |(cluster, endpoint, state): (&str, &str, Admin)| {
+            let name = Name { cluster: cluster.to_owned(), endpoint: endpoint.to_owned() };
+            let gone = endpoints::find(&self.loaded.snapshot, &name).is_err();
+            json!({ "endpoint": format!("{cluster}/{endpoint}"), "state": state.name(), "gone": gone })
+        };
+        let states: Vec<Value> = self.watch.all_said().map(said).collect();
         Answer::json(StatusCode::OK, &json!({ "changes": changes, "states": states }))
     }
 }

@@ -2,42 +2,43 @@
 //! it is made ready, the shards go over, and once all of them have, whoever asked is told. Until the shards are told, anything that
 //! fails leaves all as it was.
 
-use super::told::{self, explain, explain_api, unprocessable, wrong};
+use super::reading::{Reader, Reading, Unread};
+use super::told::{Told, explain, explain_api, unprocessable, wrong};
 use super::{Running, log_settings_of};
 use crate::admin::{Answer, Api};
-use crate::config::{self, Environment, Kind, Loaded, Report};
+use crate::config::{Environment, Loaded};
 use crate::log::{Log, Opened, OpenedTraces};
-use crate::reload::{Changes, Next, Object, Plan, Present, Read, Refused, Wanted, Watch, What, addresses};
+use crate::reload::{Changes, Next, Present, Read, Refused, Wanted, Watch};
 use crate::traces;
 use axum::http::StatusCode;
 use dataplane::cluster::eligible::Health;
 use dataplane::limits;
 use dataplane::spec::Snapshot;
-use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// Who asked for a reload, and waits for its answer.
-type Asker = Option<oneshot::Sender<Answer>>;
+pub(super) type Asker = Option<oneshot::Sender<Answer>>;
 
 /// Between two looks whether the shards have gone over, and for the log to take note of what comes.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Lines about single objects that a reload writes to the log at most.
-const LINES: usize = 100;
 
 /// Everything about reloads.
 #[derive(Debug)]
 pub(super) struct Reloads {
     path: Option<PathBuf>,
-    environment: Environment,
+    pub(super) environment: Environment,
     pub(super) present: Present,
+    pub(super) reader: Reader,
     watch: Option<Watch>,
     stage: Stage,
+    /// What took too long to read and was not waited for: the file, and a change.
+    lost: [Option<Reading<Result<Read, Refused>>>; 2],
     /// Who asked while one was under way, and wants what is in the file then.
     waiting: Vec<Asker>,
     /// Changes that wait for their turn.
@@ -53,8 +54,9 @@ pub(super) struct Reloads {
 enum Stage {
     Rests,
     Reads {
-        task: JoinHandle<Result<Read, Refused>>,
-        begun: Instant,
+        reading: Reading<Result<Read, Refused>>,
+        /// And not the file that runs with a change.
+        file: bool,
         askers: Vec<Asker>,
     },
     /// Read, and waits until every shard has gone over to what came before.
@@ -84,23 +86,10 @@ struct Ready {
     told: Told,
 }
 
-/// What is told when all is done.
-#[derive(Debug)]
-struct Told {
-    askers: Vec<Asker>,
-    plan: Plan,
-    warnings: Value,
-    /// Changes at run time that ended.
-    ended: Vec<String>,
-    begun: Instant,
-    read: Duration,
-    prepared: Duration,
-}
-
 /// What a reload waits for.
 #[derive(Debug)]
 pub(super) enum Step {
-    Read(Result<Box<Read>, Refused>),
+    Read(Result<Result<Box<Read>, Refused>, Unread>),
     Next,
 }
 
@@ -112,25 +101,28 @@ impl Reloads {
         loaded: &Loaded,
         (file, changes): (Arc<str>, Changes),
     ) -> Self {
-        let mut all = Self {
+        // From now on a file is read while others are served.
+        let environment = Environment { pipes: false, ..environment };
+        let watch = path.clone().filter(|_| loaded.process.watch).map(Watch::new);
+        Self {
             path,
             environment,
             present: Present::first(loaded),
-            watch: None,
+            reader: Reader::new(),
+            watch,
             stage: Stage::Rests,
+            lost: [None, None],
             waiting: Vec::new(),
             changing: VecDeque::new(),
             file,
             changes,
             waits: Vec::new(),
-        };
-        all.watch_if(loaded.process.watch);
-        all
+        }
     }
 
     fn watch_if(&mut self, wanted: bool) {
         match (wanted, &self.path) {
-            (true, Some(path)) if self.watch.is_none() => self.watch = Some(Watch::new(path.clone())),
+            (true, Some(path)) if self.watch.is_none() => self.watch = Some(Watch::later(path.clone())),
             (true, Some(_)) => {}
             _ => self.watch = None,
         }
@@ -141,9 +133,15 @@ impl Reloads {
         !matches!(self.stage, Stage::Rests | Stage::Reads { .. })
     }
 
-    /// Whether somebody waits for one.
-    pub(super) fn is_busy(&self) -> bool {
-        !matches!(self.stage, Stage::Rests) || !self.waiting.is_empty()
+    /// That somebody waits for one, or that what it read hangs.
+    pub(super) fn is_busy(&self) -> Option<String> {
+        let rests = matches!(self.stage, Stage::Rests) && self.waiting.is_empty();
+        if rests { self.hangs(true) } else { Some("a reload is under way".to_owned()) }
+    }
+
+    /// That the last reading was not waited for, and goes on: of the file, or of a change.
+    fn hangs(&self, file: bool) -> Option<String> {
+        self.lost[usize::from(!file)].as_ref().and_then(Reading::hangs)
     }
 
     /// Names of the descriptors that the process was started with.
@@ -155,13 +153,7 @@ impl Reloads {
     pub(super) async fn next(&mut self) -> Step {
         match &mut self.stage {
             Stage::Rests => std::future::pending().await,
-            Stage::Reads { task, .. } => {
-                let died = |died| {
-                    let what = format!("could not be read: {died}");
-                    Refused::Wrong(Report::of_file("the configuration", what))
-                };
-                Step::Read(task.await.map_err(died).and_then(|read| read.map(Box::new)))
-            }
+            Stage::Reads { reading, .. } => Step::Read(reading.end().await.map(|read| read.map(Box::new))),
             Stage::HasRead { .. } | Stage::Ready(_) | Stage::Switches { .. } => {
                 sleep(PAUSE).await;
                 Step::Next
@@ -174,17 +166,16 @@ impl Running<'_> {
     /// Somebody wants the file to be read anew.
     pub(super) fn reload(&mut self, asker: Asker) {
         let refused = if self.drains.ends() {
-            Some("the process drains: it reloads no more")
+            Some("the process drains: it reloads no more".to_owned())
         } else if self.upgrades.is_under_way() {
-            Some("an upgrade is under way")
+            Some("an upgrade is under way".to_owned())
         } else if self.reloads.path.is_none() {
-            Some("this is the built-in demo: there is no file to reload")
+            Some("this is the built-in demo: there is no file to reload".to_owned())
         } else {
-            None
+            self.reloads.hangs(true)
         };
         if let Some(why) = refused {
-            tracing::warn!("reload: {why}; nothing changed");
-            return answer(asker, &Answer::refused(StatusCode::CONFLICT, why));
+            return refuse(vec![asker], StatusCode::CONFLICT, &why);
         }
         self.reloads.waiting.push(asker);
         self.begin_reload();
@@ -196,21 +187,49 @@ impl Running<'_> {
         if !matches!(reloads.stage, Stage::Rests) {
             return;
         }
+        let waits = !reloads.waiting.is_empty();
+        let Some(path) = reloads.path.as_ref().filter(|_| waits) else { return self.begin_change() };
         let (changes, file) = (reloads.changes.clone(), Arc::clone(&reloads.file));
-        let environment = reloads.environment.clone();
-        let (task, askers) = match &reloads.path {
-            Some(path) if !reloads.waiting.is_empty() => {
-                let path = path.clone();
-                let read = move || changes.reload(&path, &file, &environment);
-                (tokio::task::spawn_blocking(read), std::mem::take(&mut reloads.waiting))
+        let (path, environment) = (path.clone(), reloads.environment.clone());
+        let askers = std::mem::take(&mut reloads.waiting);
+        // Of a reading that was given up while these waited.
+        if let Some(why) = reloads.hangs(true) {
+            refuse(askers, StatusCode::CONFLICT, &why);
+            return self.begin_change();
+        }
+        let name = path.display().to_string();
+        let read = move || changes.reload(&path, &file, &environment);
+        self.begin_reading(name, read, true, askers);
+    }
+
+    /// Reads the file that runs with the change whose turn it is.
+    fn begin_change(&mut self) {
+        let reloads = &mut self.reloads;
+        while let Some((wanted, asker)) = reloads.changing.pop_front() {
+            if let Some(why) = reloads.hangs(false) {
+                refuse(vec![asker], StatusCode::CONFLICT, &why);
+                continue;
             }
-            _ => {
-                let Some((wanted, asker)) = reloads.changing.pop_front() else { return };
-                let read = move || changes.change(&wanted, &file, &environment);
-                (tokio::task::spawn_blocking(read), vec![asker])
-            }
-        };
-        reloads.stage = Stage::Reads { task, begun: Instant::now(), askers };
+            let (changes, file) = (reloads.changes.clone(), Arc::clone(&reloads.file));
+            let environment = reloads.environment.clone();
+            let path = reloads.path.as_ref().map(|path| path.display().to_string());
+            let name = format!("{} with a change", path.as_deref().unwrap_or("the demo"));
+            let read = move || changes.change(&wanted, &file, &environment);
+            return self.begin_reading(name, read, false, vec![asker]);
+        }
+    }
+
+    fn begin_reading(
+        &mut self,
+        name: String,
+        read: impl FnOnce() -> Result<Read, Refused> + Send + 'static,
+        file: bool,
+        askers: Vec<Asker>,
+    ) {
+        match self.reloads.reader.begin(name, read) {
+            Ok(reading) => self.reloads.stage = Stage::Reads { reading, file, askers },
+            Err(unread) => refuse_unread(askers, &unread),
+        }
     }
 
     /// Somebody changes something at run time.
@@ -249,7 +268,13 @@ impl Running<'_> {
 
     pub(super) fn step(&mut self, step: Step) {
         match (step, std::mem::replace(&mut self.reloads.stage, Stage::Rests)) {
-            (Step::Read(read), Stage::Reads { begun, askers, .. }) => self.on_read(read, begun, askers),
+            (Step::Read(Ok(read)), Stage::Reads { reading, askers, .. }) => {
+                self.on_read(read, reading.begun(), askers);
+            }
+            (Step::Read(Err(unread)), Stage::Reads { reading, file, askers }) => {
+                refuse_unread(askers, &unread);
+                self.reloads.lost[usize::from(!file)] = Some(reading);
+            }
             (Step::Next, Stage::HasRead { file, read, begun, askers }) => {
                 self.make_ready(file, read, begun, askers);
             }
@@ -293,7 +318,7 @@ impl Running<'_> {
             let why = "the process drains: it reloads no more";
             return answer_all(askers, &Answer::refused(StatusCode::CONFLICT, why));
         }
-        let Read { loaded, file, changes, ended } = *file;
+        let Read { loaded, file, changes, ended, forgets } = *file;
         match self.prepare(&loaded) {
             Ok((next, snapshot, api)) => {
                 let told = Told {
@@ -301,6 +326,8 @@ impl Running<'_> {
                     plan: next.plan.clone(),
                     warnings: loaded.warnings.to_json(),
                     ended,
+                    forgets,
+                    forgotten: Vec::new(),
                     begun,
                     read,
                     prepared: begun.elapsed().saturating_sub(read),
@@ -312,11 +339,7 @@ impl Running<'_> {
                     Stage::Ready(Box::new(Ready { next, snapshot, file, changes, api, told }));
             }
             Err(why) => {
-                tracing::error!("reload: {why}; nothing changed");
-                answer_all(
-                    askers,
-                    &Answer::refused(StatusCode::CONFLICT, &format!("{why}; nothing changed")),
-                );
+                refuse(askers, StatusCode::CONFLICT, &why);
             }
         }
     }
@@ -327,7 +350,10 @@ impl Running<'_> {
         let swap = self.plane.swaps() + 1;
         let live = Arc::clone(self.discovery.snapshot());
         let rested = self.discovery.rested();
-        let next = self.reloads.present.next(file, &live, (swap, rested), self.plane)?;
+        let present = &self.reloads.present;
+        // Texts are parsed there, too: a fault of ours in that is no reason to end the process.
+        let next = catch_unwind(AssertUnwindSafe(|| present.next(file, &live, (swap, rested), self.plane)));
+        let next = next.map_err(|_| "internal error while comparing; please report it".to_owned())??;
         let before = &self.reloads.present.configured.process;
         let (outputs, traces) = self.open_logs(file, next.present.configured.process.traces.as_ref())?;
         let api = match &file.process.admin {
@@ -365,7 +391,7 @@ impl Running<'_> {
 
     /// Has the shards go over, and everybody else.
     fn go_over(&mut self, ready: Ready) {
-        let Ready { next, snapshot, file, changes, api, told } = ready;
+        let Ready { next, snapshot, file, changes, api, mut told } = ready;
         (self.reloads.file, self.reloads.changes) = (file, changes);
         let since = Instant::now();
         self.plane.swap(Arc::clone(&snapshot));
@@ -381,6 +407,9 @@ impl Running<'_> {
         self.plane.set_healths(released.into_iter().map(|(cluster, id)| (cluster, id, Health::Up)));
         self.ports.follow(&snapshot);
         self.watch.follow(self.plane, &before, &snapshot);
+        if told.forgets {
+            told.forgotten = self.watch.forget_gone(&snapshot);
+        }
         self.watch.events.set_format(log_settings_of(&configured.process).format);
         self.files.follow(&configured.files, self.plane);
         match (api, &self.api, &configured.process.admin) {
@@ -395,82 +424,19 @@ impl Running<'_> {
         let swap = self.plane.swaps();
         self.reloads.stage = Stage::Switches { told: Box::new(told), swap, since };
     }
-
-    fn tell_reload(&self, told: Told, switched: Duration) {
-        let Told { askers, plan, warnings, ended, begun, read, prepared } = told;
-        for change in plan.changes.iter().take(LINES) {
-            tracing::info!("reload: {}", change.line());
-        }
-        if plan.changes.len() > LINES {
-            tracing::info!("reload: and {} more", plan.changes.len() - LINES);
-        }
-        for change in plan.changes.iter().filter(|change| change.what != What::Gone) {
-            let Object::Of(Kind::Listener, name) = &change.object else { continue };
-            let found = self.loaded.snapshot.listener_called(name);
-            if let Some(listener) = found.filter(|one| !one.is_gone()) {
-                let listens = self.bound_of(&listener.name);
-                tracing::info!(
-                    listener = &*listener.name,
-                    asked = addresses(listener),
-                    "listens on {listens}"
-                );
-            }
-        }
-        for name in &ended {
-            tracing::warn!("reload: {}", told::ended(name));
-        }
-        let waits = &self.reloads.waits;
-        if !waits.is_empty() {
-            tracing::warn!("reload: these wait for an upgrade or a restart: {}", waits.join(", "));
-        }
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        let total = begun.elapsed();
-        tracing::info!(
-            read_ms = ms(read),
-            prepare_ms = ms(prepared),
-            switch_ms = ms(switched),
-            total_ms = ms(total),
-            "reloaded"
-        );
-        let took =
-            json!({ "read": ms(read), "prepare": ms(prepared), "switch": ms(switched), "total": ms(total) });
-        let body = json!({
-            "changes": plan.to_json(),
-            "waits": waits,
-            "listeners": self.bound(),
-            "warnings": warnings,
-            "drift": self.reloads.changes.names(),
-            "ended": ended,
-            "took_ms": took,
-        });
-        answer_all(askers, &Answer::json(StatusCode::OK, &body));
-    }
-
-    /// What a reload to this text would change.
-    pub(super) fn plan(&self, name: &str, text: &str) -> Answer {
-        let reloads = &self.reloads;
-        let file = config::parse(text, name, &reloads.environment).map_err(Refused::Wrong);
-        let follow = |file| reloads.changes.follow(file, &reloads.file, name, &reloads.environment);
-        let Read { loaded, changes, ended, .. } = match file.and_then(follow) {
-            Ok(read) => read,
-            Err(refused) => {
-                let (why, report) = wrong(&refused);
-                return unprocessable(&why, report);
-            }
-        };
-        match reloads.present.plan(&loaded, self.plane.swaps() + 1) {
-            Ok(plan) => {
-                let (drift, waits) = (changes.names(), plan.waits());
-                let body =
-                    json!({ "changes": plan.to_json(), "waits": waits, "drift": drift, "ended": ended });
-                Answer::json(StatusCode::OK, &body)
-            }
-            Err(why) => Answer::refused(StatusCode::CONFLICT, &why),
-        }
-    }
 }
 
-fn answer_all(askers: Vec<Asker>, with: &Answer) {
+/// Tells the log and whoever asked why nothing was done.
+fn refuse(askers: Vec<Asker>, status: StatusCode, why: &str) {
+    tracing::warn!("reload: {why}; nothing changed");
+    answer_all(askers, &Answer::refused(status, &format!("{why}; nothing changed")));
+}
+
+fn refuse_unread(askers: Vec<Asker>, unread: &Unread) {
+    refuse(askers, unread.status(), unread.why());
+}
+
+pub(super) fn answer_all(askers: Vec<Asker>, with: &Answer) {
     askers.into_iter().for_each(|asker| answer(asker, with));
 }
 

@@ -1,6 +1,7 @@
 //! What is to run: the file or the demo, read with what the process before this one had changed at run time; and the commands that
 //! only look at a file.
 
+use super::reading::Reader;
 use super::{cannot, serve, told};
 use crate::cli::complain;
 use crate::config::{self, Environment};
@@ -36,6 +37,9 @@ fn start(file: Option<&Path>) -> Exit {
     let mut environment = environment(true);
     if let Some(former) = &former {
         environment.inherited = Some(former.inherited.clone());
+        // The process before this one waits, and what it read out of a pipe is gone.
+        environment.pipes = false;
+        file.into_iter().for_each(|file| Reader::new().inject(&file.display().to_string()));
     }
     let made = former.as_mut().map(|former| std::mem::take(&mut former.made)).unwrap_or_default();
     let read = match file {
@@ -96,6 +100,7 @@ pub(super) fn environment(serves: bool) -> Environment {
         random_key: random_key(),
         local_ports: ports::range_of_machine(),
         is_source: plane::is_source,
+        pipes: true,
     }
 }
 

@@ -1,15 +1,18 @@
 //! What is told of a start and of a reload: that it went well, or why not.
 
 use super::Running;
-use crate::admin::{Answer, Api};
-use crate::config::{Loaded, Report};
+use super::reload::{Asker, answer_all};
+use crate::admin::{Answer, Api, ms};
+use crate::config::{Kind, Loaded, Report};
 use crate::locked;
 use crate::ready;
-use crate::reload::Refused;
+use crate::reload::{Object, Plan, Refused, What, addresses};
 use axum::http::StatusCode;
 use dataplane::io::Address;
 use dataplane::plane::{Plane, StartError};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Why the plane did not start, in one line that says what to change.
 pub(super) fn explain(error: &StartError) -> String {
@@ -70,6 +73,79 @@ impl Running<'_> {
         };
         all.iter().filter(is_its).map(|bound| bound.address.to_string()).collect::<Vec<_>>().join(", ")
     }
+
+    /// A reload is in force.
+    pub(super) fn tell_reload(&self, told: Told, switched: Duration) {
+        let Told { askers, plan, warnings, ended, forgotten, begun, read, prepared, .. } = told;
+        for change in plan.changes.iter().take(LINES) {
+            tracing::info!("reload: {}", change.line());
+        }
+        if plan.changes.len() > LINES {
+            tracing::info!("reload: and {} more", plan.changes.len() - LINES);
+        }
+        for change in plan.changes.iter().filter(|change| change.what != What::Gone) {
+            let Object::Of(Kind::Listener, name) = &change.object else { continue };
+            let found = self.loaded.snapshot.listener_called(name);
+            if let Some(listener) = found.filter(|one| !one.is_gone()) {
+                let listens = self.bound_of(&listener.name);
+                tracing::info!(
+                    listener = &*listener.name,
+                    asked = addresses(listener),
+                    "listens on {listens}"
+                );
+            }
+        }
+        for name in &ended {
+            tracing::warn!("reload: {}", self::ended(name));
+        }
+        for name in &forgotten {
+            tracing::info!("what was set of endpoint {name} is forgotten: it is gone");
+        }
+        let waits = &self.reloads.waits;
+        if !waits.is_empty() {
+            tracing::warn!("reload: these wait for an upgrade or a restart: {}", waits.join(", "));
+        }
+        let total = begun.elapsed();
+        tracing::info!(
+            read_ms = ms(read),
+            prepare_ms = ms(prepared),
+            switch_ms = ms(switched),
+            total_ms = ms(total),
+            "reloaded"
+        );
+        let took =
+            json!({ "read": ms(read), "prepare": ms(prepared), "switch": ms(switched), "total": ms(total) });
+        let body = json!({
+            "changes": plan.to_json(),
+            "waits": waits,
+            "listeners": self.bound(),
+            "warnings": warnings,
+            "drift": self.reloads.changes.names(),
+            "ended": ended,
+            "forgotten": forgotten,
+            "took_ms": took,
+        });
+        answer_all(askers, &Answer::json(StatusCode::OK, &body));
+    }
+}
+
+/// Lines about single objects that a reload writes to the log at most.
+const LINES: usize = 100;
+
+/// What is told when all is done.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) askers: Vec<Asker>,
+    pub(super) plan: Plan,
+    pub(super) warnings: Value,
+    /// Changes at run time that ended.
+    pub(super) ended: Vec<String>,
+    /// Whether what operators said of endpoints that are gone is to be forgotten, and of which it was.
+    pub(super) forgets: bool,
+    pub(super) forgotten: Vec<String>,
+    pub(super) begun: Instant,
+    pub(super) read: Duration,
+    pub(super) prepared: Duration,
 }
 
 /// Why nothing was read, in words and in the problems of a file.

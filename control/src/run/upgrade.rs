@@ -135,8 +135,8 @@ impl Running<'_> {
         if self.upgrades.is_under_way() {
             return Err("an upgrade is under way".to_owned());
         }
-        if self.reloads.is_busy() {
-            return Err("a reload is under way".to_owned());
+        if let Some(why) = self.reloads.is_busy() {
+            return Err(why);
         }
         let made = self.made()?;
         let program = self.upgrades.program.clone().ok_or("the program's file is not known")?;

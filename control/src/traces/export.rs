@@ -4,7 +4,7 @@ use super::{Counts, Endpoint, Settings, Waiting, span};
 use axum::body::{Body, to_bytes};
 use dataplane::limits;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -14,8 +14,9 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -35,9 +36,13 @@ const LAST: Duration = Duration::from_millis(900);
 const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Sends what comes until nothing can come any more.
-pub(super) async fn run(mut waiting: mpsc::Receiver<Waiting>, settings: &Settings, counts: &Counts) {
+pub(super) async fn run(
+    mut waiting: mpsc::Receiver<Waiting>,
+    settings: &Settings,
+    counts: &Counts,
+    failing: &AtomicBool,
+) {
     let mut to = Collector { settings, connection: None };
-    let mut failing = false;
     let mut records = Vec::new();
     loop {
         let ended = collect(&mut waiting, &mut records).await;
@@ -47,7 +52,7 @@ pub(super) async fn run(mut waiting: mpsc::Receiver<Waiting>, settings: &Setting
         if number > 0 {
             let until = Instant::now() + if ended { LAST } else { GIVE_UP };
             let done = to.deliver(request(settings, spans), until, &waiting).await;
-            note(counts, number, &done, &mut failing, settings);
+            note(counts, number, &done, failing, settings);
         }
         if ended && waiting.is_empty() {
             return;
@@ -71,7 +76,14 @@ async fn collect(waiting: &mut mpsc::Receiver<Waiting>, records: &mut Vec<Waitin
 }
 
 /// Counts a batch, and says so once where the collector begins to fail, and where it is well again.
-fn note(counts: &Counts, number: u64, done: &Result<Taken, String>, failing: &mut bool, settings: &Settings) {
+fn note(
+    counts: &Counts,
+    number: u64,
+    done: &Result<Taken, String>,
+    failing: &AtomicBool,
+    settings: &Settings,
+) {
+    let failed = failing.swap(done.is_err(), Relaxed);
     let url = settings.endpoint.url();
     match done {
         Ok(Taken { rejected, why }) => {
@@ -81,13 +93,13 @@ fn note(counts: &Counts, number: u64, done: &Result<Taken, String>, failing: &mu
             if rejected > 0 && counts.rejected.load(Relaxed) == rejected {
                 tracing::warn!(endpoint = url, rejected, why, "the collector rejects spans; said once");
             }
-            if *failing {
+            if failed {
                 tracing::info!(endpoint = url, "the collector takes spans again");
             }
         }
         Err(why) => {
             counts.not_sent.fetch_add(number, Relaxed);
-            if !*failing {
+            if !failed {
                 let lost = number;
                 tracing::warn!(
                     endpoint = url,
@@ -98,8 +110,6 @@ fn note(counts: &Counts, number: u64, done: &Result<Taken, String>, failing: &mu
             }
         }
     }
-    *failing = done.is_err();
-    counts.failing.store(*failing, Relaxed);
 }
 
 /// The message of a batch.
@@ -184,7 +194,8 @@ impl Collector<'_> {
             if waiting.is_closed() {
                 until = until.min(Instant::now() + LAST);
             }
-            let next = Instant::now() + asked.unwrap_or(pause).min(GIVE_UP);
+            // One that asks for less than a pause, as with a date that is over, is not asked without one.
+            let next = Instant::now() + asked.unwrap_or(pause).clamp(PAUSE, GIVE_UP);
             if next >= until {
                 return Err(why);
             }
@@ -240,9 +251,22 @@ impl Collector<'_> {
         if !retryable.contains(&status) {
             return Err(Failed::ForGood(why));
         }
-        let seconds = fields.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        Err(Failed::ForNow(why, seconds.map(Duration::from_secs)))
+        let after = fields.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
+        Err(Failed::ForNow(why, after))
     }
+}
+
+/// How long a collector wants to be left alone: seconds, or until a date (RFC 9110 10.2.3). One that is over is now.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the traces thread is no shard, and a collector names a date")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 async fn connect(to: &Endpoint) -> Result<Connection, Failed> {
@@ -256,4 +280,25 @@ async fn connect(to: &Endpoint) -> Result<Connection, Failed> {
     // What ends it is told to whoever sends.
     let task = tokio::spawn(async move { drop(driver.await) });
     Ok(Connection { sender, task })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_may_name_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let after = |text| retry_after(text, now);
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        for date in
+            ["Sun, 06 Nov 1994 08:49:47 GMT", "Sunday, 06-Nov-94 08:49:47 GMT", "Sun Nov  6 08:49:47 1994"]
+        {
+            assert_eq!(after(date), Some(Duration::from_secs(10)), "{date}");
+        }
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:36 GMT"), Some(Duration::ZERO), "over");
+        for wrong in ["", "-1", "1.5", "soon", "Sun, 06 Nov 1994 08:49:47 CET"] {
+            assert_eq!(after(wrong), None, "{wrong}");
+        }
+    }
 }

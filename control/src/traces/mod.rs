@@ -53,7 +53,6 @@ pub(crate) struct Counts {
     queue_full: AtomicU64,
     not_sent: AtomicU64,
     rejected: AtomicU64,
-    failing: AtomicBool,
 }
 
 /// The same, to be told.
@@ -67,18 +66,19 @@ pub struct Numbers {
     pub not_sent: u64,
     /// Lost because the collector took the others only.
     pub rejected: u64,
-    /// The last try to send some failed.
+    /// The last try to send some to the collector of now failed.
     pub failing: bool,
 }
 
 impl Counts {
-    pub(crate) fn numbers(&self) -> Numbers {
+    /// With whether the collector of now fails.
+    pub(crate) fn numbers(&self, failing: bool) -> Numbers {
         Numbers {
             exported: self.exported.load(Relaxed),
             queue_full: self.queue_full.load(Relaxed),
             not_sent: self.not_sent.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
-            failing: self.failing.load(Relaxed),
+            failing,
         }
     }
 }
@@ -138,6 +138,8 @@ impl Spans {
 #[derive(Debug)]
 pub(crate) struct Exporter {
     done: std_mpsc::Receiver<()>,
+    /// Its last try failed: one that sends what is left of a former configuration says nothing of the one of now.
+    failing: Arc<AtomicBool>,
 }
 
 /// Starts the thread.
@@ -154,17 +156,23 @@ pub(crate) fn start(settings: &Settings, counts: &Arc<Counts>) -> Result<(Spans,
         .build()
         .map_err(cannot)?;
     let (settings, of_thread) = (settings.clone(), Arc::clone(counts));
+    let failing = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&failing);
     let run = move || {
-        runtime.block_on(export::run(waiting, &settings, &of_thread));
+        runtime.block_on(export::run(waiting, &settings, &of_thread, &told));
         // A name that is still looked up holds nobody up.
         runtime.shutdown_background();
         let _ = tell.send(());
     };
     std::thread::Builder::new().name("traces".to_owned()).spawn(run).map_err(cannot)?;
-    Ok((Spans { queue, counts: Arc::clone(counts) }, Exporter { done }))
+    Ok((Spans { queue, counts: Arc::clone(counts) }, Exporter { done, failing }))
 }
 
 impl Exporter {
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         !matches!(self.done.try_recv(), Err(std_mpsc::TryRecvError::Empty))
     }

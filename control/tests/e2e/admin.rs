@@ -382,9 +382,8 @@ fn a_taken_admin_address_is_one_line_that_names_it() {
     assert!(lines.len() == 1 && lines[0].contains(&taken) && lines[0].contains("admin"), "{}", ended.stderr);
 }
 
-/// Those who connect and say nothing, or too much, keep nobody out for long.
 #[test]
-fn connections_and_heads_are_bounded() {
+fn heads_are_bounded() {
     let one = Subject::new("one");
     let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
     let to = admin(&proxy);
@@ -395,19 +394,96 @@ fn connections_and_heads_are_bounded() {
     let mut answer = Vec::new();
     let _ = huge.read_to_end(&mut answer);
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());
-    let silent: Vec<_> = (0..70).map(|_| TcpStream::connect(to).unwrap()).collect();
-    let began = Instant::now();
-    let mut patient = TcpStream::connect(to).unwrap();
-    patient.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    patient
-        .write_all(format!("GET /live HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").as_bytes())
-        .unwrap();
-    let mut answer = String::new();
-    patient.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(began.elapsed() >= Duration::from_secs(1), "it had to wait for a place");
-    drop(silent);
     assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
+}
+
+/// Those who connect and say nothing, or not all of it, keep nobody out.
+#[test]
+fn clients_that_wait_hold_up_no_probe() {
+    let one = Subject::new("one");
+    let proxy = Proxy::start(&configuration(&[one.address()], "", ""));
+    let to = admin(&proxy);
+    let get = format!("GET /live HTTP/1.1\r\nHost: {to}\r\n\r\n");
+    let half_body = format!("POST /v1/plan HTTP/1.1\r\nHost: {to}\r\n{JSON}Content-Length: 100\r\n\r\n{{");
+    let kinds = [
+        ("silent", String::new(), ""),
+        ("half a head", "GET /live HTTP/1.1\r\nHost:".to_owned(), ""),
+        ("half a body", half_body, ""),
+        ("idle between two requests", get, "{\"live\":true}"),
+    ];
+    for (kind, sent, answer) in kinds {
+        let held: Vec<TcpStream> = (0..70)
+            .map(|_| {
+                let mut stream = TcpStream::connect(to).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(sent.as_bytes()).unwrap();
+                let mut got = Vec::new();
+                while !got.ends_with(answer.as_bytes()) {
+                    let mut piece = [0; 1024];
+                    let n = stream.read(&mut piece).unwrap();
+                    assert!(n > 0, "{kind}: {}", got.escape_ascii());
+                    got.extend_from_slice(&piece[..n]);
+                }
+                stream
+            })
+            .collect();
+        for path in ["/ready", "/live", "/metrics"] {
+            let began = Instant::now();
+            let head = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+            assert_eq!(Client::once(to, &head).status, 200, "{path}");
+            assert!(began.elapsed() < Duration::from_secs(1), "{path}, {kind}: {:?}", began.elapsed());
+        }
+        let (_, limits) = ask(to, "GET /v1/limits", "", "");
+        let of_api =
+            limits["limits"].as_array().unwrap().iter().find(|row| row["limit"] == "ADMIN_CONNECTIONS");
+        // All but those of probes that end: each of these may have got a place of its own.
+        assert!(of_api.unwrap()["used"].as_u64().unwrap() >= 60, "{kind}: the places are taken");
+        // Who came last has its place still, and who came first gave it up.
+        let mut first = &held[0];
+        let ended = first.read(&mut [0; 1]);
+        let reset = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        assert!(ended.map_or_else(reset, |n| n == 0), "{kind}");
+        let last = &held[69];
+        last.set_nonblocking(true).unwrap();
+        let still = (&mut &*last).read(&mut [0; 1]);
+        assert!(still.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock), "{kind}");
+    }
+}
+
+#[test]
+fn what_changes_nothing_needs_no_token_unless_all_does() {
+    let one = Subject::new("one");
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("token");
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    let get = serde_json::json!({ "method": "GET", "url": "/" }).to_string();
+    let text = configuration(&[one.address()], "", "");
+    let plan = serde_json::json!({ "name": "f", "text": text }).to_string();
+    for (protect, of_explain) in [("changes", 200), ("all", 401)] {
+        let keys = format!("\"127.0.0.1:0\"\nprotect = \"{protect}\"\ntoken = {{ file = {secret:?} }}");
+        let proxy = Proxy::start(&text.replacen("\"127.0.0.1:0\"", &keys, 1));
+        let to = admin(&proxy);
+        let status = |first: &str, fields: &str, body: &str| ask(to, first, fields, body).0;
+        assert_eq!(status("POST /v1/explain", JSON, &get), of_explain, "{protect}");
+        assert_eq!(
+            status("POST /v1/explain", "", &get),
+            if of_explain == 200 { 415 } else { 401 },
+            "no form sends it"
+        );
+        let endpoint = format!("/v1/clusters/app/endpoints/{}", one.address());
+        // A plan reads the files that its text names, and a check goes to an origin.
+        let guarded = [
+            ("POST /v1/plan".to_owned(), &*plan),
+            (format!("POST {endpoint}/probe"), ""),
+            ("POST /v1/reload".to_owned(), ""),
+        ];
+        for (first, body) in guarded {
+            assert_eq!(status(&first, JSON, body), 401, "{first}");
+            let bearer = format!("{JSON}Authorization: Bearer 0123456789abcdef\r\n");
+            assert_eq!(status(&first, &bearer, body), 200, "{first}");
+        }
+        assert_eq!(status("POST /v1/none", JSON, ""), 401);
+    }
 }
 
 #[test]

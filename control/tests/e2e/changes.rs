@@ -281,3 +281,42 @@ fn changes_go_along_in_an_upgrade() {
     assert_eq!((drift(&proxy).len(), Client::get(proxy.edge(), "/r").status), (3, 200));
     assert!(last.lives());
 }
+
+#[test]
+fn what_was_set_of_an_endpoint_that_is_gone_can_be_forgotten() {
+    let (one, two) = (Subject::new("one"), Subject::new("two"));
+    let text = configuration(&[one.address(), two.address()], "", "");
+    let proxy = Proxy::start(&text);
+    let (stays, goes) = (format!("app/{}", one.address()), format!("app/{}", two.address()));
+    for name in [&stays, &goes] {
+        assert_eq!(command(&proxy, &["set", name, "drain"]).code, 0);
+    }
+    std::fs::write(&proxy.file, configuration(&[one.address()], "", "")).unwrap();
+    assert_eq!(command(&proxy, &["reload"]).code, 0);
+    let states = || ask(admin(&proxy), "GET /v1/drift", "", "").1["states"].clone();
+    let state =
+        |name: &str, gone: bool| serde_json::json!({ "endpoint": name, "state": "drain", "gone": gone });
+    let mut expected = vec![state(&stays, false), state(&goes, true)];
+    expected.sort_by_key(|state| state["endpoint"].as_str().map(str::to_owned));
+    assert_eq!(states(), Value::Array(expected));
+    let shown = command(&proxy, &["drift"]).stdout;
+    assert!(shown.contains(&format!("endpoint {goes}: set to drain, and gone")), "{shown}");
+    let ended = command(&proxy, &["drift", "--forget"]);
+    assert!(
+        ended.code == 0 && ended.stdout.contains(&format!("{goes} is gone")),
+        "{}{}",
+        ended.stdout,
+        ended.stderr
+    );
+    assert_eq!(
+        states(),
+        Value::Array(vec![state(&stays, false)]),
+        "what an operator says of one that is there holds"
+    );
+    // It comes back as anybody.
+    std::fs::write(&proxy.file, text).unwrap();
+    assert_eq!(command(&proxy, &["reload"]).code, 0);
+    let (_, endpoint) =
+        ask(admin(&proxy), &format!("GET /v1/clusters/app/endpoints/{}", two.address()), "", "");
+    assert_eq!(endpoint["state"], "ready", "{endpoint}");
+}

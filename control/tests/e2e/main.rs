@@ -49,6 +49,7 @@ mod real_origins;
 mod recipes;
 mod refusals;
 mod reload;
+mod reload_files;
 mod retry;
 mod shards;
 mod smuggling;

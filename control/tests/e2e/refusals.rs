@@ -51,6 +51,69 @@ fn of_the_head() {
     assert_eq!(origin.head_count(), 0);
 }
 
+/// What was understood of a request before it was refused stands in the log.
+#[test]
+fn a_refused_head_is_logged_as_far_as_it_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = dir.path().join("log");
+    let more = &format!(
+        "[[access_log]]\nto = \"file:{}\"\nformat = \"told ${{reason}} ${{method}} ${{host}} ${{path_and_query}}\"\n",
+        texts.display()
+    );
+    let timeouts = "request_header = \"1s\"";
+    let origin = Origin::saying("x");
+    let setup = Setup { endpoints: &[origin.address], timeouts, tables: more, ..Setup::default() };
+    let proxy = setup.start();
+    let large = format!("PUT /up HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(17_000));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9000));
+    let cases: &[(&str, &str, [&str; 4])] = &[
+        (
+            "GET /a/../b?c=1 HTTP/1.1\r\nHost: a\r\nX: \u{1}\r\n\r\n",
+            "control_character",
+            ["GET", "", "/b", "c=1"],
+        ),
+        ("GET /b HTTP/1.1\r\nHost: a\r\nX y: z\r\n\r\n", "bad_field_name", ["GET", "", "/b", ""]),
+        ("GET /t HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n", "underscore_twin", ["GET", "", "/t", ""]),
+        (
+            "POST /e HTTP/1.1\r\nHost: A.b\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "encoding_unknown",
+            ["POST", "a.b", "/e", ""],
+        ),
+        ("GET /x HTTP/2.0\r\nHost: a\r\n\r\n", "unsupported_version", ["GET", "", "/x", ""]),
+        ("GET /<b> HTTP/1.1\r\nHost: a\r\n\r\n", "bad_target", ["GET", "", "", ""]),
+        ("POST /slow?x HTTP/1.1\r\nHost: a\r\nX: y", "request_header_timeout", ["POST", "", "/slow", "x"]),
+        ("(no) / HTTP/1.1\r\n\r\n", "bad_method", ["", "", "", ""]),
+        (&large, "header_block_too_large", ["PUT", "", "/up", ""]),
+        (&long, "request_line_too_long", ["GET", "", "", ""]),
+    ];
+    for (request, reason, expected) in cases {
+        let mut client = Client::connect(proxy.edge());
+        // Another request of another connection, of which nothing may be told here.
+        assert_eq!(Client::get(proxy.edge(), "/other").status, 200);
+        let response = client.exchange(request);
+        assert_eq!(response.reason(), *reason, "{request:.60}");
+        let line = proxy.log_line(|line| line["reason"] == *reason);
+        let told =
+            ["method", "host", "path", "query"].map(|key| line[key].as_str().unwrap_or_default().to_owned());
+        assert_eq!(told, *expected, "{line}");
+        let absent = ["method", "host", "path"].into_iter().filter(|key| line[key].is_null()).count();
+        assert_eq!(
+            absent,
+            expected[..3].iter().filter(|text| text.is_empty()).count(),
+            "null where nothing is known: {line}"
+        );
+        let or_none = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+        let query = if expected[3].is_empty() { String::new() } else { format!("?{}", expected[3]) };
+        let words = format!(
+            "told {reason} {} {} {}{query}",
+            or_none(expected[0]),
+            or_none(expected[1]),
+            or_none(expected[2])
+        );
+        eventually(&words, || std::fs::read_to_string(&texts).unwrap().contains(&words));
+    }
+}
+
 /// A refusal of a request with a body still reaches its client: the connection lingers instead of being reset.
 #[test]
 fn a_refused_client_that_still_sends_gets_its_answer() {

@@ -1,6 +1,7 @@
 //! Requests as spans: what a collector gets, what the origin and the log are told of it, and that neither a collector that is gone nor
 //! one that stands still is anybody's trouble.
 
+use crate::admin::{admin, ask};
 use crate::reload::{command, reload};
 use crate::support::client::Client;
 use crate::support::eventually;
@@ -336,4 +337,27 @@ fn a_reload_begins_moves_and_ends_them() {
         origin.requests().iter().map(|request| request.field("traceparent").is_some()).collect();
     assert_eq!(told, [false, true, true, false]);
     assert_eq!(metric(&proxy, "ringway_spans_exported_total "), 2);
+}
+
+#[test]
+fn a_collector_that_fails_is_not_told_of_the_one_after_it() {
+    let origin = Origin::saying("ok");
+    let (refuses, takes) = (Origin::answering(|_| sized(400, b"")), collector());
+    let text = |collector: &Origin| {
+        format!(
+            "[runtime]\nshards = 1\n[admin]\naddress = \"127.0.0.1:0\"\n[tracing]\nendpoint = \"http://{}\"\n[[listener]]\n\
+             name = \"edge\"\naddress = \"127.0.0.1:0\"\ncluster = \"app\"\n[[cluster]]\nname = \"app\"\nendpoints = [\"{}\"]\n",
+            collector.address, origin.address
+        )
+    };
+    let proxy = Proxy::start(&text(&refuses));
+    let failing = || ask(admin(&proxy), "GET /v1/logs", "", "").1["logs"]["spans"]["failing"].clone();
+    assert_eq!(failing(), false);
+    assert_eq!(Client::get(proxy.edge(), "/").status, 200);
+    eventually("it refuses", || failing() == true);
+    reload(&proxy, &text(&takes));
+    assert_eq!(failing(), false, "nothing was sent to this one yet");
+    assert_eq!(Client::get(proxy.edge(), "/").status, 200);
+    eventually("it takes one", || metric(&proxy, "ringway_spans_exported_total ") == 1);
+    assert_eq!(failing(), false);
 }

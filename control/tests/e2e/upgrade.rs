@@ -163,7 +163,9 @@ fn control_keeps_off_the_shards_and_the_next_process_knows_all_cpus() {
 fn a_next_process_that_fails_changes_nothing() {
     let origin = Origin::saying("one");
     let text = configuration("", &cluster(&origin), "");
-    let proxy = Proxy::start(&text);
+    let proxy = Proxy::start_with(&text, |command| {
+        command.env("RINGWAY_INJECT", "read");
+    });
     let mut client = Client::connect(proxy.edge());
     assert_eq!(client.exchange(GET).text(), "one");
     std::fs::write(&proxy.file, text.replace("shards = 2", "shards = \"many\"")).unwrap();
@@ -180,12 +182,11 @@ fn a_next_process_that_fails_changes_nothing() {
     );
     assert_eq!(client.exchange(GET).text(), "one", "on the same connection");
     assert_eq!(Client::get(proxy.edge(), "/").text(), "one");
-    // One that is killed before it is ready: it waits for a file that does not come.
-    std::fs::remove_file(&proxy.file).unwrap();
+    // One that is killed before it is ready: it reads a file that hangs.
     let maintenance = "[[route]]\nmatch = { path = \"/\" }\nrespond = { status = 299 }\n";
-    let pipe = proxy.file.clone();
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
-        .unwrap();
+    std::fs::write(&proxy.file, text.clone() + maintenance).unwrap();
+    let hangs = format!("{}.hangs", proxy.file.display());
+    std::fs::write(&hangs, "").unwrap();
     std::thread::scope(|scope| {
         let asks = scope.spawn(|| command(&proxy, &["upgrade"]));
         let next = child_of(proxy.pid());
@@ -200,8 +201,7 @@ fn a_next_process_that_fails_changes_nothing() {
         assert!(ended.code == 1 && ended.stderr.contains("nothing changed"), "{}", ended.stderr);
     });
     assert_eq!(client.exchange(GET).text(), "one");
-    std::fs::remove_file(&proxy.file).unwrap();
-    std::fs::write(&proxy.file, text + maintenance).unwrap();
+    std::fs::remove_file(&hangs).unwrap();
     assert_eq!(command(&proxy, &["drain", "--cluster", "app"]).code, 0);
     let _next = upgrade(&proxy);
     assert_eq!(Client::get(proxy.edge(), "/").status, 299);

@@ -95,7 +95,7 @@ pub fn advance(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
             }
         }
         Ok(Parsed::Complete { len }) => serve::begin(core, io, id, len),
-        Err(refusal) => reply::refuse(core, io, id, refusal),
+        Err(refusal) => reply::refuse_head(core, io, id, refusal),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::exchange::{Attempt, Down, Exchange, Up, attempt, record};
 use crate::fault::Refusal;
 use crate::io::{Io, SocketAddress};
 use crate::limits;
-use crate::proto::http1::{OwnReply, encode_own_reply};
+use crate::proto::http1::{OwnReply, encode_own_reply, gist};
 use crate::proto::{Method, Version};
 use crate::route::template::{Place, Variables, render};
 use crate::spec::{Action, BodyForm, ErrorPage, ErrorPages, Page, Route, TemplatePart, Variable};
@@ -16,6 +16,8 @@ use crate::table::Id;
 /// Answers a request, or a head that never became one, with a refusal: counted, logged, named in the answer.
 pub fn refuse(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal) {
     let Some(xid) = core.conns.get(id).and_then(|c| c.exchange) else {
+        // What was read last is another connection's.
+        core.scratch.request.clear();
         return refuse_head(core, io, id, refusal);
     };
     match core.exchanges.get(xid).map(Exchange::down) {
@@ -101,8 +103,8 @@ fn in_doubt(refusal: Refusal) -> bool {
     matches!(refusal.status(), 400 | 408 | 413 | 414 | 421 | 431 | 501 | 505)
 }
 
-/// A head that could not be read: the answer, then the end.
-fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal) {
+/// A head that could not be read: the answer, then the end. `scratch.request` has what was read of it, for the log.
+pub(super) fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal) {
     core.stats.refusal(refusal).add(1);
     let number = core.next_request;
     core.next_request += 1;
@@ -113,9 +115,25 @@ fn refuse_head(core: &mut Core, io: &mut impl Io, id: Id<Conn>, refusal: Refusal
     if let Some(listener) = core.of_listener(listener) {
         listener.traffic.answered(refusal.status());
     }
-    record::write_refused(core, listener, peer, number, refusal, requests, began);
+    understand(core, id);
+    let said = record::Refused { listener, peer, number, refusal, on_conn: requests, began };
+    record::write_refused(core, id, &said);
     say(core, io, id, None, refusal, number);
     close::linger(core, io, id, None);
+}
+
+/// Has `scratch.request` say what a refused head is about, as far as that can be told.
+fn understand(core: &mut Core, id: Id<Conn>) {
+    let Core { conns, pool, scratch, snapshot, .. } = core;
+    let Some(conn) = conns.get_mut(id) else { return };
+    let most = snapshot.listener(conn.listener).map_or(0, |listener| listener.limits.request_line);
+    match &mut conn.rx {
+        Some(held) if scratch.request.method_text.is_empty() => {
+            gist(pool.bytes_mut(held), most, &mut scratch.request);
+        }
+        Some(_) => {}
+        None => scratch.request.clear(),
+    }
 }
 
 /// Answers as a `respond` or `redirect` route says.

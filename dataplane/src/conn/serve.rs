@@ -20,7 +20,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, len: usize) {
     let listener = core.conns.get(id).and_then(|c| core.snapshot.listener(c.listener));
     let Some(limits) = listener.map(|l| l.limits) else { return };
     let Some((head_bytes, rest)) = split(core, id, len) else {
-        return reply::refuse(core, io, id, Refusal::BuffersExhausted);
+        return reply::refuse_head(core, io, id, Refusal::BuffersExhausted);
     };
     let (mut head, mut response) = core.spare_heads.pop().unwrap_or_default();
     response.clear();

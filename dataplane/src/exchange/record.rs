@@ -145,29 +145,43 @@ pub fn write_closed(core: &mut Core, listener: ListenerId, peer: SocketAddress, 
     core.log.write(&Record { close: Some(reason), end, ..bare(core, listener, peer, number) });
 }
 
-/// Writes the record of a request that was refused before it was one: its head, which began to come then, was never complete.
-pub fn write_refused(
-    core: &mut Core,
-    listener: ListenerId,
-    peer: SocketAddress,
-    number: u64,
-    refusal: Refusal,
-    on_conn: u64,
-    began: Mono,
-) {
-    if !core.snapshot.listener(listener).is_some_and(|l| l.access_log) {
+/// A request that was refused before it was one: its head, which began to come then, was never complete, or broke a rule.
+#[derive(Debug)]
+pub struct Refused {
+    pub listener: ListenerId,
+    pub peer: SocketAddress,
+    /// Of the request.
+    pub number: u64,
+    pub refusal: Refusal,
+    /// Which request of its connection it is.
+    pub on_conn: u64,
+    pub began: Mono,
+}
+
+/// Writes the record of such a request, with what `scratch.request` says of the bytes that its conn holds.
+pub fn write_refused(core: &mut Core, id: Id<Conn>, it: &Refused) {
+    if !core.snapshot.listener(it.listener).is_some_and(|l| l.access_log) {
         return;
     }
-    let took = core.now().since(began);
+    let took = core.now().since(it.began);
+    let bare = bare(core, it.listener, it.peer, it.number);
+    let head = &core.scratch.request;
+    let held = core.conns.get(id).and_then(|conn| conn.rx.as_ref());
+    let bytes = held.map_or(&[][..], |lease| core.pool.bytes(lease));
     core.log.write(&Record {
         wall_ns: core.clock.wall.saturating_sub(took),
         timings: Timings::of_total(took / 1000),
-        status: refusal.status(),
-        refusal: Some(refusal),
+        method: head.method_text.of(bytes),
+        host: head.host.of(bytes),
+        path: head.path.of(bytes),
+        query: head.query.map(|query| query.of(bytes)),
+        minor_version: u8::from(head.version == Version::Http11),
+        status: it.refusal.status(),
+        refusal: Some(it.refusal),
         close: Some(CloseReason::Refused),
-        end: End::of_refusal(refusal, At::Request),
-        request_number: on_conn,
-        ..bare(core, listener, peer, number)
+        end: End::of_refusal(it.refusal, At::Request),
+        request_number: it.on_conn,
+        ..bare
     });
 }
 

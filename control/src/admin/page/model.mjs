@@ -29,6 +29,9 @@ const CALM_CLOSES = ['client_closed', 'keep_alive_ended', 'idle_timeout', 'tunne
 const ORDER = { bad: 0, warn: 1, note: 2 };
 const TROUBLE = ['endpoint_down', 'ejected', 'breaker_opened', 'breaker_opened_by_trial', 'breaker_opened_by_silence'];
 
+/** In the place of what takes two answers, while there is one. */
+const PENDING = '…';
+
 const has = (object, field) => Object.hasOwn(object, field);
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;
 
@@ -83,13 +86,16 @@ export class Model {
     this.#readings = kept.toReversed();
   }
 
-  /** The reading of so many seconds ago, or the oldest; and how long ago that is. 0 is the start of the process: no reading. */
+  /**
+   * The reading of so many seconds ago, or the oldest; and how long ago that is. 0 is the start of the process: no reading. `two`
+   * is false while there is but one, which nothing has grown since.
+   */
   #before(seconds) {
     const now = this.#readings.at(-1).at;
-    if (seconds === 0) return { reading: null, seconds: Math.max(1, now / 1000) };
+    if (seconds === 0) return { reading: null, seconds: Math.max(1, now / 1000), two: true };
     const old = this.#readings.findLast((reading) => reading.at <= now - seconds * 1000 + 500);
     const reading = old ?? this.#readings[0];
-    return { reading, seconds: Math.max(1, (now - reading.at) / 1000) };
+    return { reading, seconds: Math.max(1, (now - reading.at) / 1000), two: reading !== this.#readings.at(-1) };
   }
 
   get page() {
@@ -176,9 +182,9 @@ export class Model {
         leftOut: row.endpoints_left_out,
         facts: [
           `${row.balance.replaceAll('_', ' ')}`,
-          `${rate(sum(Object.values(requests)) / before.seconds)} requests/s`,
-          `${rate(requests['5xx'] / before.seconds)} 5xx/s`,
-          `p99 to the first byte ${micros(percentile(recent, 0.99))}`,
+          `${before.two ? rate(sum(Object.values(requests)) / before.seconds) : PENDING} requests/s`,
+          `${before.two ? rate(requests['5xx'] / before.seconds) : PENDING} 5xx/s`,
+          `p99 to the first byte ${before.two ? micros(percentile(recent, 0.99)) : PENDING}`,
         ].concat(row.queued ? [`${plural(row.queued, 'request')} wait`] : []),
         actions: [drains ? abort(`cluster ${row.name}`, { cluster: row.name }) : drainCluster(row.name)],
         use: drains ? 'drains' : shut ? `breaker ${row.breaker}` : `${left} of ${all} in use`,
@@ -208,8 +214,8 @@ export class Model {
       weight: `${one.weight}`,
       running: count(one.running),
       links: count(one.links),
-      requests: rate(all / before.seconds),
-      failed: all ? percent(bad / all) : '–',
+      requests: before.two ? rate(all / before.seconds) : PENDING,
+      failed: all ? percent(bad / all) : before.two ? '–' : PENDING,
       failing: all > 0 && bad / all >= 0.01,
       check: check ? `${check.result === state.why ? '' : `${check.result}, `}${span(check.ago_ms)} ago` : 'unchecked',
       actions: endpointActions(cluster.name, one, left, drains),
@@ -345,7 +351,7 @@ export class Model {
     const failed = sum(minute.map((point) => point.failed));
     const facts = [
       `${count(this.#answer.endpoints_in_use)} of ${plural(this.#answer.endpoints, 'endpoint')} in use`,
-      `${rate(mean(this.#points.slice(-3).map((point) => point.requests)))} requests/s`,
+      `${this.#points.length ? rate(mean(this.#points.slice(-3).map((point) => point.requests))) : PENDING} requests/s`,
       failed ? `${count(failed)} failed in the last minute` : 'nothing failed in the last minute',
     ];
     return { tone, title, text: facts.join(' · ') };
@@ -359,15 +365,16 @@ export class Model {
     const line = (field, tone) => ({ tone, points: this.#points.map((point) => [(point.at_ms - now) / 1000, point[field]]) });
     const recent = (field) => mean(this.#points.slice(-3).map((point) => point[field]).filter((value) => value !== null));
     const p = (field) => this.#points.findLast((point) => point[field] !== null)?.[field] ?? null;
+    const per = (format, field) => (this.#points.length ? format(recent(field)) : PENDING);
     const card = (title, number, text, format, lines) => {
       const most = Math.max(0, ...lines.flatMap((one) => one.points.map(([, y]) => y ?? 0)));
       return { title, number, text, lines, most, scale: format(most), seconds: long ? 300 : 60, over: long ? '5 min' : '1 min' };
     };
     return [
-      card('Requests a second', rate(recent('requests')), `${rate(recent('failed'))} fail`, rate, [line('requests', 'one'), line('failed', 'bad')]),
+      card('Requests a second', per(rate, 'requests'), `${per(rate, 'failed')} fail`, rate, [line('requests', 'one'), line('failed', 'bad')]),
       card('Latency, p99', micros(p('p99_us')), `half within ${micros(p('p50_us'))}`, (us) => micros(Math.round(us)), [line('p99_us', 'one'), line('p50_us', 'two')]),
-      card('Open connections', count(this.#points.at(-1)?.connections ?? 0), `${rate(recent('accepted'))} new a second`, count, [line('connections', 'one')]),
-      card('Bytes a second', bytes(recent('sent')), `to clients; ${bytes(recent('received'))} from them`, bytes, [line('sent', 'one'), line('received', 'two')]),
+      card('Open connections', count(this.#points.at(-1)?.connections ?? 0), `${per(rate, 'accepted')} new a second`, count, [line('connections', 'one')]),
+      card('Bytes a second', per(bytes, 'sent'), `to clients; ${per(bytes, 'received')} from them`, bytes, [line('sent', 'one'), line('received', 'two')]),
     ];
   }
 
@@ -377,6 +384,7 @@ export class Model {
       const old = before.reading.listeners.get(row.name);
       const answers = since(row.answers, old?.answers);
       const per = (now, then) => (old ? Math.max(0, now - then) / before.seconds : 0);
+      const shown = (format, now, then) => (before.two ? format(per(now, then)) : PENDING);
       const total = row.times.total;
       const recent = bucketsSince(total, this.#before(MINUTE).reading.listeners.get(row.name)?.times.total ?? total);
       return {
@@ -386,14 +394,15 @@ export class Model {
         connections: count(row.connections),
         share: row.connections / row.max_connections,
         most: count(row.max_connections),
-        accepted: rate(per(row.accepted, old?.accepted)),
-        requests: rate(per(row.requests, old?.requests)),
-        failed: rate(per(row.failed, old?.failed)),
+        accepted: shown(rate, row.accepted, old?.accepted),
+        requests: shown(rate, row.requests, old?.requests),
+        failed: shown(rate, row.failed, old?.failed),
         failing: per(row.failed, old?.failed) > 0,
         answers: ['2xx', '3xx', '4xx', '5xx', 'none'].map((kind) => [kind, answers[kind]]),
-        p99: micros(percentile(recent, 0.99)),
-        sent: `${bytes(per(row.sent_bytes, old?.sent_bytes))}/s`,
-        received: `${bytes(per(row.received_bytes, old?.received_bytes))}/s`,
+        unanswered: before.two ? 'none' : PENDING,
+        p99: before.two ? micros(percentile(recent, 0.99)) : PENDING,
+        sent: `${shown(bytes, row.sent_bytes, old?.sent_bytes)}/s`,
+        received: `${shown(bytes, row.received_bytes, old?.received_bytes)}/s`,
         actions: this.#listenerActions(row),
       };
     });
@@ -416,14 +425,15 @@ export class Model {
     const busiest = subjects.toSorted((a, b) => b[1].requests - a[1].requests)[0];
     const [name, row, find] = all.find(([subject]) => subject === of) ?? busiest ?? all[0] ?? ['', null, null];
     const before = this.#before(seconds);
-    const shown = { subjects: all.map(([subject]) => subject), of: name, over: seconds === 0 ? `since the start, ${span(before.seconds * 1000)}` : `the last ${span(before.seconds * 1000)}` };
+    const shown = { subjects: all.map(([subject]) => subject), of: name, over: seconds === 0 ? `since the start, ${span(before.seconds * 1000)}` : before.two ? `the last ${span(before.seconds * 1000)}` : 'as soon as there is a second answer' };
     if (!row) return { ...shown, phases: [], bars: [] };
     const old = before.reading ? find(before.reading) : { times: {} };
     const grown = (phase) => bucketsSince(row.times[phase], old ? old.times[phase] ?? [] : row.times[phase]);
     const phases = Object.keys(PHASES).filter((phase) => has(row.times, phase)).map((phase) => {
       const buckets = grown(phase);
-      const at = (share) => micros(percentile(buckets, share));
-      return { phase, title: PHASES[phase], count: count(sum(buckets.map(([, n]) => n))), p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999) };
+      const at = (share) => (before.two ? micros(percentile(buckets, share)) : PENDING);
+      const all = before.two ? count(sum(buckets.map(([, n]) => n))) : PENDING;
+      return { phase, title: PHASES[phase], count: all, p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999) };
     });
     const bars = doublings(grown('total'));
     const most = Math.max(1, ...bars.map(([, n]) => n));
@@ -437,7 +447,8 @@ export class Model {
       const old = before.reading[kind].get(row.reason)?.count ?? 0;
       const status = has(row, 'status') ? row.status : null;
       const calm = kind === 'closes' && CALM_CLOSES.includes(row.reason);
-      return { reason: row.reason, meaning: row.meaning, status, recent: Math.max(0, row.count - old), all: row.count, calm };
+      const recent = Math.max(0, row.count - old);
+      return { reason: row.reason, meaning: row.meaning, status, recent, shown: before.two ? count(recent) : PENDING, all: row.count, calm };
     });
     return rows.toSorted((a, b) => a.calm - b.calm || b.recent - a.recent || b.all - a.all);
   }
@@ -457,16 +468,16 @@ export class Model {
     return {
       text: rows.length < 2 ? 'One shard.' : 'The busiest, of what all have on average: ' + [
         `connections ${uneven(rows.map(({ row }) => row.connections))}`,
-        `requests ${uneven(rows.map((one) => one.requests))}`,
-        `CPU time ${uneven(rows.map((one) => one.cpu ?? 0))}`,
+        `requests ${before.two ? uneven(rows.map((one) => one.requests)) : PENDING}`,
+        `CPU time ${before.two ? uneven(rows.map((one) => one.cpu ?? 0)) : PENDING}`,
       ].join(', ') + '. 1.00 × is even.',
       rows: rows.map(({ row, cpu, requests }) => ({
         shard: `${row.shard}`,
         connections: count(row.connections),
         share: row.connections / most,
         links: count(row.links),
-        requests: rate(requests),
-        cpu: cpu === null ? '–' : percent(cpu),
+        requests: before.two ? rate(requests) : PENDING,
+        cpu: cpu === null ? '–' : before.two ? percent(cpu) : PENDING,
         cpuShare: Math.min(1, cpu ?? 0),
         queued: count(row.queued),
         buffers: row.buffers.map((one) => `${count(one.all - one.free)} of ${count(one.all)} ${one.size}`).join(', '),

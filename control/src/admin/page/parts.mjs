@@ -130,7 +130,7 @@ function listeners(all, act) {
     const there = one.answers.filter(([, n]) => n > 0);
     keyed(parts.mix, there, ([kind]) => kind, ([kind]) => ({ node: h('span', { class: `a${kind}` }) }), (piece, [, n]) => fill(piece.node, n / whole));
     const words = there.map(([kind, n]) => `${kind} ${((n / whole) * 100).toFixed(n / whole < 0.1 ? 1 : 0)} %`).join(', ');
-    say(parts.words, words || 'none');
+    say(parts.words, words || one.unanswered);
     buttons(parts.acts, one.actions, act, `listener ${one.name}`);
   });
 }
@@ -214,7 +214,7 @@ function reasons(node, all, refusals) {
     say(parts.title, one.reason.replaceAll('_', ' '));
     say(parts.small, one.meaning.replaceAll('`', ''));
     if (refusals) say(parts.status, `${one.status}`);
-    say(parts.recent, count(one.recent));
+    say(parts.recent, one.shown);
     say(parts.all, count(one.all));
     field(parts.recent, 'data-tone', one.recent && !one.calm ? (refusals && one.status < 500 ? 'warn' : 'bad') : 'good');
   });

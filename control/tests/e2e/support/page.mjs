@@ -123,7 +123,20 @@ assert(/Layer4 refused/.test(seen[3]), 'it says why');
 // Every button asks the way that the guard wants, and names are quoted in paths.
 const fresh = new Model();
 fresh.take(answers[0]);
-const { clusters } = fresh.view({ of: '', seconds: 10 });
+const { clusters, listeners, times, refusals, shards } = fresh.view({ of: '', seconds: 10 });
+// One answer is no rate; two are.
+const rates = (view) => [
+  ...view.listeners.flatMap((one) => [one.accepted, one.requests, one.failed, one.p99, one.sent, one.received]),
+  ...view.clusters.flatMap((one) => [...one.facts.slice(1, 4), ...one.endpoints.flatMap((of) => [of.requests, of.failed])]),
+  ...view.times.phases.flatMap((one) => [one.p50, one.p90, one.p99, one.p999, one.count]),
+  ...view.refusals.map((one) => one.shown),
+  ...view.shards.rows.flatMap((one) => [one.requests, one.cpu]),
+];
+const pending = rates({ clusters, listeners, times, refusals, shards });
+assert(pending.length > 20 && pending.every((text) => text.includes('…') || text === '–'), `${pending}`);
+const known = new Model();
+for (const answer of answers.slice(0, 2)) known.take(answer);
+assert(rates(known.view({ of: '', seconds: 10 })).every((text) => !text.includes('…')));
 const hostile = clusters.flatMap((cluster) => cluster.endpoints).find((one) => one.full.includes('<img'));
 for (const action of hostile.actions) {
   const [method, path, body] = action.asks;

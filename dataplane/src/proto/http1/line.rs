@@ -63,7 +63,7 @@ const METHODS: [(&[u8], Method); 9] = [
 
 /// Methods are case-sensitive (RFC 9110 9.1). One that differs from a known one by case alone is refused: an origin that
 /// ignores case would frame its answer by another method than we do.
-fn method(text: &[u8]) -> Result<Method, Refusal> {
+pub(super) fn method(text: &[u8]) -> Result<Method, Refusal> {
     if !is_token(text) {
         return Err(Refusal::BadMethod);
     }
