@@ -12,11 +12,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 
-/// Kernel memory of one idle TCP socket, rounded up: half of the 8.8 KB of slabs that an idle connection on loopback
-/// takes, which has both its ends there (docs/performance.md, K7).
-const SOCKET_BYTES: u64 = 4_300;
-/// Our own memory for one idle connection, client's or link's, rounded up from 243 bytes (the same).
-const STATE_BYTES: u64 = 250;
+/// Kernel memory of one idle TCP socket, rounded up: a quarter of the 22.2 KB of slabs that an idle tunnel on loopback takes, which
+/// has four ends there (docs/performance.md, a million connections). A keep-alive client's has 4.3 KB.
+const SOCKET_BYTES: u64 = 5_600;
+/// Our own memory for one idle connection, client's or link's, rounded up: half of a tunnel's 749 bytes (the same). A keep-alive
+/// client has 243.
+const STATE_BYTES: u64 = 380;
 /// All leases of one shard.
 const ARENA_BYTES: u64 = (limits::POOL_TINY as u64) * (limits::LEASE_TINY_BYTES as u64)
     + (limits::POOL_SMALL as u64) * (limits::LEASE_SMALL_BYTES as u64)
