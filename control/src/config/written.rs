@@ -163,7 +163,11 @@ fn flatten(section: &'static Section, table: &DeTable<'_>, prefix: &str, keys: &
         match (key.shape, value.as_table()) {
             (Shape::Table(inner), Some(table)) => flatten(inner, table, &format!("{path}."), keys),
             _ => {
-                let secret = (section.path, key.name) == ("cluster.sticky", "key");
+                // Of checks' headers one may well be `authorization`.
+                let secret = matches!(
+                    (section.path, key.name),
+                    ("cluster.sticky", "key") | ("cluster.health", "headers")
+                );
                 keys.insert(path, Written { value: shown(value), effect: key.effect, secret });
             }
         }
@@ -243,7 +247,8 @@ mod tests {
     fn keys_are_found_where_they_stand() {
         let text = "[runtime]\nshards = 2\n[[listener]]\nname = \"edge\"\naddress = [\"127.0.0.1:0\", \"unix:@x\"]\n\
             [listener.timeouts]\nidle = \"5s\"\n[[route]]\ncluster = \"app\"\nmatch = { path = \"/a\", header = { x = \"1\" } }\n\
-            [[cluster]]\nname = \"app\"\nendpoints = [\"127.0.0.1:1\"]\n[cluster.sticky]\ncookie = \"c\"\nkey = \"0123456789abcdef\"\n";
+            [[cluster]]\nname = \"app\"\nendpoints = [\"127.0.0.1:1\"]\n\
+            [cluster.health]\nkind = \"http\"\nheaders = { authorization = \"x\" }\n[cluster.sticky]\ncookie = \"c\"\nkey = \"0123456789abcdef\"\n";
         let all = objects(text, |_, _| true);
         let value = |kind, name: &str, key: &str| all[&(kind, name.to_owned())][key].clone();
         assert_eq!(value(Kind::Runtime, "runtime", "shards").effect, ReloadEffect::NeedsUpgrade);
@@ -255,6 +260,8 @@ mod tests {
         assert_eq!(value(Kind::Listener, "edge", "timeouts.idle").value, "\"5s\"");
         assert_eq!(value(Kind::Route, "edge/1", "match.path").value, "\"/a\"");
         assert!(value(Kind::Cluster, "app", "sticky.key").secret);
+        assert!(value(Kind::Cluster, "app", "health.headers").secret);
+        assert!(!value(Kind::Cluster, "app", "health.kind").secret);
         assert_eq!(objects(text, |kind, _| kind == Kind::Log).len(), 0);
         assert_eq!(default_of(Kind::Listener, "timeouts.idle"), "\"1m\"");
         assert!(objects("", |_, _| true).is_empty());
