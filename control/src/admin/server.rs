@@ -221,9 +221,11 @@ async fn serve_one(
         }
         serving.await
     };
-    // A client that breaks off is its own affair.
+    // A client that breaks off is its own affair. Whoever gives its place up asks for nothing more: a request that came meanwhile
+    // would be carried out and not answered.
     tokio::select! {
-        _ = tokio::time::timeout(limits::ADMIN_LIFETIME, whole) => {}
+        biased;
         () = taken.place.is_wanted() => {}
+        _ = tokio::time::timeout(limits::ADMIN_LIFETIME, whole) => {}
     }
 }
