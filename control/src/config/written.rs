@@ -26,7 +26,8 @@ pub(crate) struct Written {
     /// As TOML writes it, on one line.
     pub(crate) value: String,
     pub(crate) effect: ReloadEffect,
-    pub(crate) secret: bool,
+    /// What is shown in its place, where its value may be a secret.
+    pub(crate) hidden: Option<String>,
 }
 
 /// The keys of one object, by their path within it: `timeouts.idle`.
@@ -163,15 +164,27 @@ fn flatten(section: &'static Section, table: &DeTable<'_>, prefix: &str, keys: &
         match (key.shape, value.as_table()) {
             (Shape::Table(inner), Some(table)) => flatten(inner, table, &format!("{path}."), keys),
             _ => {
-                // Of checks' headers one may well be `authorization`.
-                let secret = matches!(
-                    (section.path, key.name),
-                    ("cluster.sticky", "key") | ("cluster.health", "headers")
-                );
-                keys.insert(path, Written { value: shown(value), effect: key.effect, secret });
+                let hidden = may_be_secret(section.path, key.name).then(|| without_values(value));
+                keys.insert(path, Written { value: shown(value), effect: key.effect, hidden });
             }
         }
     }
+}
+
+/// Keys of cookies; and among header fields and cookies one may well be `authorization` or a session.
+fn may_be_secret(section: &str, key: &str) -> bool {
+    match section {
+        "cluster.sticky" => key == "key",
+        "cluster.health" | "route.respond" => key == "headers",
+        "route.match" => matches!(key, "header" | "cookie"),
+        _ => false,
+    }
+}
+
+fn without_values(value: &DeValue<'_>) -> String {
+    let Some(table) = value.as_table() else { return "(secret)".to_owned() };
+    let names: Vec<&str> = table.keys().map(|name| &**name.get_ref()).collect();
+    format!("(secret: {})", names.join(", "))
 }
 
 /// A value as TOML, on one line.
@@ -259,9 +272,11 @@ mod tests {
         );
         assert_eq!(value(Kind::Listener, "edge", "timeouts.idle").value, "\"5s\"");
         assert_eq!(value(Kind::Route, "edge/1", "match.path").value, "\"/a\"");
-        assert!(value(Kind::Cluster, "app", "sticky.key").secret);
-        assert!(value(Kind::Cluster, "app", "health.headers").secret);
-        assert!(!value(Kind::Cluster, "app", "health.kind").secret);
+        let hidden = |kind, name: &str, key: &str| value(kind, name, key).hidden;
+        assert_eq!(hidden(Kind::Cluster, "app", "sticky.key").unwrap(), "(secret)");
+        assert_eq!(hidden(Kind::Cluster, "app", "health.headers").unwrap(), "(secret: authorization)");
+        assert_eq!(hidden(Kind::Route, "edge/1", "match.header").unwrap(), "(secret: x)");
+        assert_eq!(hidden(Kind::Cluster, "app", "health.kind"), None);
         assert_eq!(objects(text, |kind, _| kind == Kind::Log).len(), 0);
         assert_eq!(default_of(Kind::Listener, "timeouts.idle"), "\"1m\"");
         assert!(objects("", |_, _| true).is_empty());

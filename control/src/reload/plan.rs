@@ -226,12 +226,14 @@ fn differing(kind: Kind, old: &Keys, new: &Keys, what: What) -> Vec<KeyChange> {
             written.map_or_else(|| default_of(kind, path), |written| written.value.clone())
         };
         let (old, new) = (value(before), value(after));
-        let Some(written) = after.or(before) else { continue };
+        let Some(effect) = after.or(before).map(|written| written.effect) else { continue };
         if old == new {
             continue;
         }
-        let show = |value: String| if written.secret { "(secret)".to_owned() } else { short(value) };
-        let (before, after, effect) = (show(old), show(new), written.effect);
+        let show = |written: Option<&crate::config::Written>, value: String| {
+            short(written.and_then(|written| written.hidden.clone()).unwrap_or(value))
+        };
+        let (before, after) = (show(before, old), show(after, new));
         changes.push(KeyChange { key: path.clone(), before, after, effect });
     }
     changes
