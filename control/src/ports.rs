@@ -3,8 +3,8 @@
 use dataplane::cluster::capacity::{Capacity, LocalPorts};
 use dataplane::io::PortRange;
 use dataplane::limits::{PORTS_CALM_PERCENT, PORTS_WARN_PERCENT, SOURCE_CHECKS};
-use dataplane::spec::{Cluster, ClusterId, EndpointId, Snapshot};
-use std::collections::BTreeSet;
+use dataplane::spec::{Cluster, ClusterId, EndpointId, Snapshot, SourceAddresses};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,25 +28,35 @@ pub fn range_of_machine() -> Option<PortRange> {
 pub(crate) struct SourceChecks {
     is_source: fn(IpAddr) -> bool,
     left: u64,
+    /// Of each cluster whose addresses were looked at, how many are not the machine's, of IPv4 and of IPv6.
+    strangers: BTreeMap<(ClusterId, bool), u64>,
 }
 
 impl SourceChecks {
     pub(crate) fn new(is_source: fn(IpAddr) -> bool) -> Self {
-        Self { is_source, left: SOURCE_CHECKS }
+        Self { is_source, left: SOURCE_CHECKS, strangers: BTreeMap::new() }
     }
 
     /// [`Capacity::of`], without the source addresses that no link can come from.
     pub(crate) fn capacity(&mut self, cluster: &Cluster, v6: bool, ports: &LocalPorts) -> Option<Capacity> {
         let mut capacity = Capacity::of(cluster, v6, ports)?;
-        let pool = &cluster.source_addresses;
-        let looks = pool.count(v6).min(self.left);
-        self.left -= looks;
-        // An address that is named twice is not counted twice.
-        let strangers: BTreeSet<_> =
-            (0..looks).filter_map(|n| pool.at(n, v6)).filter(|ip| !(self.is_source)(*ip)).collect();
-        capacity.addresses = capacity.addresses.saturating_sub(strangers.len() as u64);
+        let (is_source, left) = (self.is_source, &mut self.left);
+        let strangers = self
+            .strangers
+            .entry((cluster.id, v6))
+            .or_insert_with(|| count_strangers(&cluster.source_addresses, v6, is_source, left));
+        capacity.addresses = capacity.addresses.saturating_sub(*strangers);
         Some(capacity)
     }
+}
+
+fn count_strangers(pool: &SourceAddresses, v6: bool, is_source: fn(IpAddr) -> bool, left: &mut u64) -> u64 {
+    let looks = pool.count(v6).min(*left);
+    *left -= looks;
+    // An address that is named twice is not counted twice.
+    let strangers: BTreeSet<_> =
+        (0..looks).filter_map(|n| pool.at(n, v6)).filter(|ip| !is_source(*ip)).collect();
+    u64::try_from(strangers.len()).unwrap_or(u64::MAX)
 }
 
 /// One endpoint and the links that local ports allow to it.
@@ -72,6 +82,10 @@ enum Change {
 impl Watched {
     /// Takes note of the links that are open now.
     fn note(&mut self, used: u64) -> Option<Change> {
+        // Where no address is there yet, nothing is used: that is told by the file's warnings.
+        if used == 0 && !self.short {
+            return None;
+        }
         let percent = used.saturating_mul(100).checked_div(self.capacity).unwrap_or(u64::MAX);
         let change = match self.short {
             false if percent >= PORTS_WARN_PERCENT => Change::Short,
@@ -88,7 +102,7 @@ impl Watched {
 #[derive(Debug)]
 pub(crate) struct PortWatch {
     machine: Option<LocalPorts>,
-    is_source: fn(IpAddr) -> bool,
+    sources: SourceChecks,
     /// In the order of the snapshot, so of their ids.
     endpoints: Vec<Watched>,
 }
@@ -100,16 +114,22 @@ impl PortWatch {
         machine: Option<LocalPorts>,
         is_source: fn(IpAddr) -> bool,
     ) -> Self {
-        let mut watch = Self { machine, is_source, endpoints: Vec::new() };
+        let mut watch = Self { machine, sources: SourceChecks::new(is_source), endpoints: Vec::new() };
         watch.follow(snapshot);
         watch
     }
 
     /// Watches the endpoints of `snapshot` from now on; of those that were watched before, a warning stands as it stood.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
+        self.sources = SourceChecks::new(self.sources.is_source);
+        self.follow_endpoints(snapshot);
+    }
+
+    /// The same where endpoints alone came and went: source addresses are not tried again.
+    pub(crate) fn follow_endpoints(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.endpoints);
         before.retain(|watched| watched.short);
-        let mut checks = SourceChecks::new(self.is_source);
+        let checks = &mut self.sources;
         let known = self
             .machine
             .iter()
@@ -197,6 +217,9 @@ mod tests {
             capacity: 50,
             short: false,
         };
+        watched.capacity = 0;
+        assert_eq!(watched.note(0), None, "no address is there yet");
+        watched.capacity = 50;
         let rows = [
             (39, None),
             (40, Some(Change::Short)),

@@ -306,7 +306,7 @@ impl Running<'_> {
     fn swap(&mut self) {
         let Some(snapshot) = self.discovery.tick(self.plane, self.log) else { return };
         let before = std::mem::replace(&mut self.loaded.snapshot, Arc::clone(&snapshot));
-        self.ports.follow(&snapshot);
+        self.ports.follow_endpoints(&snapshot);
         self.checks.follow(&snapshot, &self.loaded.checks, Instant::now());
         self.watch.follow(self.plane, &before, &snapshot);
     }

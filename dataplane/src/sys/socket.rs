@@ -226,9 +226,15 @@ pub fn has_local_ports() -> bool {
     known
 }
 
-/// Whether a socket can be bound to this address: it is the machine's, or net.ipv4.ip_nonlocal_bind allows any.
+/// Whether a socket can be bound to this address: it is the machine's, or net.ipv4.ip_nonlocal_bind allows any. So it is said to be
+/// where there is no socket to try it with (EMFILE, ENFILE, ENOBUFS, ENOMEM).
 pub fn is_bindable(ip: IpAddr) -> bool {
-    let Ok(fd) = socket(if ip.is_ipv6() { Family::V6 } else { Family::V4 }) else { return false };
+    let fd = match socket(if ip.is_ipv6() { Family::V6 } else { Family::V4 }) {
+        Ok(fd) => fd,
+        Err(errno) => {
+            return matches!(errno.0, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM);
+        }
+    };
     let found = set_option(fd, SocketOption::BindAddressNoPort)
         .and_then(|()| bind(fd, &Address::Ip(SocketAddress::new(ip, 0))))
         .is_ok();
