@@ -280,7 +280,7 @@ fn a_plan_says_what_then_happens() {
     });
 }
 
-/// What a configuration comes to, without its text.
+/// The keys of cluster app that differ, and what becomes of it by each.
 fn effects(before: &str, after: &str) -> Vec<(String, ReloadEffect)> {
     let text = |app: &str| {
         format!(
@@ -326,6 +326,7 @@ fn a_cluster_drains_only_where_an_endpoint_goes() {
     assert_eq!(effects(&format!("{list}{one}"), &one), file(Drains));
 }
 
+/// What a configuration comes to, without its text.
 fn meaning(loaded: &Loaded) -> String {
     let Loaded { snapshot, sources, process, checks, maintenance_files, .. } = loaded;
     format!("{snapshot:#?}{sources:#?}{process:#?}{checks:#?}{maintenance_files:#?}")

@@ -199,13 +199,15 @@ impl Running<'_> {
         }
         let name = path.display().to_string();
         let read = move || changes.reload(&path, &file, &environment);
-        self.begin_reading(name, read, true, askers);
+        if !self.begin_reading(name, read, true, askers) {
+            self.begin_change();
+        }
     }
 
     /// Reads the file that runs with the change whose turn it is.
     fn begin_change(&mut self) {
-        let reloads = &mut self.reloads;
-        while let Some((wanted, asker)) = reloads.changing.pop_front() {
+        while let Some((wanted, asker)) = self.reloads.changing.pop_front() {
+            let reloads = &self.reloads;
             if let Some(why) = reloads.hangs(false) {
                 refuse(vec![asker], StatusCode::CONFLICT, &why);
                 continue;
@@ -215,20 +217,29 @@ impl Running<'_> {
             let path = reloads.path.as_ref().map(|path| path.display().to_string());
             let name = format!("{} with a change", path.as_deref().unwrap_or("the demo"));
             let read = move || changes.change(&wanted, &file, &environment);
-            return self.begin_reading(name, read, false, vec![asker]);
+            if self.begin_reading(name, read, false, vec![asker]) {
+                return;
+            }
         }
     }
 
+    /// False where it cannot begin, which the askers are told.
     fn begin_reading(
         &mut self,
         name: String,
         read: impl FnOnce() -> Result<Read, Refused> + Send + 'static,
         file: bool,
         askers: Vec<Asker>,
-    ) {
+    ) -> bool {
         match self.reloads.reader.begin(name, read) {
-            Ok(reading) => self.reloads.stage = Stage::Reads { reading, file, askers },
-            Err(unread) => refuse_unread(askers, &unread),
+            Ok(reading) => {
+                self.reloads.stage = Stage::Reads { reading, file, askers };
+                true
+            }
+            Err(unread) => {
+                refuse_unread(askers, &unread);
+                false
+            }
         }
     }
 
@@ -273,7 +284,10 @@ impl Running<'_> {
             }
             (Step::Read(Err(unread)), Stage::Reads { reading, file, askers }) => {
                 refuse_unread(askers, &unread);
-                self.reloads.lost[usize::from(!file)] = Some(reading);
+                // One that died has ended, or does so at once: it holds nobody up.
+                if matches!(unread, Unread::Hangs(_)) {
+                    self.reloads.lost[usize::from(!file)] = Some(reading);
+                }
             }
             (Step::Next, Stage::HasRead { file, read, begun, askers }) => {
                 self.make_ready(file, read, begun, askers);

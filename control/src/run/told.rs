@@ -98,7 +98,7 @@ impl Running<'_> {
         for name in &ended {
             tracing::warn!("reload: {}", self::ended(name));
         }
-        for name in &forgotten {
+        for name in forgotten.iter().take(LINES) {
             tracing::info!("what was set of endpoint {name} is forgotten: it is gone");
         }
         let waits = &self.reloads.waits;

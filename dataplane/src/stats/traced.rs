@@ -47,7 +47,7 @@ impl Traced {
     }
 }
 
-/// An even number of 64 bits for each id and key .
+/// An even number of 64 bits for each id and key.
 fn mixed(key: u64, id: RequestId) -> u64 {
     let place = (u64::from(id.process) << 16) | u64::from(id.shard);
     mix(mix(key ^ id.count.wrapping_mul(0x9e37_79b9_7f4a_7c15)) ^ place.wrapping_mul(0xd6e8_feb8_6659_fd93))
