@@ -233,9 +233,7 @@ pub(super) fn on_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         Some(Preface { awaits: Awaits::ProxyHeader { .. }, .. }) if conn.rx.is_some() => {
             CloseReason::ProxyHeaderTimeout
         }
-        Some(Preface { awaits: Awaits::ClientHello(_), destination, .. })
-            if conn.rx.is_some() || destination.is_some() =>
-        {
+        Some(Preface { awaits: Awaits::ClientHello(_), .. }) if conn.rx.is_some() => {
             CloseReason::ClientHelloTimeout
         }
         _ => return close::begin(core, io, id, CloseReason::SilentTimeout),

@@ -56,7 +56,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     (
         CloseReason::SilentTimeout,
         "silent_timeout",
-        "a new connection sent nothing within `listener.timeouts.request_header`",
+        "a new connection sent nothing, or nothing behind its PROXY header, within `listener.timeouts.request_header`",
     ),
     (CloseReason::SendTimeout, "send_timeout", "the client took no bytes for `listener.timeouts.send`"),
     (CloseReason::Lifetime, "lifetime", "older than `listener.timeouts.max_lifetime`"),
