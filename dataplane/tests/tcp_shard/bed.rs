@@ -5,6 +5,7 @@ use dataplane::core::{Setup, Shared};
 use dataplane::fault::{CLOSE_REASONS, REFUSALS};
 use dataplane::io::{Io, Mono, SocketAddress, SocketOption};
 use dataplane::route::RouteTable;
+use dataplane::shard::swap::{self, Swap};
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
@@ -335,6 +336,20 @@ impl Bed {
             self.turn();
         }
         self.now()
+    }
+    /// The listener is another one from now on.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Listener)) {
+        let before = self.shard.core.snapshot.clone();
+        let (mut next, mut listener) =
+            (Snapshot::clone(&before), Listener::clone(before.listeners[0].as_ref().unwrap()));
+        change(&mut listener);
+        next.listeners[0] = Some(Arc::new(listener));
+        let shared = Arc::new(self.shared.next(&before, &next, self.now()));
+        let routes = Arc::new(RouteTable::of(&next));
+        let (snapshot, drains) = (Arc::new(next), Arc::default());
+        let mut swap = Swap { snapshot, routes, shared: shared.clone(), sockets: None, drains };
+        swap::begin(&mut self.shard.core, &mut self.io, &mut swap);
+        self.shared = shared;
     }
     pub(crate) fn drain(&mut self, within: Duration) {
         let by = self.now().after(within);
