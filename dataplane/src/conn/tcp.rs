@@ -158,8 +158,7 @@ fn timings(core: &Core, conn: &Conn) -> Timings {
     timings
 }
 
-/// Counts a conn of a tcp listener that ends, while its tunnel, if it got so far, still stands.
-pub(super) fn measure(core: &Core, id: Id<Conn>) {
+fn measure(core: &Core, id: Id<Conn>) {
     let Some(conn) = core.conns.get(id) else { return };
     let timings = timings(core, conn);
     let tunnel = conn.tunnel.and_then(|t| core.tunnels.get(t));
@@ -182,8 +181,24 @@ pub(super) fn measure(core: &Core, id: Id<Conn>) {
     }
 }
 
-/// Writes the one record of a conn of a tcp listener that ends. Its tunnel, if it got so far, still stands.
-pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
+/// A conn of a tcp listener ends: it is counted and told of. Its tunnel, if it got so far, still stands.
+pub(super) fn on_end(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
+    let Some(conn) = core.conns.get(id) else { return };
+    let (tunnel, phase) = (conn.tunnel, conn.phase());
+    let reach = tunnel.and_then(|t| core.tunnels.get(t)).and_then(|t| t.reach.as_ref());
+    let at = match phase {
+        Phase::Connecting if reach.is_some_and(Reach::is_waiting) => At::Queue,
+        Phase::Connecting => At::Connect,
+        Phase::Tunnel => At::Data,
+        Phase::Open | Phase::Preface | Phase::Serving | Phase::Lingering | Phase::Closing => At::Request,
+    };
+    // How long it waited is part of what is told.
+    tunnel.into_iter().for_each(|tunnel| reach::end_wait(core, tunnel));
+    measure(core, id);
+    write_record(core, id, reason, at);
+}
+
+fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason, at: At) {
     let Some(conn) = core.conns.get(id) else { return };
     if !core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log) {
         return;
@@ -208,12 +223,6 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);
     record.tunnel_down_bytes = tunnel.map_or(0, |t| t.down_bytes);
-    let at = match conn.phase() {
-        Phase::Connecting if reach.is_some_and(Reach::is_waiting) => At::Queue,
-        Phase::Connecting => At::Connect,
-        Phase::Tunnel => At::Data,
-        Phase::Open | Phase::Preface | Phase::Serving | Phase::Lingering | Phase::Closing => At::Request,
-    };
     record.refusal = refusal;
     record.close = Some(reason);
     record.end = refusal.map_or_else(|| End::of_close(reason, at), |refusal| End::of_refusal(refusal, at));

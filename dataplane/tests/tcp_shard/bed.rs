@@ -394,6 +394,16 @@ impl Bed {
         });
         all
     }
+    /// How connections ended of which there are records since the last look, and for how many milliseconds they waited in a
+    /// queue.
+    pub(crate) fn waits(&mut self) -> Vec<(String, Option<u64>)> {
+        let mut all = Vec::new();
+        self.log.drain(usize::MAX, |r| {
+            let code = String::from_utf8(r.end.code().to_vec()).unwrap();
+            all.push((code, r.timings.get(Phase::Queue).map(|us| us / 1000)));
+        });
+        all
+    }
     /// Everyone has left: nothing remains, and every count is back where it was.
     pub(crate) fn check_empty(&mut self) {
         self.run_for(seconds(2));
