@@ -9,11 +9,11 @@ use super::{Conn, Phase, close, deadline, http1, moving, preface};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
 use crate::fault::{At, CloseReason, End, Refusal};
-use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome};
+use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome, SocketAddress};
 use crate::link;
 use crate::proto::client_hello::Hello;
 use crate::route::Opening;
-use crate::spec::Action;
+use crate::spec::{Action, ListenerId, Protocol};
 use crate::stats::access_log::Record;
 use crate::stats::timings::{Phase as TimedPhase, Timings};
 use crate::table::Id;
@@ -179,6 +179,34 @@ fn measure(core: &Core, id: Id<Conn>) {
         counts.cluster.latency.record(&timings);
         counts.cluster.latency.total.record(timings.total_us);
     }
+}
+
+/// Counts and tells of one that ended as it was accepted and never was a conn, if its listener is a tcp one. Its peer is
+/// unspecified where it was gone already.
+pub(super) fn on_turned_away(
+    core: &mut Core,
+    listener: ListenerId,
+    peer: SocketAddress,
+    (reason, refusal): (CloseReason, Option<Refusal>),
+) {
+    let Some(spec) = core.snapshot.listener(listener).filter(|l| l.protocol == Protocol::Tcp) else { return };
+    let timings = Timings::of_total(0);
+    if let Some(counts) = core.of_listener(listener) {
+        counts.latency.record(&timings);
+        counts.latency.total.record(timings.total_us);
+    }
+    if !spec.access_log {
+        return;
+    }
+    let number = core.next_request;
+    core.next_request += 1;
+    core.log.write(&Record {
+        wall_ns: core.clock.wall,
+        refusal,
+        close: Some(reason),
+        end: End::of_close(reason, At::Request),
+        ..Record::of_tcp(listener, peer, core.request_id(number))
+    });
 }
 
 /// A conn of a tcp listener ends: it is counted and told of. Its tunnel, if it got so far, still stands.

@@ -91,7 +91,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     (
         CloseReason::Evicted,
         "evicted",
-        "buffers or descriptors ran short, and this connection was of least use: longest without progress",
+        "buffers or descriptors ran short, and this connection was of least use: longest without progress, or new",
     ),
     (CloseReason::ListenerFull, "listener_full", "`listener.max_connections` were open"),
     (
