@@ -18,6 +18,7 @@ use crate::cluster::exhausted::Exhausted;
 use crate::cluster::shared::{Counts, SharedCluster};
 use crate::conn::Conn;
 use crate::conn::brief::Brief;
+use crate::conn::follow::Following;
 use crate::conn::moving::Moving;
 use crate::conn::room::Descriptors;
 use crate::exchange::Exchange;
@@ -176,6 +177,8 @@ pub struct Core {
     pub parties: Parties,
     /// Conns that wait for a request go to another process.
     pub moving: Option<Moving>,
+    /// Shorter timeouts on their way to the conns that are silent.
+    pub following: Following,
     /// From which numbers on the process's descriptors are short.
     pub descriptors: Descriptors,
     /// A link found no descriptor: room is made when the turn ends.
@@ -273,6 +276,7 @@ impl Core {
             drains: Arc::default(),
             parties: Parties::default(),
             moving: None,
+            following: Following::default(),
             descriptors: Descriptors::default(),
             lacks_descriptors: false,
             room_look: Mono(0),

@@ -43,7 +43,9 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, snapshot: &Snapshot) {
             line.text(quoted!("endpoint"), endpoint.name.as_bytes());
         }
     }
-    line.address(quoted!("client"), record.peer);
+    if let Some(client) = record.client() {
+        line.address(quoted!("client"), client);
+    }
     if let Some(local) = record.upstream_local {
         line.address(quoted!("upstream_local"), local);
     }
@@ -427,6 +429,9 @@ pub(crate) mod tests {
              \"client\":\"127.0.0.1:5\",\"protocol\":\"tcp\",\"duration_us\":9,\"connect_us\":3,\"transfer_us\":6,\"attempts\":2,\
              \"end\":\"--\",\"close\":\"tunnel_ended\",\"tunnel_up_bytes\":5,\"tunnel_down_bytes\":0}\n"
         );
+        // It was gone before its address could be asked for.
+        let line = line(&Record { peer: SocketAddress::UNSPECIFIED, ..record });
+        assert!(!line.contains("client"), "{line}");
     }
 
     /// Threat H09.

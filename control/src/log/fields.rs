@@ -165,18 +165,15 @@ impl Value<'_> {
                 let endpoint = cluster().zip(at).and_then(|(cluster, at)| cluster.endpoints.get(at));
                 self.name(endpoint.map(|endpoint| &*endpoint.name));
             }
-            Field::Client => put_address(self.out, record.peer),
-            Field::RemoteAddr => match record.peer.ip() {
+            Field::Client => self.address(record.client()),
+            Field::RemoteAddr => match record.client().and_then(|client| client.ip()) {
                 Some(ip) => self.shown(Some(ip)),
-                None => self.shown(Some(record.peer)),
+                None => self.shown(record.client()),
             },
             Field::RemotePort => {
-                self.shown(Some(record.peer).filter(|peer| !peer.is_unix()).map(|peer| peer.port()))
+                self.shown(record.client().filter(|client| !client.is_unix()).map(|client| client.port()))
             }
-            Field::UpstreamLocal => match record.upstream_local {
-                Some(local) => put_address(self.out, local),
-                None => self.out.push(b'-'),
-            },
+            Field::UpstreamLocal => self.address(record.upstream_local),
             Field::Protocol => self.name(Some(if http { "http" } else { "tcp" })),
             Field::Method => self.text(Some(record.method)),
             Field::Host => self.text(Some(record.host).filter(|_| http)),
@@ -208,6 +205,13 @@ impl Value<'_> {
             Field::End => self.out.extend_from_slice(&record.end.code()),
             Field::Close => self.name(record.close.map(|close| close.name())),
             Field::RequestNumber => self.number(http.then_some(record.request_number)),
+        }
+    }
+
+    fn address(&mut self, address: Option<SocketAddress>) {
+        match address {
+            Some(address) => put_address(self.out, address),
+            None => self.out.push(b'-'),
         }
     }
 

@@ -28,8 +28,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>, reason: CloseReaso
         let _ = io.set_option(fd, SocketOption::ResetOnClose);
     }
     if is_tcp {
-        tcp::measure(core, id);
-        tcp::write_record(core, id, reason);
+        tcp::on_end(core, id, reason);
     }
     if let Some(tunnel) = core.conns.get_mut(id).and_then(|c| c.tunnel.take()) {
         tunnel::end(core, io, tunnel, cut, reason);

@@ -11,7 +11,7 @@
 //! | Serving, the client finished sending | a grace for half-closing clients: abort | send: close |
 //! | Lingering | linger: close | send: close |
 //! | Connecting (tcp) | the link's connect | – |
-//! | Tunnel | the tunnel's idle_by | send, of either side: close |
+//! | Tunnel | the tunnel's quiet_since and tunnel_idle | send, of either side: close |
 //!
 //! `max_lifetime` runs beside all of them, but of a conn whose listener is gone, which has the time of its party; and a conn that has been idle for `limits::PARK_AFTER` is parked.
 
@@ -29,10 +29,17 @@ use std::time::Duration;
 pub fn settle(core: &mut Core, id: Id<Conn>) {
     let Some(conn) = core.conns.get(id) else { return };
     let park_by = park_by(conn, core.clock.mono, core.park_after);
-    // Nearly always. A lifetime that a new configuration made shorter is met when the wheel fires.
+    // Nearly always. A lifetime that a new configuration made shorter is settled by the walk after it (`follow`).
     if conn.tunnel.is_none() && conn.deadlines.fires_by(park_by) {
         return;
     }
+    settle_anew(core, id);
+}
+
+/// Those too that a new configuration made shorter.
+pub(super) fn settle_anew(core: &mut Core, id: Id<Conn>) {
+    let Some(conn) = core.conns.get(id) else { return };
+    let park_by = park_by(conn, core.clock.mono, core.park_after);
     let tunnel = conn.tunnel.map_or(Mono::MAX, |t| tunnel::due(core, t));
     let Core { shard, conns, wheel, snapshot, .. } = core;
     let Some(conn) = conns.get_mut(id) else { return };

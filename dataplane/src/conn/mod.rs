@@ -3,12 +3,13 @@
 //! `open` lets it in; `preface` reads what stands before its own bytes; `tcp` takes it from there on a tcp listener. On an
 //! http one `http1` reads heads and starts exchanges; `upstream` takes what an exchange's link says, `hedge` what one beside it says; `relay` writes responses
 //! to the client; `reply` writes our own. `queue` gives places at full clusters to those who wait; `deadline` says what a
-//! passed deadline means; `close` ends it, and `moving` has it go on in another process.
+//! passed deadline means and `follow` has a new configuration's hold; `close` ends it, and `moving` has it go on in another process.
 
 pub mod brief;
 pub mod bulk;
 pub mod close;
 pub mod deadline;
+pub mod follow;
 pub mod hedge;
 pub mod http1;
 pub mod moving;

@@ -5,25 +5,27 @@ use super::{Conn, Ends, Phase, close, deadline, reply, tcp};
 use crate::core::Core;
 use crate::deadlines::Deadlines;
 use crate::fault::{CloseReason, Refusal};
-use crate::io::{Expect, Fd, Io, Kind};
+use crate::io::{Expect, Fd, Io, Kind, SocketAddress};
 use crate::spec::{ListenerId, Protocol};
 use crate::stream::Stream;
 
 /// A descriptor was accepted, and counted into this shard's load; `leaves` if its listener is gone, or no longer listens there.
 pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, leaves: bool) {
     let now = core.now();
-    let Some(spec) = core.snapshot.listener(listener) else { return discard(core, io, fd) };
+    let Some(spec) = core.snapshot.listener(listener) else {
+        // Gone, with everybody it had, while another shard handed this one over.
+        return turn_away(core, io, (listener, fd), None, CloseReason::Drained);
+    };
     let leaves = leaves || spec.is_gone() || core.drains.of(listener).is_some();
     let (max_connections, request_header) = (spec.max_connections, spec.timeouts.request_header);
     let protocol = spec.protocol;
-    // An error means that the client is gone again (ENOTCONN).
-    let Ok(peer) = io.peer_address(fd) else { return discard(core, io, fd) };
+    let Ok(peer) = io.peer_address(fd) else {
+        // The client is gone again (ENOTCONN), by a reset: after a FIN it still has its address.
+        return turn_away(core, io, (listener, fd), None, CloseReason::ClientReset);
+    };
     let entry = preface::entry(spec, &core.routes, peer);
     let shared = core.shared.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
     let counted = shared.is_some_and(|s| s.try_open(max_connections));
-    if let Some(listener) = core.of_listener(listener) {
-        listener.connections.add(1);
-    }
     let conn = Conn {
         stream: Stream::new(fd),
         phase: Phase::Open,
@@ -50,8 +52,11 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, l
         {
             shared.close();
         }
-        return discard(core, io, fd);
+        return turn_away(core, io, (listener, fd), Some(peer), CloseReason::ListenerFull);
     };
+    if let Some(listener) = core.of_listener(listener) {
+        listener.connections.add(1);
+    }
     core.stats.conns_open.set(u64::from(core.conns.len()));
     if leaves {
         let party = core.party(listener);
@@ -77,9 +82,33 @@ pub fn accept(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd, l
     deadline::settle(core, id);
 }
 
-/// Closes a descriptor that gets no conn.
-fn discard(core: &Core, io: &mut impl Io, fd: Fd) {
-    core.stats.close(CloseReason::ListenerFull).add(1);
+/// No descriptor is to spare: what was accepted ends before it is counted into a shard's load.
+pub fn refuse(core: &mut Core, io: &mut impl Io, listener: ListenerId, fd: Fd) {
+    let peer = io.peer_address(fd).ok();
+    core.shared.loads.open(core.shard);
+    turn_away(core, io, (listener, fd), peer, CloseReason::Evicted);
+}
+
+/// Closes a descriptor that gets no conn, counted as any that ends. No peer is known of one that is gone already.
+fn turn_away(
+    core: &mut Core,
+    io: &mut impl Io,
+    (listener, fd): (ListenerId, Fd),
+    peer: Option<SocketAddress>,
+    reason: CloseReason,
+) {
+    let refusal = match reason {
+        CloseReason::ListenerFull => Some(Refusal::ListenerFull),
+        CloseReason::Evicted => Some(Refusal::DescriptorsExhausted),
+        _ => None,
+    };
+    refusal.into_iter().for_each(|refusal| core.stats.refusal(refusal).add(1));
+    core.stats.close(reason).add(1);
+    if let Some(listener) = core.of_listener(listener) {
+        listener.connections.add(1);
+        listener.close(reason).add(1);
+    }
+    tcp::on_turned_away(core, listener, peer.unwrap_or(SocketAddress::UNSPECIFIED), (reason, refusal));
     core.shared.loads.close(core.shard);
     io.discard(fd);
 }

@@ -173,9 +173,9 @@ fn on_header(core: &mut Core, io: &mut impl Io, id: Id<Conn>, header: &Header) {
     if let Some(ends) = header.ends {
         conn.peer = ends.source;
         preface.destination = Some(ends.destination);
-        let tlvs = header.tlvs.of(pool.bytes(&lease));
-        preface.tlvs = passed_on(tlvs).flatten().copied().collect();
     }
+    let tlvs = header.tlvs.of(pool.bytes(&lease));
+    preface.tlvs = passed_on(tlvs).flatten().copied().collect();
     lease.advance(header.len);
     if lease.is_empty() {
         pool.give_back(lease);
@@ -201,7 +201,7 @@ fn on_own_bytes(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
     match conn.protocol {
         Protocol::Tcp => tcp::open(core, io, id, None),
         Protocol::Http => {
-            conn.preface.take_if(|preface| preface.destination.is_none());
+            conn.preface.take_if(|preface| preface.destination.is_none() && preface.tlvs.is_empty());
             conn.enter(Phase::Serving);
             if conn.rx.is_some() {
                 http1::on_head_began(core, id);
@@ -244,9 +244,7 @@ pub(super) fn on_deadline(core: &mut Core, io: &mut impl Io, id: Id<Conn>) {
         Some(Preface { awaits: Awaits::ProxyHeader { .. }, .. }) if conn.rx.is_some() => {
             CloseReason::ProxyHeaderTimeout
         }
-        Some(Preface { awaits: Awaits::ClientHello(_), destination, .. })
-            if conn.rx.is_some() || destination.is_some() =>
-        {
+        Some(Preface { awaits: Awaits::ClientHello(_), .. }) if conn.rx.is_some() => {
             CloseReason::ClientHelloTimeout
         }
         _ => return close::begin(core, io, id, CloseReason::SilentTimeout),

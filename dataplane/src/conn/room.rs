@@ -7,7 +7,7 @@
 
 use super::{Conn, Phase, close};
 use crate::core::Core;
-use crate::fault::{CloseReason, Refusal};
+use crate::fault::CloseReason;
 use crate::io::{Fd, Io, Mono};
 use crate::limits::{FIRST_BYTES, MAKE_ROOM, RESERVED_DESCRIPTORS, REST, ROOM_PAUSE};
 use crate::link;
@@ -67,11 +67,7 @@ pub fn may_stay(core: &mut Core, io: &mut impl Io, fd: Fd) -> bool {
         return true;
     }
     make(core, io);
-    let stays = fd.0 < core.descriptors.spare;
-    if !stays {
-        core.stats.refusal(Refusal::DescriptorsExhausted).add(1);
-    }
-    stays
+    fd.0 < core.descriptors.spare
 }
 
 /// At the end of a turn: where a link found no descriptor, the next one shall.

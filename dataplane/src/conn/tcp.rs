@@ -9,11 +9,11 @@ use super::{Conn, Phase, close, deadline, http1, moving, preface};
 use crate::buf::{Class, Lease};
 use crate::core::Core;
 use crate::fault::{At, CloseReason, End, Refusal};
-use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome};
+use crate::io::{Errno, Expect, Io, Kind, Mono, Outcome, SocketAddress};
 use crate::link;
 use crate::proto::client_hello::Hello;
 use crate::route::Opening;
-use crate::spec::Action;
+use crate::spec::{Action, ListenerId, Protocol};
 use crate::stats::access_log::Record;
 use crate::stats::timings::{Phase as TimedPhase, Timings};
 use crate::table::Id;
@@ -158,8 +158,7 @@ fn timings(core: &Core, conn: &Conn) -> Timings {
     timings
 }
 
-/// Counts a conn of a tcp listener that ends, while its tunnel, if it got so far, still stands.
-pub(super) fn measure(core: &Core, id: Id<Conn>) {
+fn measure(core: &Core, id: Id<Conn>) {
     let Some(conn) = core.conns.get(id) else { return };
     let timings = timings(core, conn);
     let tunnel = conn.tunnel.and_then(|t| core.tunnels.get(t));
@@ -182,8 +181,52 @@ pub(super) fn measure(core: &Core, id: Id<Conn>) {
     }
 }
 
-/// Writes the one record of a conn of a tcp listener that ends. Its tunnel, if it got so far, still stands.
-pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
+/// Counts and tells of one that ended as it was accepted and never was a conn, if its listener is a tcp one. Its peer is
+/// unspecified where it was gone already.
+pub(super) fn on_turned_away(
+    core: &mut Core,
+    listener: ListenerId,
+    peer: SocketAddress,
+    (reason, refusal): (CloseReason, Option<Refusal>),
+) {
+    let Some(spec) = core.snapshot.listener(listener).filter(|l| l.protocol == Protocol::Tcp) else { return };
+    let timings = Timings::of_total(0);
+    if let Some(counts) = core.of_listener(listener) {
+        counts.latency.record(&timings);
+        counts.latency.total.record(timings.total_us);
+    }
+    if !spec.access_log {
+        return;
+    }
+    let number = core.next_request;
+    core.next_request += 1;
+    core.log.write(&Record {
+        wall_ns: core.clock.wall,
+        refusal,
+        close: Some(reason),
+        end: End::of_close(reason, At::Request),
+        ..Record::of_tcp(listener, peer, core.request_id(number))
+    });
+}
+
+/// A conn of a tcp listener ends: it is counted and told of. Its tunnel, if it got so far, still stands.
+pub(super) fn on_end(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
+    let Some(conn) = core.conns.get(id) else { return };
+    let (tunnel, phase) = (conn.tunnel, conn.phase());
+    let reach = tunnel.and_then(|t| core.tunnels.get(t)).and_then(|t| t.reach.as_ref());
+    let at = match phase {
+        Phase::Connecting if reach.is_some_and(Reach::is_waiting) => At::Queue,
+        Phase::Connecting => At::Connect,
+        Phase::Tunnel => At::Data,
+        Phase::Open | Phase::Preface | Phase::Serving | Phase::Lingering | Phase::Closing => At::Request,
+    };
+    // How long it waited is part of what is told.
+    tunnel.into_iter().for_each(|tunnel| reach::end_wait(core, tunnel));
+    measure(core, id);
+    write_record(core, id, reason, at);
+}
+
+fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason, at: At) {
     let Some(conn) = core.conns.get(id) else { return };
     if !core.snapshot.listener(conn.listener).is_some_and(|l| l.access_log) {
         return;
@@ -208,12 +251,6 @@ pub(super) fn write_record(core: &mut Core, id: Id<Conn>, reason: CloseReason) {
     record.upstream_local = link.and_then(|l| l.local);
     record.tunnel_up_bytes = tunnel.map_or(0, |t| t.up_bytes);
     record.tunnel_down_bytes = tunnel.map_or(0, |t| t.down_bytes);
-    let at = match conn.phase() {
-        Phase::Connecting if reach.is_some_and(Reach::is_waiting) => At::Queue,
-        Phase::Connecting => At::Connect,
-        Phase::Tunnel => At::Data,
-        Phase::Open | Phase::Preface | Phase::Serving | Phase::Lingering | Phase::Closing => At::Request,
-    };
     record.refusal = refusal;
     record.close = Some(reason);
     record.end = refusal.map_or_else(|| End::of_close(reason, at), |refusal| End::of_refusal(refusal, at));

@@ -116,7 +116,8 @@ pub(super) fn begin(
             }
             Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Refuse(failure.unwrap_or(Refusal::NoEndpoint)),
-            Err(PickError::CircuitOpen) => return Step::Refuse(Refusal::CircuitOpen),
+            // Perhaps this request's own failure opened it: then that is what it is told of.
+            Err(PickError::CircuitOpen) => return Step::Refuse(failure.unwrap_or(Refusal::CircuitOpen)),
         };
         let at = (cluster, endpoint);
         // While receives wait for buffers, an idle link may hold bytes that nobody has seen (threat F22).

@@ -56,7 +56,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     (
         CloseReason::SilentTimeout,
         "silent_timeout",
-        "a new connection sent nothing within `listener.timeouts.request_header`",
+        "a new connection sent nothing, or nothing behind its PROXY header, within `listener.timeouts.request_header`",
     ),
     (CloseReason::SendTimeout, "send_timeout", "the client took no bytes for `listener.timeouts.send`"),
     (CloseReason::Lifetime, "lifetime", "older than `listener.timeouts.max_lifetime`"),
@@ -91,7 +91,7 @@ pub const CLOSE_REASONS: &[(CloseReason, &str, &str)] = &[
     (
         CloseReason::Evicted,
         "evicted",
-        "buffers or descriptors ran short, and this connection was of least use: longest without progress",
+        "buffers or descriptors ran short, and this connection was of least use: longest without progress, or new",
     ),
     (CloseReason::ListenerFull, "listener_full", "`listener.max_connections` were open"),
     (

@@ -364,8 +364,8 @@ pub const ENDS: &[EndRow] = &[
     row("PD", "A body broke a rule or limit: the client's, or the endpoint's.", "`reason` names it"),
     row(
         "RR",
-        "A limit was reached before the request was: connections of the listener, or buffers.",
-        "`listener.max_connections`; more memory or shards",
+        "A limit was reached before the request was: connections of the listener, descriptors, or buffers.",
+        "`listener.max_connections`; `ulimit -n`; more memory or shards",
     ),
     row(
         "RQ",

@@ -40,6 +40,9 @@ pub const UPGRADE_MOVES: Duration = Duration::from_secs(1);
 pub const UPGRADE_MOVES_MAX: Duration = Duration::from_secs(60);
 /// Slots of conns that one turn looks at for those that move: each of them is several operations, and copies what is queued.
 pub const MOVE_SLOTS: u32 = 256;
+/// Slots of conns that one turn looks at for those whose timeouts became shorter: of a tunnel three places in memory, and its
+/// place in the wheel.
+pub const FOLLOW_SLOTS: u32 = 256;
 /// Connections that have begun to move and are not with the next process yet: nobody reads from them meanwhile. And how soon a shard
 /// looks again whether there are fewer.
 pub const MOVES_AT_ONCE: u64 = 256;

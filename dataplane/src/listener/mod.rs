@@ -90,14 +90,13 @@ pub fn on_accept(core: &mut Core, io: &mut impl Io, index: usize, result: Result
     match result {
         Ok(fd) => {
             listener.quiet_since = listener.quiet_since.and(Some(core.clock.mono));
+            core.stats.accepted.add(1);
             if !conn::room::may_stay(core, io, fd) {
-                io.discard(fd);
+                conn::open::refuse(core, io, id, fd);
+            } else if leaves && !core.draining {
+                even::see_off(core, io, id, fd);
             } else {
-                core.stats.accepted.add(1);
-                match leaves && !core.draining {
-                    true => even::see_off(core, io, id, fd),
-                    false => even::place(core, io, (id, alone), fd),
-                }
+                even::place(core, io, (id, alone), fd);
             }
         }
         Err(errno) if stopping || errno == Errno(libc::ECANCELED) => {}

@@ -118,7 +118,7 @@ impl Shard {
         let until =
             self.core.wheel.next().min(self.core.clock.mono.after(limits::TURN_WAIT)).min(self.drain_by);
         let until = until.min(self.core.parties.due(self.core.clock.mono));
-        let until = until.min(moving::due(&self.core));
+        let until = until.min(moving::due(&self.core)).min(conn::follow::due(&self.core));
         let until = if self.core.stirred.is_empty() && self.listing.is_none() { until } else { Mono(0) };
         let sleeps = self.commands.as_mut().is_none_or(|(commands, _)| commands.fall_asleep());
         let clock =
@@ -134,6 +134,7 @@ impl Shard {
         conn::queue::look(&mut self.core, io);
         conn::room::look(&mut self.core, io);
         moving::walk(&mut self.core, io);
+        conn::follow::walk(&mut self.core);
         drain::walk(&mut self.core, io);
         drain::cut_leaving(&mut self.core, io);
         if drain::advance(self, io) { Ok(Turn::Ended) } else { Ok(Turn::Goes) }

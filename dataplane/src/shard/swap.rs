@@ -49,6 +49,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, swap: &mut Swap) {
     if !Arc::ptr_eq(&core.drains, &swap.drains) {
         drain::follow(core, &swap.drains);
     }
+    conn::follow::begin(core, &swap.snapshot);
     let clusters = core.snapshot.clusters.len().max(core.clusters.len());
     core.stirred.reserve(clusters);
     core.clusters.resize_with(clusters, || None);

@@ -30,6 +30,7 @@ pub struct Record<'a> {
     pub cluster: Option<ClusterId>,
     /// Of the last attempt.
     pub endpoint: Option<EndpointId>,
+    /// Unspecified where nobody knows it: see [`Record::client`].
     pub peer: SocketAddress,
     /// The local address of the link that the last attempt used.
     pub upstream_local: Option<SocketAddress>,
@@ -228,6 +229,11 @@ impl<'a> Record<'a> {
             tunnel_up_bytes: 0,
             tunnel_down_bytes: 0,
         }
+    }
+
+    /// The client's address; none where it was gone before its address could be asked for.
+    pub fn client(&self) -> Option<SocketAddress> {
+        Some(self.peer).filter(|peer| *peer != SocketAddress::UNSPECIFIED)
     }
 
     /// The trace that it is part of: the client's, or one that begins here.

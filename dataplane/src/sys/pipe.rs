@@ -96,9 +96,16 @@ impl Pipes {
     /// first byte (net/ipv4/tcp.c, tcp_splice_read), which is there.
     pub(super) fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
         let ends = self.lent(pipe)?;
-        let n = splice(from, ends.writer, most)?;
-        ends.held += n;
-        Ok(n)
+        match splice(from, ends.writer, most) {
+            // Nothing goes past the mark of urgent data, and there is no word for that: it looks like the end, or with
+            // O_NONBLOCK like nothing. What is received skips the urgent byte, and goes on.
+            Ok(0) | Err(Errno(libc::EAGAIN)) if has_bytes(from) => Err(Errno(libc::EINVAL)),
+            Ok(n) => {
+                ends.held += n;
+                Ok(n)
+            }
+            Err(errno) => Err(errno),
+        }
     }
     /// To a socket with O_NONBLOCK, which alone keeps this from waiting for room. A peer that is gone earns EPIPE and
     /// SIGPIPE; the runtime of Rust ignores that signal.
@@ -139,6 +146,14 @@ fn make() -> Option<Ends> {
     Some(Ends { reader: Fd(ends[0]), writer: Fd(ends[1]), held: 0 })
 }
 
+/// Whether a byte could be received from a socket now.
+fn has_bytes(fd: Fd) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel writes at most one byte to `byte`, which outlives the call.
+    unsafe { libc::recv(fd.0, (&raw mut byte).cast(), 1, flags) == 1 }
+}
+
 /// splice(2) without waiting on the pipe; a signal only makes it be asked again.
 fn splice(from: Fd, to: Fd, len: usize) -> Result<usize, Errno> {
     loop {
@@ -157,6 +172,43 @@ fn splice(from: Fd, to: Fd, len: usize) -> Result<usize, Errno> {
             Ok(n) => return Ok(n),
             Err(_) if last_errno().0 == libc::EINTR => {}
             Err(_) => return Err(last_errno()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    /// Splice stops at an urgent byte, and neither says that the stream has ended nor that there is nothing.
+    #[test]
+    fn urgent_data_is_no_end() {
+        for nonblocking in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            client.write_all(b"abc").unwrap();
+            // SAFETY: one byte of static memory is read.
+            assert_eq!(unsafe { libc::send(client.as_raw_fd(), b"U".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+            client.write_all(b"def").unwrap();
+            let mut pipes = Pipes::default();
+            let pipe = pipes.take().unwrap();
+            let (from, mut bytes) = (Fd(server.as_raw_fd()), [0; 8]);
+            assert_eq!(pipes.splice_in(from, &pipe, 100), Ok(3), "up to the mark");
+            assert_eq!(pipes.unload(&pipe, &mut bytes), Ok(3));
+            assert_eq!(server.peek(&mut bytes).map(|n| n > 0).ok(), Some(true), "what is behind it has come");
+            server.set_nonblocking(nonblocking).unwrap();
+            assert_eq!(pipes.splice_in(from, &pipe, 100), Err(Errno(libc::EINVAL)));
+            server.set_nonblocking(false).unwrap();
+            drop(client);
+            let mut rest = Vec::new();
+            server.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b"def", "without the urgent byte");
+            assert_eq!(pipes.splice_in(from, &pipe, 100), Ok(0), "the end");
+            pipes.give(&pipe);
         }
     }
 }

@@ -30,8 +30,8 @@ pub struct Tunnel {
     pub conn: Id<Conn>,
     /// None only while [`Tunnel::reach`] has no connect under way.
     pub link: Option<Id<Link>>,
-    /// No byte either way until then ends the tunnel; never, before [`start`].
-    pub idle_by: Mono,
+    /// Since when no byte has passed, either way: the listener's words of now say for how long. Never, before [`start`].
+    pub quiet_since: Mono,
     pub up_bytes: u64,
     pub down_bytes: u64,
     /// How it comes, or came, to its link; none where an exchange became the tunnel.
@@ -51,7 +51,7 @@ impl Tunnel {
         Self {
             conn,
             link: Some(link),
-            idle_by: Mono::MAX,
+            quiet_since: Mono::MAX,
             up_bytes: carried.0,
             down_bytes: carried.1,
             reach: None,
@@ -64,7 +64,7 @@ impl Tunnel {
         Self {
             conn,
             link: None,
-            idle_by: Mono::MAX,
+            quiet_since: Mono::MAX,
             up_bytes: 0,
             down_bytes: 0,
             reach: Some(reach),
@@ -125,10 +125,15 @@ pub enum Fate {
     Ends(CloseReason),
 }
 
-/// How long a tunnel may be without a byte, and each of its sides take nothing of what is sent to it.
+/// How long a tunnel may be without a byte.
+fn idle(snapshot: &Snapshot, conn: &Conn) -> Duration {
+    let listener = snapshot.listener(conn.listener);
+    listener.map_or(limits::TUNNEL_IDLE_TIMEOUT.default, |listener| listener.timeouts.tunnel_idle)
+}
+
+/// How long each of its sides may take nothing of what is sent to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    pub idle: Duration,
     pub conn_send: Duration,
     pub link_send: Duration,
 }
@@ -139,7 +144,6 @@ fn patience(snapshot: &Snapshot, tunnel: &Tunnel, conn: &Conn, link: &Link) -> P
     let of_route = tunnel.was.as_ref().and_then(|was| was.send);
     let link_send = of_route.or_else(|| snapshot.cluster(link.cluster).map(|c| c.timeouts.send));
     Patience {
-        idle: listener.map_or(limits::TUNNEL_IDLE_TIMEOUT.default, |t| t.tunnel_idle),
         conn_send: listener.map_or(limits::SEND_TIMEOUT.default, |t| t.send),
         link_send: link_send.unwrap_or(limits::SEND_TIMEOUT.default),
     }
@@ -157,7 +161,6 @@ struct Half<'a> {
     /// Of the sink, which may take nothing for `within`.
     deadlines: &'a mut Deadlines,
     within: Duration,
-    idle: Duration,
     /// As [`Tunnel::is_moving`].
     moving: bool,
 }
@@ -219,7 +222,7 @@ fn with_half<R>(
     let tunnel = tunnels.get_mut(id)?;
     let (conn_id, link_id) = (tunnel.conn, tunnel.link?);
     let (conn, link) = (conns.get_mut(conn_id)?, links.get_mut(link_id)?);
-    let Patience { idle, conn_send, link_send } = patience(snapshot, tunnel, conn, link);
+    let Patience { conn_send, link_send } = patience(snapshot, tunnel, conn, link);
     let half = match from {
         Side::Conn => Half {
             from,
@@ -231,7 +234,6 @@ fn with_half<R>(
             send: link_id.token(Kind::LinkSend),
             deadlines: &mut link.deadlines,
             within: link_send,
-            idle,
             moving: tunnel.is_moving(),
         },
         Side::Link => Half {
@@ -244,7 +246,6 @@ fn with_half<R>(
             send: conn_id.token(Kind::ConnSend),
             deadlines: &mut conn.deadlines,
             within: conn_send,
-            idle,
             moving: tunnel.is_moving(),
         },
     };
@@ -257,7 +258,7 @@ pub fn start(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) {
     core.stats.tunnels_started.add(1);
     for from in [Side::Conn, Side::Link] {
         with_half(core, id, from, |pool, tunnel, mut half| {
-            tunnel.idle_by = now.after(half.idle);
+            tunnel.quiet_since = now;
             half.flush(io, pool, now);
             half.pull(io, Expect::Later);
         });
@@ -270,7 +271,7 @@ pub fn on_received(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side
     let mut lease = Some(lease);
     let fate = with_half(core, id, from, |pool, tunnel, mut half| {
         let Some(lease) = lease.take() else { return Fate::Goes };
-        tunnel.idle_by = now.after(half.idle);
+        tunnel.quiet_since = now;
         tunnel.count(from, lease.len());
         tunnel.bulk[from as usize].on_copied(lease.len());
         half.source.on_received(&lease);
@@ -298,7 +299,7 @@ pub fn on_eof(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, from: Side) -> 
 pub fn on_sent(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>, to: Side, n: u32) -> Fate {
     let now = core.now();
     let fate = with_half(core, id, to.other(), |pool, tunnel, mut half| {
-        tunnel.idle_by = now.after(half.idle);
+        tunnel.quiet_since = now;
         half.sink.on_sent(n, pool);
         half.deadlines.end_write();
         half.flush(io, pool, now);
@@ -376,8 +377,9 @@ fn sides(core: &Core, id: Id<Tunnel>) -> Option<(&Conn, &Link)> {
 
 /// By when something of the tunnel must be looked at again, but for what its conn's own deadlines say.
 pub fn due(core: &Core, id: Id<Tunnel>) -> Mono {
-    let idle_by = core.tunnels.get(id).map_or(Mono::MAX, |t| t.idle_by);
-    sides(core, id).map_or(idle_by, |(_, link)| idle_by.min(link.deadlines.write_by()))
+    let Some((conn, link)) = sides(core, id) else { return Mono::MAX };
+    let Some(tunnel) = core.tunnels.get(id) else { return Mono::MAX };
+    tunnel.quiet_since.after(idle(&core.snapshot, conn)).min(link.deadlines.write_by())
 }
 
 /// Whether a deadline of the tunnel has passed, its conn's own ones apart. To be asked when the wheel fired for the conn.
@@ -392,7 +394,7 @@ pub fn on_timer(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Fate {
     let send = patience(snapshot, tunnel, conn, link).link_send;
     if tunnel.is_open() && link.deadlines.is_write_over(io, link.stream.fd, now, send) {
         Fate::Ends(CloseReason::OriginSendTimeout)
-    } else if tunnel.idle_by <= now {
+    } else if tunnel.quiet_since.after(idle(snapshot, conn)) <= now {
         Fate::Ends(CloseReason::TunnelIdle)
     } else {
         Fate::Goes

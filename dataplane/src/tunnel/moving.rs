@@ -3,7 +3,7 @@
 
 use super::reach::{Reach, Reached};
 use super::upgraded::{Names, Upgraded};
-use super::{Fate, Side, Tunnel, ended, unless_ended, with_half};
+use super::{Fate, Side, Tunnel, ended, idle, unless_ended, with_half};
 use crate::buf::{Class, Pool};
 use crate::bulk::Bulk;
 use crate::conn::Conn;
@@ -147,9 +147,10 @@ pub fn is_ready(core: &Core, id: Id<Tunnel>) -> bool {
 /// Takes a tunnel that is ready out of this shard, with its link; the conn's queue too, while its socket stays the conn's.
 pub fn leave(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Option<MovedTunnel> {
     let now = core.now();
-    let Core { tunnels, links, conns, .. } = core;
+    let Core { tunnels, links, conns, snapshot, .. } = core;
     let (at, conn) = tunnels.get(id).and_then(|tunnel| Some((tunnel.link?, conns.get_mut(tunnel.conn)?)))?;
     let (mut tunnel, mut link) = (tunnels.remove(id)?, links.remove(at)?);
+    let idle_by = tunnel.quiet_since.after(idle(snapshot, conn));
     core.stats.tunnels_ended.add(1);
     link.deadlines.cancel(&mut core.wheel);
     let pipes = tunnel.bulk.each_mut().map(|bulk| bulk.part_with(io));
@@ -171,7 +172,7 @@ pub fn leave(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Option<MovedT
         cluster: Some(link.cluster),
         endpoint: Some(link.endpoint),
         sides,
-        idle_left: (tunnel.idle_by != Mono::MAX).then(|| Duration::from_nanos(tunnel.idle_by.since(now))),
+        idle_left: (idle_by != Mono::MAX).then(|| Duration::from_nanos(idle_by.since(now))),
         up_bytes: tunnel.up_bytes,
         down_bytes: tunnel.down_bytes,
         reached: reach.and_then(Reach::reached),
@@ -236,9 +237,12 @@ pub fn adopt(core: &mut Core, io: &mut impl Io, id: Id<Conn>, mut moved: MovedTu
             return Fate::Ends(CloseReason::Evicted);
         }
     }
+    let idle = core.conns.get(id).map_or(Duration::ZERO, |conn| idle(&core.snapshot, conn));
+    let quiet = moved.idle_left.map_or(Duration::ZERO, |left| idle.saturating_sub(left));
+    let quiet_since = Mono(now.0.saturating_sub(u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX)));
     for from in [Side::Conn, Side::Link] {
         let fate = with_half(core, tid, from, |pool, tunnel, mut half| {
-            tunnel.idle_by = now.after(moved.idle_left.map_or(half.idle, |left| left.min(half.idle)));
+            tunnel.quiet_since = quiet_since;
             half.flush(io, pool, now);
             if tunnel.bulk[from as usize].is_holding() {
                 return match half.sink.allow_splice_out(io) {
@@ -269,7 +273,7 @@ fn insert(
     let tunnel = Tunnel {
         conn: id,
         link: None,
-        idle_by: Mono::MAX,
+        quiet_since: Mono::MAX,
         up_bytes: moved.up_bytes,
         down_bytes: moved.down_bytes,
         reach: None,

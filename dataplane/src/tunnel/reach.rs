@@ -203,7 +203,7 @@ pub fn resume(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Step {
             Ok(endpoint) => endpoint,
             Err(PickError::Full) => return Step::Queue,
             Err(PickError::NoEndpoint) => return Step::Fail(failure.unwrap_or(Refusal::NoEndpoint)),
-            Err(PickError::CircuitOpen) => return Step::Fail(Refusal::CircuitOpen),
+            Err(PickError::CircuitOpen) => return Step::Fail(failure.unwrap_or(Refusal::CircuitOpen)),
         };
         let begun = link::connect::begin(core, io, (cluster, endpoint), Owner::Tunnel(id), timeout);
         if begun == Err(Refusal::EndpointsFull) {

@@ -27,7 +27,7 @@ pub(super) fn drive(
                 half.stats.spliced_bytes.add(n as u64);
                 bulk.on_spliced(n);
                 tunnel.count(half.from, n);
-                tunnel.idle_by = now.after(half.idle);
+                tunnel.quiet_since = now;
                 if let Some(fate) = pour(half, io, pool, tunnel, now) {
                     return fate;
                 }
@@ -59,7 +59,7 @@ fn pour(
     let poured = bulk.pour(io, pool, half.sink, half.send);
     match poured {
         Poured::All(0) | Poured::Waits(0) => {}
-        Poured::All(_) | Poured::Waits(_) => tunnel.idle_by = now.after(half.idle),
+        Poured::All(_) | Poured::Waits(_) => tunnel.quiet_since = now,
         Poured::Failed(errno) => return Some(Fate::Ends(lost(half.from.other(), &Outcome::Failed(errno)))),
     }
     if matches!(poured, Poured::All(_)) {

@@ -307,3 +307,16 @@ fn who_waits_is_refused_when_the_breaker_opens() {
     clients.into_iter().for_each(|client| bed.leave(client));
     bed.check_empty().unwrap();
 }
+
+/// Whose own failure opens the breaker is told of that; who comes then, that it is open.
+#[test]
+fn who_opens_a_breaker_is_told_what_failed() {
+    let mut bed = Bed::new(|_, c| {
+        c.endpoints[0].address = origin_address().with_port(9).into();
+        c.circuit_breaker = Some(CircuitBreaker { failure_threshold: 1, ..breaker(BreakerOf::Cluster) });
+    });
+    assert_eq!(ask(&mut bed, 1), ["502"]);
+    assert!(bed.counted().starts_with("connect_failed"), "{}", bed.counted());
+    assert_eq!(ask(&mut bed, 1), ["503"]);
+    assert!(bed.counted().starts_with("circuit_open connect_failed"), "{}", bed.counted());
+}

@@ -5,6 +5,7 @@ use dataplane::core::{Setup, Shared};
 use dataplane::fault::{CLOSE_REASONS, REFUSALS};
 use dataplane::io::{Io, Mono, SocketAddress, SocketOption};
 use dataplane::route::RouteTable;
+use dataplane::shard::swap::{self, Swap};
 use dataplane::shard::{Shard, Turn, drain};
 use dataplane::sim::peers::{Act, Ended, Peer};
 use dataplane::sim::{self, FaultPlan, Net, SimIo, SocketId, World};
@@ -336,6 +337,20 @@ impl Bed {
         }
         self.now()
     }
+    /// The listener is another one from now on.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Listener)) {
+        let before = self.shard.core.snapshot.clone();
+        let (mut next, mut listener) =
+            (Snapshot::clone(&before), Listener::clone(before.listeners[0].as_ref().unwrap()));
+        change(&mut listener);
+        next.listeners[0] = Some(Arc::new(listener));
+        let shared = Arc::new(self.shared.next(&before, &next, self.now()));
+        let routes = Arc::new(RouteTable::of(&next));
+        let (snapshot, drains) = (Arc::new(next), Arc::default());
+        let mut swap = Swap { snapshot, routes, shared: shared.clone(), sockets: None, drains };
+        swap::begin(&mut self.shard.core, &mut self.io, &mut swap);
+        self.shared = shared;
+    }
     pub(crate) fn drain(&mut self, within: Duration) {
         let by = self.now().after(within);
         drain::begin(&mut self.shard, &mut self.io, by);
@@ -376,6 +391,16 @@ impl Bed {
                 "endpoint {endpoint} attempts {} {connected} up {up} down {down} ms {ms} {reason} {close}",
                 r.attempts
             ));
+        });
+        all
+    }
+    /// How connections ended of which there are records since the last look, and for how many milliseconds they waited in a
+    /// queue.
+    pub(crate) fn waits(&mut self) -> Vec<(String, Option<u64>)> {
+        let mut all = Vec::new();
+        self.log.drain(usize::MAX, |r| {
+            let code = String::from_utf8(r.end.code().to_vec()).unwrap();
+            all.push((code, r.timings.get(Phase::Queue).map(|us| us / 1000)));
         });
         all
     }

@@ -1,7 +1,9 @@
 //! How a tunnel of a tcp listener ends: half-close and resets both ways, deadlines, drain.
 
 use crate::bed::{Bed, millis, say, seconds, wait};
+use dataplane::limits::FOLLOW_SLOTS;
 use dataplane::sim::peers::{Act, Ended};
+use dataplane::spec::Timeouts;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -173,4 +175,60 @@ fn drain_lets_tunnels_go_on_until_its_deadline() {
     assert!(bed.ended, "the shard ends at the deadline");
     assert_eq!(bed.counted(), "tunnel_ended drain_cut*2");
     assert_eq!((bed.told(late), bed.told(stays)), ("answer(cut)".into(), "(cut)".into()));
+}
+
+/// What came of a tunnel that is silent and whose listener's timeouts changed after three seconds: the counted words, and
+/// after how many milliseconds it ended.
+fn changed(before: impl Fn(&mut Timeouts), after: impl Fn(&mut Timeouts)) -> (String, u64) {
+    let mut bed = Bed::new(|l, _| before(&mut l.timeouts));
+    let begun = bed.now();
+    let (client, _) = open(&mut bed);
+    bed.run_for(seconds(3));
+    bed.change(|listener| after(&mut listener.timeouts));
+    bed.run_for(seconds(27));
+    let ended = bed.end(client).ended_at.map_or(0, |at| at.since(begun) / 1_000_000);
+    (bed.counted(), ended)
+}
+
+#[test]
+fn other_timeouts_reach_who_is_silent() {
+    let idle = |secs| move |timeouts: &mut Timeouts| timeouts.tunnel_idle = seconds(secs);
+    let life = |secs| move |timeouts: &mut Timeouts| timeouts.max_lifetime = seconds(secs);
+    let off = |timeouts: &mut Timeouts| timeouts.max_lifetime = Duration::MAX;
+    for (what, (counted, ended), word, expected) in [
+        ("idle shorter", changed(idle(100), idle(10)), "tunnel_idle", 9_900..10_100),
+        ("idle over already", changed(idle(100), idle(2)), "tunnel_idle", 3_000..4_100),
+        ("idle longer", changed(idle(10), idle(20)), "tunnel_idle", 19_900..20_100),
+        ("idle much longer", changed(idle(10), idle(100)), "", 0..1),
+        ("life shorter", changed(off, life(10)), "lifetime", 8_900..10_100),
+        ("life over already", changed(off, life(2)), "lifetime", 3_000..4_100),
+        ("life longer", changed(life(10), life(20)), "lifetime", 17_900..20_100),
+        ("life for ever", changed(life(10), off), "", 0..1),
+    ] {
+        assert_eq!(counted, word, "{what}");
+        assert!(expected.contains(&ended), "{what}: after {ended} ms");
+    }
+}
+
+#[test]
+fn shorter_timeouts_reach_everybody_a_slice_each_turn() {
+    let mut bed = Bed::new(|_, _| ());
+    let clients: Vec<_> = (0..600).map(|_| bed.client([])).collect();
+    bed.run_until("the links", |b| b.accepted(0).len() == clients.len());
+    bed.run_for(millis(5));
+    bed.change(|listener| listener.timeouts.tunnel_idle = seconds(50));
+    let timers = bed.shard.core.wheel.next();
+    bed.turn();
+    assert!(bed.shard.core.wheel.next() < timers, "the first slice is settled");
+    // Shorter again before the walk is through: it goes over all of them once more.
+    bed.change(|listener| listener.timeouts.tunnel_idle = seconds(10));
+    let before = bed.io.turns;
+    bed.run_for(seconds(1));
+    let slots = u64::from(bed.shard.core.conns.slots());
+    let turns = bed.io.turns - before;
+    assert!(turns >= 2 * slots / u64::from(FOLLOW_SLOTS), "{turns} turns for {slots} slots, twice");
+    assert_eq!(bed.counted(), "");
+    bed.run_for(seconds(10));
+    assert_eq!(bed.counted(), "tunnel_idle*600");
+    bed.check_empty();
 }

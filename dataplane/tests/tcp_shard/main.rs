@@ -9,3 +9,4 @@ mod moving;
 mod proxy;
 mod queue;
 mod reaching;
+mod refused;

@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, listen_address, millis, say, seconds, wait};
 use dataplane::proto::proxy_header::{Ends, Version, write};
+use dataplane::proto::proxy_header::{Reading, read};
 use dataplane::sim::peers::Act;
 use dataplane::spec::{Cluster, Listener, Match, Network, ProxyProtocol, SendProxy};
 
@@ -140,11 +141,13 @@ fn routes_see_the_address_of_the_header_and_the_hello_behind_it() {
             assert_eq!(bed.accepted(origin).len(), 1, "{matcher:?}");
         }
     }
-    // A header, and then no hello.
-    let mut bed = Bed::with_routes([named("a.example")], accept(true));
-    bed.client([say(V1), wait(seconds(30))]);
-    bed.run_until("an end", |bed| !bed.counted().is_empty());
-    assert_eq!(bed.counted(), "client_hello_timeout");
+    // A header, and then no hello, or the beginning of one.
+    for (bytes, word) in [(&b""[..], "silent_timeout"), (&HELLO[..9], "client_hello_timeout")] {
+        let mut bed = Bed::with_routes([named("a.example")], accept(true));
+        bed.client([say([V1.as_bytes(), bytes].concat()), wait(seconds(30))]);
+        bed.run_until("an end", |bed| !bed.counted().is_empty());
+        assert_eq!(bed.counted(), word);
+    }
 }
 
 #[test]
@@ -159,11 +162,7 @@ fn a_link_begins_with_a_header_of_its_client() {
         let mut bed = Bed::new(only_send);
         let got = passed(&mut bed, vec![say("bytes")]);
         let bytes = &got[..got.len() - 5];
-        let Ok(dataplane::proto::proxy_header::Reading::Whole(read)) =
-            dataplane::proto::proxy_header::read(bytes)
-        else {
-            panic!("{}", got.escape_ascii())
-        };
+        let Ok(Reading::Whole(read)) = read(bytes) else { panic!("{}", got.escape_ascii()) };
         let told = read.ends.unwrap();
         assert_eq!((told.source.ip(), told.destination), (Some([192, 0, 2, 1].into()), listen_address()));
         assert_eq!(header(version, Some(told), &[]), bytes);
@@ -178,5 +177,36 @@ fn a_link_begins_with_a_header_of_its_client() {
             let kept = if version == Version::V2 { &tlvs[..] } else { &[] };
             assert_eq!(got, [&header(version, Some(told), kept), bytes].concat());
         }
+    }
+}
+
+/// A header that names nobody of the internet leaves the peer's own address. Its TLVs go on behind that, but for those of LOCAL,
+/// which the protocol has receivers discard.
+#[test]
+fn the_tlvs_of_a_header_without_addresses_go_on() {
+    let tlvs = b"\x02\0\x04a.de\x04\0\x01x";
+    let (local, proxy, unspec, unix) = (0x20, 0x21, 0x00, 0x31);
+    for (command, family, addresses, kept) in [
+        (proxy, unspec, 0, &tlvs[..7]),
+        (proxy, unix, 216, &tlvs[..7]),
+        (local, unspec, 0, &[]),
+        (local, unix, 216, &[]),
+    ] {
+        let mut bed = Bed::new(|listener, cluster| {
+            accept(true)(listener, cluster);
+            cluster.send_proxy = Some(SendProxy::V2);
+        });
+        let block = [&vec![0; addresses], &tlvs[..]].concat();
+        let length = u16::try_from(block.len()).unwrap().to_be_bytes();
+        let said = [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length, &block, b"bytes"].concat();
+        let got = passed(&mut bed, vec![say(said)]);
+        let Ok(Reading::Whole(header)) = read(&got) else { panic!("{}", got.escape_ascii()) };
+        let told = header.ends.unwrap();
+        assert_eq!((told.source.ip(), told.destination), (Some([192, 0, 2, 1].into()), listen_address()));
+        assert_eq!(
+            (header.tlvs.of(&got), &got[header.len..]),
+            (kept, &b"bytes"[..]),
+            "{command:x} {family:x}"
+        );
     }
 }

@@ -49,6 +49,7 @@ fn a_wait_ends_with_its_time_or_its_client() {
     let began = bed.now();
     let beyond = bed.client([]);
     bed.run_until("the queue is full", |b| b.end(beyond).ended.is_some());
+    bed.run_until("a second later", |b| b.now().since(began) > 1_000_000_000);
     bed.tell(leaves, [Act::Reset]);
     bed.run_until("one left", |b| waiting(b) == 1);
     let at = bed.run_until("the other's time is over", |b| waiting(b) == 0);
@@ -58,5 +59,10 @@ fn a_wait_ends_with_its_time_or_its_client() {
     bed.tell(first, [Act::Close]);
     bed.run_for(seconds(1));
     assert_eq!(bed.counted(), "queue_full queue_timeout client_reset tunnel_ended no_link*2");
+    // Each that waited says how long, however that ended.
+    let waits = bed.waits();
+    assert_eq!(waits.iter().map(|wait| wait.0.as_str()).collect::<Vec<_>>(), ["RQ", "CQ", "sQ", "--"]);
+    let waited = waits.iter().map(|wait| wait.1.map(|ms| ms / 1000)).collect::<Vec<_>>();
+    assert_eq!(waited, [None, Some(1), Some(5), None]);
     bed.check_empty();
 }

@@ -4,7 +4,7 @@ use crate::bed::{Bed, listen_address, millis, origin_address, say, seconds, wait
 use dataplane::cluster::eligible::Health;
 use dataplane::conn::Phase;
 use dataplane::sim::peers::Act;
-use dataplane::spec::{Available, ClusterId, EndpointId, Match};
+use dataplane::spec::{Available, BreakerOf, CircuitBreaker, ClusterId, EndpointId, Match, Statuses};
 
 fn phase(bed: &Bed) -> Option<Phase> {
     bed.shard.core.conns.iter().map(|(_, conn)| conn.phase()).next()
@@ -234,6 +234,27 @@ fn a_route_stands_in_for_a_cluster_that_has_nothing_left() {
         let client = bed.client([Act::Finish]);
         bed.run_until("the end", |b| b.end(client).ended.is_some());
         assert_eq!((bed.accepted(0).len(), bed.accepted(1).len()), accepted, "{health:?}");
+    }
+    bed.check_empty();
+}
+
+/// The connect that failed is what ended it, also where that opened the breaker; the next one is not tried at all.
+#[test]
+fn a_breaker_that_opened_is_the_word_of_the_next_alone() {
+    let mut bed = Bed::with_two(&[], |_, c| {
+        c.circuit_breaker = Some(CircuitBreaker {
+            of: BreakerOf::Cluster,
+            failure_threshold: 1,
+            recovery_timeout: seconds(60),
+            trial_timeout: seconds(10),
+            failure_status: Statuses::SERVER_ERRORS,
+        });
+    });
+    for word in ["connect_failed", "circuit_open"] {
+        let client = bed.client([]);
+        bed.run_until("the end", |b| b.end(client).ended.is_some());
+        let records = bed.records();
+        assert!(records.len() == 1 && records[0].ends_with(&format!("{word} no_link")), "{records:?}");
     }
     bed.check_empty();
 }

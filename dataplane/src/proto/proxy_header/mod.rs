@@ -55,7 +55,8 @@ pub struct Header {
     /// `None` where the sender speaks for itself (LOCAL: a health check), or does not know the client (UNKNOWN,
     /// UNSPEC), or knows it by an address that a TCP connection has not (UNIX): the socket's own addresses count then.
     pub ends: Option<Ends>,
-    /// Version 2: the TLVs as they came, well-formed. [`passed_on`] says which of them go on.
+    /// Version 2: the TLVs as they came, well-formed; none of LOCAL, whose whole block is to be discarded (the text, 2.2).
+    /// [`passed_on`] says which of them go on.
     pub tlvs: Span,
 }
 
