@@ -341,7 +341,7 @@ fn go_on(core: &mut Core, io: &mut impl Io, id: Id<Conn>, moved: Moved) {
 
 /// Closes what gets no conn here.
 fn discard(core: &Core, io: &mut impl Io, moved: Moved) {
-    core.stats.close(CloseReason::ListenerFull).add(1);
+    core.stats.close(CloseReason::Evicted).add(1);
     core.shared.loads.close(core.shard);
     if let Some(tunnel) = moved.tunnel {
         // Where the option cannot be set the socket is gone already.
