@@ -13,7 +13,7 @@ use crate::metrics::Format;
 use crate::reload::Wanted;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -54,6 +54,8 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, guard: watch::Receiver<Guard>, pla
             Answer::refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method")
         })
         .layer(from_fn_with_state(door.clone(), admit))
+        // `admit` has each operation's own bound.
+        .layer(DefaultBodyLimit::disable())
         .with_state(door)
 }
 

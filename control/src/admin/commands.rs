@@ -26,7 +26,7 @@ pub struct Where {
     /// A configuration whose admin.address says it
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// A file with its token, where it asks for one [default: RINGWAY_TOKEN_FILE, or what FILE says]
+    /// A file with its token, where it asks for one [default: RINGWAY_TOKEN_FILE, or what FILE says with its address]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }

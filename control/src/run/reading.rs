@@ -70,9 +70,11 @@ impl Reader {
             // Nobody waits any more where it took too long.
             drop(sender.send(read()));
         };
+        // Before the thread may have ended already.
+        let begun = Instant::now();
         let thread = std::thread::Builder::new().name("configuration".to_owned()).spawn(run);
         let thread = thread.map_err(|error| Unread::Died(format!("no thread to read {name}: {error}")))?;
-        Ok(Reading { name, begun: Instant::now(), patience: self.patience, thread, result })
+        Ok(Reading { name, begun, patience: self.patience, thread, result })
     }
 
     /// What tests want to happen to whoever reads this.

@@ -125,7 +125,13 @@ impl Spans {
             return;
         }
         let Ok(place) = self.queue.try_reserve() else {
-            self.counts.queue_full.fetch_add(1, Relaxed);
+            if self.counts.queue_full.fetch_add(1, Relaxed) == 0 {
+                tracing::warn!(
+                    most = limits::SPANS_WAITING,
+                    "spans come faster than the collector takes them, and are lost (SPANS_WAITING): sample less; said once, then \
+                     counted as queue_full"
+                );
+            }
             return;
         };
         let mut bytes = Vec::new();

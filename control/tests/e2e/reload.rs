@@ -76,6 +76,9 @@ fn what_changed_follows_and_connections_stay() {
     );
     let planned = plan(&proxy, &second);
     assert_eq!(client.exchange(GET).text(), "one", "a plan changes nothing");
+    // Of what a file may be, little.
+    let long = format!("{second}#{}\n", "x".repeat(3 << 20));
+    assert_eq!(plan(&proxy, &long)["changes"], planned["changes"]);
     let done = reload(&proxy, &second);
     assert_eq!(planned["changes"], done["changes"]);
     let expected = [
