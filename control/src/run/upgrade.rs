@@ -10,7 +10,7 @@ use crate::reload::Made;
 use crate::upgrade::{Arrival, Bearer, Gift, Next, Speaks, Took};
 use axum::http::StatusCode;
 use dataplane::limits;
-use dataplane::plane::{self, Handed};
+use dataplane::plane::{self, Fault, Handed, Plane};
 use dataplane::spec::Listener;
 use over::{Kept, Over};
 use std::path::PathBuf;
@@ -262,13 +262,34 @@ impl Running<'_> {
         self.upgrades.anew = ANEW_TICKS;
     }
 
-    /// A connection of the process before this one, or one that did not get to the next; or that the former accepts no more.
+    /// A connection of the process before this one, or one that did not get to the next; or that the former accepts no more, and takes
+    /// nothing back.
     pub(super) fn arrived(&mut self, arrived: Arrival) {
-        let Arrival::Conn(conn) = arrived else { return self.accept_anew() };
-        match conn.into_moved(&self.loaded.snapshot) {
-            Ok(moved) => self.plane.adopt(moved),
-            Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),
+        match arrived {
+            Arrival::Conn(conn) => match conn.into_moved(&self.loaded.snapshot) {
+                Ok(moved) => self.plane.adopt(moved),
+                Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),
+            },
+            Arrival::Sockets => {
+                self.accept_anew();
+                inject_panic_if_asked(self.plane);
+            }
+            Arrival::Alone => {
+                // By now the former accepts no more on any of its shards.
+                self.accept_anew();
+                self.plane.own_files();
+                if let Some(api) = &mut self.api {
+                    api.own_file();
+                }
+            }
         }
+    }
+}
+
+/// For the test of a next process that dies by itself once it has everything: `RINGWAY_INJECT=upgrade-panic`.
+fn inject_panic_if_asked(plane: &Plane) {
+    if std::env::var("RINGWAY_INJECT").is_ok_and(|asked| asked == "upgrade-panic") {
+        plane.inject(Fault::Panic);
     }
 }
 

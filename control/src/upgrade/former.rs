@@ -100,8 +100,7 @@ impl Former {
     }
 
     /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer; and for
-    /// connections, which go to `arrivals`, as does that the former accepts no more: when it has said so, and once more when it has
-    /// gone, by when that is so on every shard.
+    /// connections, which go to `arrivals`, as does that the former accepts no more, and at last that it takes nothing back.
     pub(crate) fn ready(self, took: Took, arrivals: mpsc::Sender<Arrival>) {
         let mut wire = self.wire;
         let at_last = arrivals.clone();
@@ -153,7 +152,7 @@ impl Former {
                 // All that it listened on is ours all the same.
                 tracing::warn!("upgrade: the process before this one: {why}");
             }
-            drop(at_last.blocking_send(Arrival::Sockets));
+            drop(at_last.blocking_send(Arrival::Alone));
         };
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(talk) {
             tracing::error!("upgrade: the process before this one cannot be told: no thread: {error}");

@@ -7,7 +7,7 @@ use crate::upgrade::LIMIT;
 use crate::upgrade_conns::{GET, Origins, say, upgrade, websocket};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
@@ -24,9 +24,15 @@ fn with_a_fault(text: &str, fault: &str, notify: Option<&Path>) -> Proxy {
 /// An upgrade that fails because its process was killed.
 #[track_caller]
 fn fails(proxy: &Proxy, why: &str) -> Ended {
+    fails_by(proxy, why, "SIGKILL")
+}
+
+/// One that fails because its process ended so.
+#[track_caller]
+fn fails_by(proxy: &Proxy, why: &str, end: &str) -> Ended {
     let ended = command(proxy, &["upgrade"]);
     let told = &ended.stderr;
-    assert!(ended.code == 1 && told.contains(why) && told.contains("SIGKILL"), "{} {told}", ended.code);
+    assert!(ended.code == 1 && told.contains(why) && told.contains(end), "{} {told}", ended.code);
     ended
 }
 
@@ -168,4 +174,36 @@ fn one_that_dies_with_half_of_the_connections_takes_only_those_along() {
     talks.iter_mut().for_each(|talk| say(talk, 3));
     assert_eq!(Client::get(edge, "/n").text(), "1");
     assert_eq!(proxy.exit_code(LIMIT), 0);
+}
+
+/// A next process that ends by itself, before or after it has taken over, leaves the files of unix sockets: the one that goes on listens
+/// there.
+#[test]
+fn one_that_ends_by_itself_leaves_files_of_sockets() {
+    let origins = Origins::new();
+    let dir = tempfile::tempdir().unwrap();
+    let [path, admin] = ["edge.sock", "admin.sock"].map(|name| dir.path().join(name));
+    let text = origins.configuration(1, 1) + &local(&path);
+    let of_admin = format!("[admin]\naddress = \"unix:{}\"", admin.display());
+    let text = text.replace("[admin]\naddress = \"127.0.0.1:0\"", &of_admin);
+    let mut proxy = with_a_fault(&text, "upgrade-panic", None);
+    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
+    let serves = || {
+        serves(edge, raw, &path);
+        assert_eq!(command(&proxy, &["status"]).code, 0);
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = local(Path::new("x")).replace("local", "more");
+    let more = more.replace("unix:x", &taken.local_addr().unwrap().to_string());
+    std::fs::write(&proxy.file, text.clone() + &more).unwrap();
+    fails_by(&proxy, "nothing changed", "exit status: 3");
+    serves();
+    std::fs::write(&proxy.file, &text).unwrap();
+    for _ in 0..2 {
+        fails_by(&proxy, "this one serves again", "exit status: 70");
+        serves();
+    }
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    assert!(!path.exists() && !admin.exists(), "they are its own");
 }

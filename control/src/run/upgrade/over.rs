@@ -107,11 +107,12 @@ impl Over {
     }
 
     /// Everything that could move has, or the next process is gone. Who asked is told.
-    fn end(&mut self, sent: &Sent, finishing: u64) {
+    fn end(&mut self, sent: Sent, finishing: u64) {
         let (pid, asker) = (self.pid, self.asker.take());
-        let Sent { moved, back, why } = sent;
-        // From here on it is the service, whatever becomes of it.
+        let Sent { moved, back, why, bearer } = sent;
+        // From here on it is the service, whatever becomes of it, and is told so before whoever asked is.
         self.next = None;
+        drop(bearer);
         match self.died {
             Some(status) if status.success() => {
                 let why = format!("process {pid} had taken over, was told to end, and has: nobody listens");
@@ -181,7 +182,7 @@ impl Upgrades {
         };
         over.moves = Moves::Ended;
         over.look();
-        over.end(&sent, 0);
+        over.end(sent, 0);
     }
 }
 
@@ -241,7 +242,7 @@ impl Running<'_> {
         let Stage::Over(over) = &mut self.upgrades.stage else { return };
         let shards = self.loaded.snapshot.runtime.shards.into();
         let Some(sent) = over.moved(shards, self.arrivals.is_empty()) else { return };
-        over.end(&sent, self.plane.left_open().connections);
+        over.end(sent, self.plane.left_open().connections);
         if over.has_died() {
             self.upgrades.stage = Stage::Rests;
         } else if !self.drains.ends() {
