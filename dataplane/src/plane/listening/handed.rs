@@ -6,8 +6,8 @@ use crate::io::{Address, Errno, Fd, SocketAddress};
 use crate::plane::{Plane, StartError};
 use crate::shard::mailbox::Command;
 use crate::spec::{ListenAddress, Listener, Snapshot};
-use crate::sys::inherited;
 use crate::sys::unix::SocketFile;
+use crate::sys::{deaf, inherited};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
 /// What one address of a listener is accepted on.
@@ -19,6 +19,14 @@ pub struct Handed {
     pub asked: String,
     /// In the order in which they began to listen.
     pub sockets: Vec<OwnedFd>,
+}
+
+impl Handed {
+    /// Whether somebody new gets there. The process that had it may have made it deaf before it died; what systemd passed never is.
+    pub(super) fn hears(&self, asked: &ListenAddress) -> bool {
+        matches!(asked, ListenAddress::Inherited(_))
+            || self.sockets.iter().all(|socket| deaf::undo(Fd(socket.as_raw_fd())))
+    }
 }
 
 impl Plane {
