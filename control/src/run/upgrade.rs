@@ -189,8 +189,8 @@ impl Running<'_> {
             },
             (Step::Given(Ok(given)), Stage::Gives { over, .. }) => self.hand_on(given, over),
             (Step::Given(Err((why, handed))), Stage::Gives { over, .. }) => {
-                self.take_back(handed);
-                refuse(over.asker, &why);
+                let back = self.take_back(handed);
+                refuse_after(over.asker, &why, back);
             }
             (_, stage) => self.upgrades.stage = stage,
         }
@@ -218,25 +218,26 @@ impl Running<'_> {
                 let handed = std::mem::take(&mut next.handed);
                 // It ends with that.
                 drop(next);
-                self.take_back(handed);
-                refuse(over.asker, &format!("the next process was not told that all is its own: {why}"));
+                let back = self.take_back(handed);
+                let why = format!("the next process was not told that all is its own: {why}");
+                refuse_after(over.asker, &why, back);
             }
         }
     }
 
     /// The next process is gone: what it was given is accepted on again here.
-    fn take_back(&mut self, handed: Vec<Handed>) {
+    ///
+    /// # Errors
+    /// A sentence of why it is not.
+    fn take_back(&mut self, handed: Vec<Handed>) -> Result<(), String> {
         let snapshot = self.plane.snapshot();
-        match self.plane.take_back(handed, &snapshot) {
-            Ok(()) => {
-                self.plane.swap(snapshot);
-                self.accept_anew();
-            }
-            Err(error) => tracing::error!(
-                "upgrade: what the next process had is not listened on any more: {}; restart",
-                told::explain(&error)
-            ),
-        }
+        self.plane.take_back(handed, &snapshot).map_err(|error| {
+            let why = told::explain(&error);
+            format!("this one does not listen on what it had given: {why}; restart")
+        })?;
+        self.plane.swap(snapshot);
+        self.accept_anew();
+        Ok(())
     }
 
     /// Each tick.
@@ -297,11 +298,23 @@ fn refuse(asker: Asker, why: &str) {
     fail(asker, &format!("{why}; nothing changed"));
 }
 
+/// Nothing changed if what the next process was given came back.
+fn refuse_after(asker: Asker, why: &str, back: Result<(), String>) {
+    match back {
+        Ok(()) => refuse(asker, why),
+        Err(gone) => fail_with(asker, StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}; {gone}")),
+    }
+}
+
 /// There is no next process.
 fn fail(asker: Asker, why: &str) {
+    fail_with(asker, StatusCode::CONFLICT, why);
+}
+
+fn fail_with(asker: Asker, status: StatusCode, why: &str) {
     tracing::error!("upgrade: {why}");
     if let Some(asker) = asker {
         // Who asked may be gone.
-        let _ = asker.send(Answer::refused(StatusCode::CONFLICT, why));
+        let _ = asker.send(Answer::refused(status, why));
     }
 }
