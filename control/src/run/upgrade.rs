@@ -7,12 +7,13 @@ use super::{Running, told};
 use crate::admin::Answer;
 use crate::endpoints;
 use crate::reload::Made;
-use crate::upgrade::{Arrival, Bearer, Gift, Next, Speaks, Took};
+use crate::upgrade::{Arrival, Bearer, Gift, Next, Speaks, Took, may_take_back};
 use axum::http::StatusCode;
 use dataplane::limits;
 use dataplane::plane::{self, Fault, Handed, Plane};
 use dataplane::spec::Listener;
 use over::{Kept, Over};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SendError};
@@ -29,6 +30,8 @@ pub(super) struct Upgrades {
     /// The program's file: what is there when the time comes is started.
     program: Option<PathBuf>,
     stage: Stage,
+    /// Of the process before this one, as long as it may take everything back.
+    former: Option<OwnedFd>,
     /// Ticks for which accepts are still begun anew.
     anew: u32,
 }
@@ -59,9 +62,9 @@ pub(super) enum Step {
 }
 
 impl Upgrades {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(former: Option<OwnedFd>) -> Self {
         // To be asked now: once the file is replaced, the kernel calls it "(deleted)".
-        Self { program: std::env::current_exe().ok(), stage: Stage::Rests, anew: 0 }
+        Self { program: std::env::current_exe().ok(), stage: Stage::Rests, former, anew: 0 }
     }
 
     /// Whether one is under way, or over: the next process has read the file, and would miss what changes here.
@@ -134,6 +137,13 @@ impl Running<'_> {
         }
         if self.upgrades.is_under_way() {
             return Err("an upgrade is under way".to_owned());
+        }
+        if self.upgrades.former.as_ref().is_some_and(may_take_back) {
+            return Err(
+                "the process before this one may still take everything back: ask again when the upgrade \
+                        that it was asked for is answered"
+                    .to_owned(),
+            );
         }
         if let Some(why) = self.reloads.is_busy() {
             return Err(why);
@@ -278,6 +288,7 @@ impl Running<'_> {
             Arrival::Alone => {
                 // By now the former accepts no more on any of its shards.
                 self.accept_anew();
+                self.upgrades.former = None;
                 self.plane.own_files();
                 if let Some(api) = &mut self.api {
                     api.own_file();

@@ -17,7 +17,7 @@ mod message;
 mod next;
 
 pub(crate) use conns::{Arrival, Travelling};
-pub(crate) use former::Former;
+pub(crate) use former::{Former, may_take_back};
 pub(crate) use message::Endpoint;
 pub(crate) use message::Speaks;
 pub(crate) use next::{Bearer, Gift, Next, Sent, Took};
