@@ -148,7 +148,7 @@ async fn serve_with(
         drains: drains::Drains::default(),
         closed_before: (0, 0),
         reloads: Reloads::new(file.map(Path::to_owned), environment, loaded, (text, changes)),
-        upgrades: Upgrades::new(),
+        upgrades: Upgrades::new(former.as_ref().and_then(Former::watch)),
         arrivals,
         came: came.clone(),
         lost: 0,

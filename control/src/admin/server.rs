@@ -133,6 +133,13 @@ impl Api {
         Ok(())
     }
 
+    /// No other process takes the socket back any more: its file is this one's to remove.
+    pub(crate) fn own_file(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.own();
+        }
+    }
+
     /// The end, where another process accepts there. Those that are connected have their answers within `within`.
     pub(crate) async fn leave(mut self, within: Duration) {
         self.stop();

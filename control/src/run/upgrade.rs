@@ -7,12 +7,13 @@ use super::{Running, told};
 use crate::admin::Answer;
 use crate::endpoints;
 use crate::reload::Made;
-use crate::upgrade::{Arrival, Bearer, Gift, Next, Speaks, Took};
+use crate::upgrade::{Arrival, Bearer, Gift, Next, Speaks, Took, may_take_back};
 use axum::http::StatusCode;
 use dataplane::limits;
-use dataplane::plane::{self, Handed};
+use dataplane::plane::{self, Fault, Handed, Plane};
 use dataplane::spec::Listener;
 use over::{Kept, Over};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SendError};
@@ -29,6 +30,8 @@ pub(super) struct Upgrades {
     /// The program's file: what is there when the time comes is started.
     program: Option<PathBuf>,
     stage: Stage,
+    /// Of the process before this one, as long as it may take everything back.
+    former: Option<OwnedFd>,
     /// Ticks for which accepts are still begun anew.
     anew: u32,
 }
@@ -59,9 +62,9 @@ pub(super) enum Step {
 }
 
 impl Upgrades {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(former: Option<OwnedFd>) -> Self {
         // To be asked now: once the file is replaced, the kernel calls it "(deleted)".
-        Self { program: std::env::current_exe().ok(), stage: Stage::Rests, anew: 0 }
+        Self { program: std::env::current_exe().ok(), stage: Stage::Rests, former, anew: 0 }
     }
 
     /// Whether one is under way, or over: the next process has read the file, and would miss what changes here.
@@ -135,6 +138,13 @@ impl Running<'_> {
         if self.upgrades.is_under_way() {
             return Err("an upgrade is under way".to_owned());
         }
+        if self.upgrades.former.as_ref().is_some_and(may_take_back) {
+            return Err(
+                "the process before this one may still take everything back: ask again when the upgrade \
+                        that it was asked for is answered"
+                    .to_owned(),
+            );
+        }
         if let Some(why) = self.reloads.is_busy() {
             return Err(why);
         }
@@ -189,8 +199,8 @@ impl Running<'_> {
             },
             (Step::Given(Ok(given)), Stage::Gives { over, .. }) => self.hand_on(given, over),
             (Step::Given(Err((why, handed))), Stage::Gives { over, .. }) => {
-                self.take_back(handed);
-                refuse(over.asker, &why);
+                let back = self.take_back(handed);
+                refuse_after(over.asker, &why, back);
             }
             (_, stage) => self.upgrades.stage = stage,
         }
@@ -218,25 +228,26 @@ impl Running<'_> {
                 let handed = std::mem::take(&mut next.handed);
                 // It ends with that.
                 drop(next);
-                self.take_back(handed);
-                refuse(over.asker, &format!("the next process was not told that all is its own: {why}"));
+                let back = self.take_back(handed);
+                let why = format!("the next process was not told that all is its own: {why}");
+                refuse_after(over.asker, &why, back);
             }
         }
     }
 
     /// The next process is gone: what it was given is accepted on again here.
-    fn take_back(&mut self, handed: Vec<Handed>) {
+    ///
+    /// # Errors
+    /// A sentence of why it is not.
+    fn take_back(&mut self, handed: Vec<Handed>) -> Result<(), String> {
         let snapshot = self.plane.snapshot();
-        match self.plane.take_back(handed, &snapshot) {
-            Ok(()) => {
-                self.plane.swap(snapshot);
-                self.accept_anew();
-            }
-            Err(error) => tracing::error!(
-                "upgrade: what the next process had is not listened on any more: {}; restart",
-                told::explain(&error)
-            ),
-        }
+        self.plane.take_back(handed, &snapshot).map_err(|error| {
+            let why = told::explain(&error);
+            format!("this one does not listen on what it had given: {why}; restart")
+        })?;
+        self.plane.swap(snapshot);
+        self.accept_anew();
+        Ok(())
     }
 
     /// Each tick.
@@ -262,13 +273,35 @@ impl Running<'_> {
         self.upgrades.anew = ANEW_TICKS;
     }
 
-    /// A connection of the process before this one, or one that did not get to the next; or that the former accepts no more.
+    /// A connection of the process before this one, or one that did not get to the next; or that the former accepts no more, and takes
+    /// nothing back.
     pub(super) fn arrived(&mut self, arrived: Arrival) {
-        let Arrival::Conn(conn) = arrived else { return self.accept_anew() };
-        match conn.into_moved(&self.loaded.snapshot) {
-            Ok(moved) => self.plane.adopt(moved),
-            Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),
+        match arrived {
+            Arrival::Conn(conn) => match conn.into_moved(&self.loaded.snapshot) {
+                Ok(moved) => self.plane.adopt(moved),
+                Err(why) => (self.lost, self.lost_why) = (self.lost + 1, why),
+            },
+            Arrival::Sockets => {
+                self.accept_anew();
+                inject_panic_if_asked(self.plane);
+            }
+            Arrival::Alone => {
+                // By now the former accepts no more on any of its shards.
+                self.accept_anew();
+                self.upgrades.former = None;
+                self.plane.own_files();
+                if let Some(api) = &mut self.api {
+                    api.own_file();
+                }
+            }
         }
+    }
+}
+
+/// For the test of a next process that dies by itself once it has everything: `RINGWAY_INJECT=upgrade-panic`.
+fn inject_panic_if_asked(plane: &Plane) {
+    if std::env::var("RINGWAY_INJECT").is_ok_and(|asked| asked == "upgrade-panic") {
+        plane.inject(Fault::Panic);
     }
 }
 
@@ -276,11 +309,23 @@ fn refuse(asker: Asker, why: &str) {
     fail(asker, &format!("{why}; nothing changed"));
 }
 
+/// Nothing changed if what the next process was given came back.
+fn refuse_after(asker: Asker, why: &str, back: Result<(), String>) {
+    match back {
+        Ok(()) => refuse(asker, why),
+        Err(gone) => fail_with(asker, StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}; {gone}")),
+    }
+}
+
 /// There is no next process.
 fn fail(asker: Asker, why: &str) {
+    fail_with(asker, StatusCode::CONFLICT, why);
+}
+
+fn fail_with(asker: Asker, status: StatusCode, why: &str) {
     tracing::error!("upgrade: {why}");
     if let Some(asker) = asker {
         // Who asked may be gone.
-        let _ = asker.send(Answer::refused(StatusCode::CONFLICT, why));
+        let _ = asker.send(Answer::refused(status, why));
     }
 }

@@ -78,6 +78,8 @@ pub(crate) enum Arrival {
     Conn(Travelling),
     /// It accepts no more.
     Sockets,
+    /// It gives nothing more and takes nothing back.
+    Alone,
 }
 
 /// A connection between two processes.

@@ -8,6 +8,7 @@ use dataplane::limits::{
     UPGRADE_ANSWER, UPGRADE_BATCH, UPGRADE_CHANGES_BYTES, UPGRADE_CONN_BYTES, UPGRADE_READY,
 };
 use dataplane::plane::Handed;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -99,9 +100,13 @@ impl Former {
         }
     }
 
+    /// Whoever has it sees whether the process before this one may still take everything back ([`may_take_back`]).
+    pub(crate) fn watch(&self) -> Option<OwnedFd> {
+        self.wire.share()
+    }
+
     /// Says that every shard accepts, and on what of what was given. Beside the caller, as it waits for the answer; and for
-    /// connections, which go to `arrivals`, as does that the former accepts no more: when it has said so, and once more when it has
-    /// gone, by when that is so on every shard.
+    /// connections, which go to `arrivals`, as does that the former accepts no more, and at last that it takes nothing back.
     pub(crate) fn ready(self, took: Took, arrivals: mpsc::Sender<Arrival>) {
         let mut wire = self.wire;
         let at_last = arrivals.clone();
@@ -153,12 +158,19 @@ impl Former {
                 // All that it listened on is ours all the same.
                 tracing::warn!("upgrade: the process before this one: {why}");
             }
-            drop(at_last.blocking_send(Arrival::Sockets));
+            drop(at_last.blocking_send(Arrival::Alone));
         };
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(talk) {
             tracing::error!("upgrade: the process before this one cannot be told: no thread: {error}");
         }
     }
+}
+
+/// Whether the process before this one has not closed its end.
+pub(crate) fn may_take_back(wire: &OwnedFd) -> bool {
+    let mut ends = [PollFd::new(wire, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !(poll(&mut ends, Some(&now)).is_ok() && ends[0].revents().contains(PollFlags::HUP))
 }
 
 /// Half of those that a test has move.

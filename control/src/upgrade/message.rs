@@ -116,6 +116,11 @@ impl Wire {
         Self { socket, heard: vec![0; UPGRADE_MESSAGE_BYTES] }
     }
 
+    /// None where descriptors have run out.
+    pub(super) fn share(&self) -> Option<OwnedFd> {
+        self.socket.try_clone().ok()
+    }
+
     pub(super) fn say(&self, message: &Message, with: &[BorrowedFd<'_>]) -> Result<(), String> {
         self.say_with(message, &[], with)
     }

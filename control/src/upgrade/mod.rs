@@ -9,7 +9,7 @@
 //! 3. The former accepts no more on that and says `Yours`; the next answers `Mine`.
 //! 4. The former gives connections that wait for a request, and those that come to wait within a moment. Until then it keeps
 //!    descriptors of its own of what listens, and takes everything back should the next one die.
-//! 5. The former drains the rest, and ends.
+//! 5. The former closes the socket between the two, which says that it takes nothing back; it drains the rest, and ends.
 
 mod conns;
 mod former;
@@ -17,7 +17,7 @@ mod message;
 mod next;
 
 pub(crate) use conns::{Arrival, Travelling};
-pub(crate) use former::Former;
+pub(crate) use former::{Former, may_take_back};
 pub(crate) use message::Endpoint;
 pub(crate) use message::Speaks;
 pub(crate) use next::{Bearer, Gift, Next, Sent, Took};

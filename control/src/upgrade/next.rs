@@ -39,6 +39,8 @@ pub(crate) struct Sent {
     /// They go on here, because of `why`.
     pub(crate) back: u64,
     pub(crate) why: Option<String>,
+    /// Its end tells the next process that nothing is taken back.
+    pub(crate) bearer: Option<Bearer>,
 }
 
 /// What the next process accepts on.
@@ -204,6 +206,7 @@ impl Bearer {
             // Whether it has ended is looked at next.
             self.wait_a_little();
         }
+        sent.bearer = Some(self);
         sent
     }
 

@@ -2,14 +2,16 @@
 
 use crate::reload::command;
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::proxy::{Ended, Proxy};
-use crate::upgrade::LIMIT;
+use crate::upgrade::{LIMIT, Next};
 use crate::upgrade_conns::{GET, Origins, say, upgrade, websocket};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 /// A process whose next ones die at that moment; with a file, the first of them does.
 fn with_a_fault(text: &str, fault: &str, notify: Option<&Path>) -> Proxy {
@@ -24,9 +26,15 @@ fn with_a_fault(text: &str, fault: &str, notify: Option<&Path>) -> Proxy {
 /// An upgrade that fails because its process was killed.
 #[track_caller]
 fn fails(proxy: &Proxy, why: &str) -> Ended {
+    fails_by(proxy, why, "SIGKILL")
+}
+
+/// One that fails because its process ended so.
+#[track_caller]
+fn fails_by(proxy: &Proxy, why: &str, end: &str) -> Ended {
     let ended = command(proxy, &["upgrade"]);
     let told = &ended.stderr;
-    assert!(ended.code == 1 && told.contains(why) && told.contains("SIGKILL"), "{} {told}", ended.code);
+    assert!(ended.code == 1 && told.contains(why) && told.contains(end), "{} {told}", ended.code);
     ended
 }
 
@@ -168,4 +176,115 @@ fn one_that_dies_with_half_of_the_connections_takes_only_those_along() {
     talks.iter_mut().for_each(|talk| say(talk, 3));
     assert_eq!(Client::get(edge, "/n").text(), "1");
     assert_eq!(proxy.exit_code(LIMIT), 0);
+}
+
+/// A next process that ends by itself, before or after it has taken over, leaves the files of unix sockets: the one that goes on listens
+/// there.
+#[test]
+fn one_that_ends_by_itself_leaves_files_of_sockets() {
+    let origins = Origins::new();
+    let dir = tempfile::tempdir().unwrap();
+    let [path, admin] = ["edge.sock", "admin.sock"].map(|name| dir.path().join(name));
+    let text = origins.configuration(1, 1) + &local(&path);
+    let of_admin = format!("[admin]\naddress = \"unix:{}\"", admin.display());
+    let text = text.replace("[admin]\naddress = \"127.0.0.1:0\"", &of_admin);
+    let mut proxy = with_a_fault(&text, "upgrade-panic", None);
+    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
+    let serves = || {
+        serves(edge, raw, &path);
+        assert_eq!(command(&proxy, &["status"]).code, 0);
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = local(Path::new("x")).replace("local", "more");
+    let more = more.replace("unix:x", &taken.local_addr().unwrap().to_string());
+    std::fs::write(&proxy.file, text.clone() + &more).unwrap();
+    fails_by(&proxy, "nothing changed", "exit status: 3");
+    serves();
+    std::fs::write(&proxy.file, &text).unwrap();
+    for _ in 0..2 {
+        fails_by(&proxy, "this one serves again", "exit status: 70");
+        serves();
+    }
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit_code(LIMIT), 0);
+    assert!(!path.exists() && !admin.exists(), "they are its own");
+}
+
+/// Upgrades; when the next process has taken over, this one is stopped, so that nothing of that is over, until `meanwhile` has ended and
+/// the next one was killed.
+#[track_caller]
+fn dies_after(proxy: &Proxy, taken_over: usize, meanwhile: impl FnOnce(&Next)) -> Ended {
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(|| command(proxy, &["upgrade"]));
+        let mut pid = None;
+        eventually("the next process has taken over", || {
+            let all = proxy.stderr.all();
+            let mut told = all.iter().filter(|line| line.contains("has taken over"));
+            pid = told
+                .nth(taken_over)
+                .and_then(|line| line.split("process ").nth(1)?.split(' ').next()?.parse().ok());
+            pid.is_some()
+        });
+        proxy.signal(Signal::STOP);
+        let next = Next(Pid::from_raw(pid.unwrap()).unwrap());
+        meanwhile(&next);
+        drop(next);
+        proxy.signal(Signal::CONT);
+        asks.join().unwrap()
+    })
+}
+
+/// Nobody gets a connection there any more.
+fn is_deaf(raw: SocketAddr, local: &Path) {
+    eventually("deaf sockets", || {
+        let late = TcpStream::connect_timeout(&raw, Duration::from_millis(50));
+        late.is_err() && UnixStream::connect(local).is_err()
+    });
+}
+
+/// Sockets that the next process made deaf before it was killed are listened on again.
+#[test]
+fn deaf_sockets_hear_again() {
+    let origins = Origins::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("edge.sock");
+    let text = origins.configuration(2, 1) + &local(&path);
+    let text =
+        text.replacen("[admin]", "[drain.shutdown]\naccept_for = \"0s\"\nwindow = \"60s\"\n[admin]", 1);
+    let text = text.replace("drain_timeout = \"2s\"\n", "");
+    let proxy = Proxy::start(&text);
+    let (edge, raw) = (proxy.edge(), proxy.address("raw"));
+    let ended = dies_after(&proxy, 0, |_| {
+        let busy = command(&proxy, &["upgrade"]);
+        let told = &busy.stderr;
+        assert!(busy.code == 1 && told.contains("may still take everything back"), "{} {told}", busy.code);
+        for listener in ["raw", "local"] {
+            assert_eq!(command(&proxy, &["drain", "--listener", listener]).code, 0);
+        }
+        is_deaf(raw, &path);
+    });
+    assert!(ended.code == 1 && ended.stderr.contains("this one serves again"), "{}", ended.stderr);
+    serves(edge, raw, &path);
+    // By a signal: a conversation keeps it.
+    let ended = dies_after(&proxy, 1, |next| {
+        let mut talk = Client::connect(raw);
+        say(&mut talk, 1);
+        kill_process(next.0, Signal::TERM).unwrap();
+        is_deaf(raw, &path);
+    });
+    assert!(ended.code == 1 && ended.stderr.contains("this one serves again"), "{}", ended.stderr);
+    serves(edge, raw, &path);
+    // What cannot be had again is not claimed.
+    let ended = dies_after(&proxy, 2, |_| {
+        assert_eq!(command(&proxy, &["drain", "--listener", "local"]).code, 0);
+        eventually("a deaf socket", || UnixStream::connect(&path).is_err());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "a letter").unwrap();
+    });
+    let told = &ended.stderr;
+    assert!(
+        ended.code == 69 && told.contains("does not listen") && told.contains("restart"),
+        "{} {told}",
+        ended.code
+    );
 }

@@ -207,7 +207,8 @@ impl Listening {
             move |errno| StartError::Bind { listener: listener.name.to_string(), address, errno }
         };
         let mut open = Open::new(listener, asked);
-        if let Some(handed) = self.handed_for(listener, asked) {
+        // A unix socket that stays deaf is closed by this, and its name is free.
+        if let Some(handed) = self.handed_for(listener, asked).filter(|handed| handed.hears(asked)) {
             return self.go_on(&mut open, listener, handed, opened).map(|()| open);
         }
         match asked {

@@ -3,7 +3,7 @@
 //! close(2) resets what waits to be accepted. So before that, SYNs alone are dropped, by a classic BPF program on the socket
 //! (socket(7), SO_ATTACH_FILTER): a handshake that has begun is finished, and what it makes is queued. Who is dropped knocks
 //! again after a second, and by then nobody listens there, or somebody else. In the unix domain, shutdown(2) of reading does
-//! it: connect(2) is refused, and accept(2) goes on until the queue is empty.
+//! it: connect(2) is refused, and accept(2) goes on until the queue is empty. All who have the socket have it deaf.
 
 use super::enter::last_errno;
 use super::socket;
@@ -17,7 +17,7 @@ const RETURN: u16 = 0x06;
 const FLAGS: u32 = 13;
 const SYN: u32 = 0x02;
 
-/// Keeps new connections out of the queue of `fd`, which listens. For ever.
+/// Keeps new connections out of the queue of `fd`, which listens, until [`undo`].
 ///
 /// # Errors
 /// What setsockopt(2) or shutdown(2) say; ENOMEM where the filter takes more than net.core.optmem_max.
@@ -41,6 +41,23 @@ pub(super) fn make(fd: Fd) -> Result<(), Errno> {
         libc::setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), len)
     };
     if done < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Lets new connections into the queue of `fd` again, whether it was deaf or not. False where they do not get there: what was shut down
+/// stays so.
+pub fn undo(fd: Fd) -> bool {
+    if socket::local_address(fd).is_ok_and(|address| address.is_unix()) {
+        let mut poll = libc::pollfd { fd: fd.0, events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one pollfd, valid during the call.
+        return unsafe { libc::poll(&raw mut poll, 1, 0) } == 0;
+    }
+    let nothing: libc::c_int = 0;
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the option has no value; the int that is passed outlives the call.
+    let done = unsafe {
+        libc::setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, (&raw const nothing).cast(), len)
+    };
+    done == 0 || last_errno() == Errno(libc::ENOENT)
 }
 
 #[cfg(test)]
@@ -75,6 +92,9 @@ mod tests {
             make(fd).unwrap();
             let late = TcpStream::connect_timeout(&at, Duration::from_millis(50)).unwrap_err();
             assert_eq!(late.kind(), std::io::ErrorKind::TimedOut, "{at}");
+            assert!(undo(fd) && undo(fd), "{at}");
+            queued.push(TcpStream::connect(at).unwrap());
+            make(fd).unwrap();
             for client in &mut queued {
                 client.write_all(b"request").unwrap();
                 let (mut accepted, _) = listener.accept().unwrap();
@@ -104,8 +124,10 @@ mod tests {
             UnixStream::connect_addr(&at)
         };
         let mut queued = connect().unwrap();
+        assert!(undo(Fd(listener.as_raw_fd())), "it is not deaf");
         make(Fd(listener.as_raw_fd())).unwrap();
         assert_eq!(connect().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(!undo(Fd(listener.as_raw_fd())), "it stays so");
         queued.write_all(b"request").unwrap();
         let (mut accepted, _) = listener.accept().unwrap();
         assert_eq!(listener.accept().unwrap_err().raw_os_error(), Some(libc::EINVAL), "the queue is empty");

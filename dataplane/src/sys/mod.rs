@@ -15,7 +15,7 @@ pub mod affinity;
 mod buf_ring;
 pub mod clock;
 mod complete;
-mod deaf;
+pub mod deaf;
 mod enter;
 mod feed;
 mod fit;

@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The file of a socket that we bound; dropped, it is removed, unless another process put its own there meanwhile.
+/// The file of a socket that we bound or were given; dropped, it is removed where it is ours, unless another process put its own there
+/// meanwhile.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -28,9 +29,17 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), left: false })
     }
 
-    /// That of a socket which another process bound and gave us; none of an abstract name, or where it is gone.
+    /// That of a socket which another process bound and gave us; none of an abstract name, or where it is gone. Until we
+    /// [`SocketFile::own`] it that process may take the socket back, and it stays.
     pub fn of(name: &UnixName) -> Option<Self> {
-        Self::at(Path::new(OsStr::from_bytes(name.path()?))).ok()
+        let mut file = Self::at(Path::new(OsStr::from_bytes(name.path()?))).ok()?;
+        file.left = true;
+        Some(file)
+    }
+
+    /// It is ours alone, to be removed.
+    pub fn own(&mut self) {
+        self.left = false;
     }
 
     /// The socket is another process's, and so is its file.
@@ -190,6 +199,22 @@ mod tests {
         fs::write(&path, "a letter").unwrap();
         assert_eq!(listener(&name(&path), 0o600, 8).map(|_| ()), Err(Errno(libc::ENOTSOCK)));
         assert_eq!(fs::read_to_string(&path).unwrap(), "a letter");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_given_file_stays_until_it_is_our_own() {
+        let directory = directory("given");
+        let path = directory.join("x.sock");
+        let (fd, file) = listener(&name(&path), 0o600, 8).unwrap();
+        file.unwrap().leave();
+        drop(SocketFile::of(&name(&path)));
+        UnixStream::connect(&path).unwrap();
+        let mut file = SocketFile::of(&name(&path)).unwrap();
+        file.own();
+        drop(file);
+        assert!(!path.exists());
+        socket::close(fd);
         fs::remove_dir_all(directory).unwrap();
     }
 

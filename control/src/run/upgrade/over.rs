@@ -1,7 +1,7 @@
 //! The next process has what listens: it is given connections, and watched until it has all that it is given. Should it die before
 //! that, this one goes on as if it had never been, but for what went with it.
 
-use super::{Asker, Running, Stage, Upgrades, beside, fail};
+use super::{Asker, Running, Stage, Upgrades, beside, fail, fail_with};
 use crate::admin::Answer;
 use crate::ready;
 use crate::upgrade::{Bearer, Next, Sent, Travelling};
@@ -37,6 +37,8 @@ pub(super) struct Over {
     next: Option<Next>,
     /// How it ended before that was over.
     died: Option<ExitStatus>,
+    /// Whether this process serves again then, or why not.
+    back: Result<(), String>,
 }
 
 /// How far connections have moved.
@@ -62,7 +64,8 @@ enum Moves {
 impl Over {
     pub(super) fn new(pid: u32, admin: bool, kept: Kept, listeners: Vec<bool>, asker: Asker) -> Self {
         let moves = Moves::Ended;
-        Self { pid, admin, kept, listeners, asker, moves, next: None, died: None }
+        let back = Err("this one ends, too: nobody listens".to_owned());
+        Self { pid, admin, kept, listeners, asker, moves, next: None, died: None, back }
     }
 
     /// Whether it died by itself. One that was told to end has, and takes the service with it.
@@ -107,22 +110,27 @@ impl Over {
     }
 
     /// Everything that could move has, or the next process is gone. Who asked is told.
-    fn end(&mut self, sent: &Sent, finishing: u64) {
+    fn end(&mut self, sent: Sent, finishing: u64) {
         let (pid, asker) = (self.pid, self.asker.take());
-        let Sent { moved, back, why } = sent;
-        // From here on it is the service, whatever becomes of it.
+        let Sent { moved, back, why, bearer } = sent;
+        // From here on it is the service, whatever becomes of it, and is told so before whoever asked is.
         self.next = None;
+        drop(bearer);
         match self.died {
             Some(status) if status.success() => {
                 let why = format!("process {pid} had taken over, was told to end, and has: nobody listens");
                 return fail(asker, &why);
             }
             Some(status) => {
+                let (answer, now) = match &self.back {
+                    Ok(()) => (StatusCode::CONFLICT, "this one serves again"),
+                    Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why.as_str()),
+                };
                 let why = format!(
                     "process {pid} had taken over and died ({status}), and with it {moved} connections that had \
-                     gone there, and those that it had accepted; this one serves again"
+                     gone there, and those that it had accepted; {now}"
                 );
-                return fail(asker, &why);
+                return fail_with(asker, answer, &why);
             }
             None => ready::notify(&format!("MAINPID={pid}")),
         }
@@ -162,18 +170,15 @@ impl Upgrades {
         let Stage::Over(over) = &mut self.stage else { return };
         let sent = match &mut over.moves {
             Moves::Ended => return,
-            Moves::Back(sent) => std::mem::take(sent),
+            Moves::Back(sent) => Some(std::mem::take(sent)),
             Moves::Under { transit, sends, .. } | Moves::Ending { transit, sends } => {
                 transit.close();
                 let mut done = transit.done();
                 loop {
                     match tokio::time::timeout(limits::UPGRADE_REST, &mut *sends).await {
-                        Ok(sent) => break sent.unwrap_or_default(),
+                        Ok(sent) => break Some(sent.unwrap_or_default()),
                         // A next process that takes nothing any more is not waited for.
-                        Err(_) if transit.done() == done => {
-                            ready::notify(&format!("MAINPID={}", over.pid));
-                            return;
-                        }
+                        Err(_) if transit.done() == done => break None,
                         Err(_) => done = transit.done(),
                     }
                 }
@@ -181,7 +186,10 @@ impl Upgrades {
         };
         over.moves = Moves::Ended;
         over.look();
-        over.end(&sent, 0);
+        match sent {
+            None if over.died.is_none() => ready::notify(&format!("MAINPID={}", over.pid)),
+            sent => over.end(sent.unwrap_or_default(), 0),
+        }
     }
 }
 
@@ -236,12 +244,15 @@ impl Running<'_> {
         let Stage::Over(over) = &mut self.upgrades.stage else { return };
         let ended = over.look();
         if ended && over.has_died() {
-            self.serve_again();
+            let back = self.serve_again();
+            if let Stage::Over(over) = &mut self.upgrades.stage {
+                over.back = back;
+            }
         }
         let Stage::Over(over) = &mut self.upgrades.stage else { return };
         let shards = self.loaded.snapshot.runtime.shards.into();
         let Some(sent) = over.moved(shards, self.arrivals.is_empty()) else { return };
-        over.end(&sent, self.plane.left_open().connections);
+        over.end(sent, self.plane.left_open().connections);
         if over.has_died() {
             self.upgrades.stage = Stage::Rests;
         } else if !self.drains.ends() {
@@ -250,15 +261,23 @@ impl Running<'_> {
     }
 
     /// The next process died: everything that it had is this one's again.
-    fn serve_again(&mut self) {
-        let Stage::Over(over) = &mut self.upgrades.stage else { return };
+    ///
+    /// # Errors
+    /// A sentence of what is not.
+    fn serve_again(&mut self) -> Result<(), String> {
+        let Stage::Over(over) = &mut self.upgrades.stage else { return Ok(()) };
         let (admin, next) = (over.admin, over.next.take());
         let handed = next.map(|mut next| std::mem::take(&mut next.handed));
-        self.take_back(handed.unwrap_or_default());
-        if let (true, Some(api)) = (admin, &mut self.api)
-            && let Err(error) = api.go_on()
-        {
-            tracing::error!("upgrade: the admin API, which the next process had, is gone: {error}; restart");
+        let back = self.take_back(handed.unwrap_or_default());
+        let api = match (admin, &mut self.api) {
+            (true, Some(api)) => api.go_on(),
+            _ => Ok(()),
+        };
+        let api =
+            api.map_err(|error| format!("this one serves again without its admin API: {error}; restart"));
+        if self.drains.ends() {
+            return Err("this one drains, and ends: nobody listens then".to_owned());
         }
+        back.and(api)
     }
 }

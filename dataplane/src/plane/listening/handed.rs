@@ -6,8 +6,8 @@ use crate::io::{Address, Errno, Fd, SocketAddress};
 use crate::plane::{Plane, StartError};
 use crate::shard::mailbox::Command;
 use crate::spec::{ListenAddress, Listener, Snapshot};
-use crate::sys::inherited;
 use crate::sys::unix::SocketFile;
+use crate::sys::{deaf, inherited};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
 /// What one address of a listener is accepted on.
@@ -19,6 +19,14 @@ pub struct Handed {
     pub asked: String,
     /// In the order in which they began to listen.
     pub sockets: Vec<OwnedFd>,
+}
+
+impl Handed {
+    /// Whether somebody new gets there. The process that had it may have made it deaf before it died; what systemd passed never is.
+    pub(super) fn hears(&self, asked: &ListenAddress) -> bool {
+        matches!(asked, ListenAddress::Inherited(_))
+            || self.sockets.iter().all(|socket| deaf::undo(Fd(socket.as_raw_fd())))
+    }
 }
 
 impl Plane {
@@ -42,6 +50,11 @@ impl Plane {
         self.tell(|| Command::GiveUp(numbers.clone()));
     }
 
+    /// No other process takes back any more what this plane was started with: files of unix sockets are this one's to remove.
+    pub fn own_files(&self) {
+        self.listening.borrow_mut().own_files();
+    }
+
     /// The other process accepts no more on what both had: shards look whether somebody waits there unseen.
     pub fn accept_anew(&self) {
         self.tell(|| Command::AcceptAnew);
@@ -54,7 +67,7 @@ impl Plane {
     /// As [`Plane::listen`]; then it stays given up.
     pub fn take_back(&self, handed: Vec<Handed>, snapshot: &Snapshot) -> Result<(), StartError> {
         self.listening.borrow_mut().handed = handed.into_iter().map(Some).collect();
-        self.listen(snapshot)
+        self.listen(snapshot).map(|()| self.own_files())
     }
 }
 
@@ -85,6 +98,10 @@ impl Listening {
         let mut given: Vec<Open> = given;
         given.iter_mut().filter_map(|open| open.file.take()).for_each(SocketFile::leave);
         given.iter().flat_map(|open| &open.sockets).map(|(_, socket)| socket.number).collect()
+    }
+
+    fn own_files(&mut self) {
+        self.open.iter_mut().filter_map(|open| open.file.as_mut()).for_each(SocketFile::own);
     }
 
     /// What another process gave for this address. A port that the kernel chose stays with its listener.
