@@ -44,19 +44,28 @@ impl SourceChecks {
         let strangers = self
             .strangers
             .entry((cluster.id, v6))
-            .or_insert_with(|| count_strangers(&cluster.source_addresses, v6, is_source, left));
+            .or_insert_with(|| count_strangers(&cluster.source_addresses, v6, left, is_source));
         capacity.addresses = capacity.addresses.saturating_sub(*strangers);
         Some(capacity)
     }
 }
 
-fn count_strangers(pool: &SourceAddresses, v6: bool, is_source: fn(IpAddr) -> bool, left: &mut u64) -> u64 {
+/// Addresses of a family that are not this machine's, in their order, of as many as there are looks `left`.
+pub(crate) fn strangers(
+    pool: &SourceAddresses,
+    v6: bool,
+    left: &mut u64,
+    is_source: fn(IpAddr) -> bool,
+) -> impl Iterator<Item = IpAddr> {
     let looks = pool.count(v6).min(*left);
     *left -= looks;
-    // An address that is named twice is not counted twice.
-    let strangers: BTreeSet<_> =
-        (0..looks).filter_map(|n| pool.at(n, v6)).filter(|ip| !is_source(*ip)).collect();
-    u64::try_from(strangers.len()).unwrap_or(u64::MAX)
+    (0..looks).filter_map(move |n| pool.at(n, v6)).filter(move |ip| !is_source(*ip))
+}
+
+/// One that is named twice is not counted twice.
+fn count_strangers(pool: &SourceAddresses, v6: bool, left: &mut u64, is_source: fn(IpAddr) -> bool) -> u64 {
+    let different: BTreeSet<_> = strangers(pool, v6, left, is_source).collect();
+    u64::try_from(different.len()).unwrap_or(u64::MAX)
 }
 
 /// One endpoint and the links that local ports allow to it.

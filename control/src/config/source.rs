@@ -3,6 +3,7 @@
 use super::endpoint::Endpoints;
 use super::tree::{Item, Table};
 use super::{Environment, address};
+use crate::ports;
 use dataplane::io::PortRange;
 use dataplane::limits;
 use dataplane::spec::SourceAddresses;
@@ -47,10 +48,7 @@ fn warn_of_strangers(
     is_source: fn(IpAddr) -> bool,
 ) {
     let whole = SourceAddresses { ranges: vec![range], ..SourceAddresses::default() };
-    let looks = whole.count(range.0.is_ipv6()).min(*checks);
-    *checks -= looks;
-    let strangers: Vec<IpAddr> =
-        (0..looks).filter_map(|n| whole.at(n, range.0.is_ipv6())).filter(|ip| !is_source(*ip)).collect();
+    let strangers: Vec<IpAddr> = ports::strangers(&whole, range.0.is_ipv6(), checks, is_source).collect();
     let Some(first) = strangers.first() else { return };
     let more = match strangers.len() {
         1 => String::new(),

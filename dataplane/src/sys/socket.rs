@@ -231,9 +231,7 @@ pub fn has_local_ports() -> bool {
 pub fn is_bindable(ip: IpAddr) -> bool {
     let fd = match socket(if ip.is_ipv6() { Family::V6 } else { Family::V4 }) {
         Ok(fd) => fd,
-        Err(errno) => {
-            return matches!(errno.0, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM);
-        }
+        Err(Errno(no)) => return matches!(no, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM),
     };
     let found = set_option(fd, SocketOption::BindAddressNoPort)
         .and_then(|()| bind(fd, &Address::Ip(SocketAddress::new(ip, 0))))
