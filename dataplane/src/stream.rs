@@ -24,6 +24,9 @@ const NON_BLOCKING: u16 = 1 << 8;
 const PARKED: u16 = 1 << 9;
 /// What is received next is a head whose body is spliced.
 const HEAD: u16 = 1 << 10;
+/// Small messages in a row, up to [`OFTEN`]: then more of the kind are expected.
+const SMALL_ONE: u16 = 1 << 11;
+const OFTEN: u16 = 3 << 11;
 
 /// A socket, one bit for each operation in flight on it (submitting a set bit is a bug), and its send queue.
 #[derive(Debug)]
@@ -97,17 +100,20 @@ impl Stream {
     pub fn arm_recv_of(&mut self, io: &mut impl Io, class: Class, expect: Expect, token: Token) {
         if self.bits & (RECV | EOF | CLOSE) == 0 {
             self.begin(RECV);
-            io.recv(self.fd, class, expect, token);
+            let often = self.bits & OFTEN == OFTEN && class == Class::Small && expect != Expect::Head;
+            io.recv(self.fd, class, if often { Expect::Often } else { expect }, token);
         }
     }
     /// A recv completed with bytes. A full buffer asks for larger ones from now on, a mostly empty one for small ones.
     pub fn on_received(&mut self, lease: &Lease) {
         self.end(RECV);
         self.bits &= !PARKED;
-        if lease.len() >= Class::Small.capacity() {
-            self.bits |= BULK;
-        } else if lease.len() < Class::Small.capacity() / 2 {
+        if lease.len() >= Class::Small.capacity() / 2 {
+            self.bits &= !OFTEN;
+            self.bits |= if lease.len() >= Class::Small.capacity() { BULK } else { 0 };
+        } else {
             self.bits &= !BULK;
+            self.bits += if self.bits & OFTEN == OFTEN { 0 } else { SMALL_ONE };
         }
     }
     /// The next message begins with a head and goes on by splice: only its first bytes are to be copied.
@@ -163,6 +169,13 @@ impl Stream {
     pub fn on_recv_failed(&mut self) {
         self.end(RECV);
         self.bits &= !PARKED;
+    }
+
+    /// Has bytes be taken from the socket only by a recv that is in flight, before all is cancelled: the socket is to go elsewhere.
+    pub fn take_back(&mut self, io: &mut impl Io, token: Token) {
+        if io.stands(token) {
+            self.arm_recv_of(io, Class::Small, Expect::Later, token);
+        }
     }
 
     /// A poll waits in place of the recv, or soon will.

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long)]
     cpu: Option<usize>,
     /// How the ring relay receives.
-    #[arg(long, default_value = "poll-first")]
+    #[arg(long, default_value = "multishot")]
     recv: Recv,
 }
 

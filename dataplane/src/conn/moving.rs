@@ -195,6 +195,7 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Conn>) -> bool {
     }
     conn.reason = Some(CloseReason::Moved);
     conn.enter(Phase::Closing);
+    conn.stream.take_back(io, id.token(Kind::ConnRecv));
     conn.stream.cancel(io, id.token(Kind::ConnRecv), id.token(Kind::ConnSend), id.token(Kind::ConnRecv));
     close::when_quiet(core, io, id);
     true
@@ -228,8 +229,11 @@ fn go(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tunnel: Option<Box<MovedT
     let read_by = conn.deadlines.read_by;
     conn.deadlines.cancel(wheel);
     let rx = conn.rx.take();
-    let bytes = rx.as_ref().map(|lease| pool.bytes(lease).to_vec()).unwrap_or_default();
+    let mut bytes = rx.as_ref().map(|lease| pool.bytes(lease).to_vec()).unwrap_or_default();
     rx.into_iter().for_each(|lease| pool.give_back(lease));
+    if tunnel.is_none() {
+        bytes.append(&mut io.take_ahead(id.token(Kind::ConnRecv), pool));
+    }
     let moved = Moved {
         socket: conn.stream.fd,
         listener: conn.listener,

@@ -109,6 +109,9 @@ pub enum Expect {
     Later,
     /// As `Later`, and what comes is a head whose body goes on by splice: as few bytes as [`crate::limits::HEAD_ALONE`] at a time.
     Head,
+    /// Small messages will come again and again: the backend may go on receiving by itself once it has them
+    /// ([`Io::stands`]). For small leases only.
+    Often,
 }
 
 /// What one completion says.
@@ -215,7 +218,8 @@ pub trait Io {
     /// Connects. EADDRNOTAVAIL says that no local port is free towards `to`: a socket whose port is chosen at connect may
     /// then be bound to another address and connected again.
     fn connect(&mut self, fd: Fd, to: &Address, token: Token);
-    /// Waits once until `fd` is as `interest` says.
+    /// Waits once until `fd` is as `interest` says. Where the backend has received on that stream ahead, a poll for bytes under
+    /// the token of its recv ends in those, or in what befell it, as the recv would.
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token);
     /// Closes a descriptor with nothing in flight on it.
     fn close(&mut self, fd: Fd, token: Token);
@@ -240,7 +244,7 @@ pub trait Io {
     fn peer_address(&mut self, fd: Fd) -> Result<SocketAddress, Errno>;
     /// Bytes given to a socket that its peer's kernel has not acknowledged yet (SIOCOUTQ): what a slow peer is held to.
     fn unacknowledged(&mut self, fd: Fd) -> Result<u32, Errno>;
-    /// Bytes that have arrived on a socket and were not received yet (SIOCINQ).
+    /// Bytes that have arrived on a socket and were not received yet (SIOCINQ), or were ahead of being asked for.
     fn unread(&mut self, fd: Fd) -> Result<u32, Errno>;
     /// An empty pipe, or none: then bytes are copied. The last one there is is lent for one step only ([`Pipe::is_last`]).
     fn take_pipe(&mut self) -> Option<Pipe>;
@@ -252,6 +256,7 @@ pub trait Io {
     fn held(&self, pipe: &Pipe) -> usize;
     /// Moves up to `most` bytes, at least 1, that have arrived on a socket into an empty pipe; 0 is its FIN. To be called
     /// only once a poll said that the socket is readable, and with nothing receiving on it: else it may block (splice(2)).
+    /// EAGAIN also where bytes were received ahead, or may be: a poll ends in those.
     fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno>;
     /// Moves what a pipe holds to a socket that is [`SocketOption::NonBlocking`], perhaps in part; EAGAIN where the socket
     /// has no room at all. Nothing may be sending on it.
@@ -269,6 +274,15 @@ pub trait Io {
     fn discard(&mut self, fd: Fd);
     /// Empties an eventfd after its poll said [`Outcome::Ready`].
     fn clear_event(&mut self, fd: Fd);
+
+    /// Whether bytes of a stream may be taken from its socket although no recv is in flight, for one that was asked for with
+    /// [`Expect::Often`]: at most until the end of the turn after the one that brought bytes. `recv` is the token of its receives.
+    /// To make an end of it, receive once more, and cancel that.
+    fn stands(&self, recv: Token) -> bool;
+    /// Bytes that were received on a stream and that nobody asked for yet: its next recv brings them.
+    fn ahead(&self, recv: Token) -> usize;
+    /// Takes all of them, where the stream goes elsewhere.
+    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8>;
 
     /// Receives that wait for a free lease.
     fn starved(&self) -> usize;

@@ -25,12 +25,15 @@ pub enum Kind {
     LinkTimer,
     AcceptTimer,
     WaitTimer,
+    /// The backend's own, as [`Self::Backend`]: a receive that goes on by itself beside the recv of a conn, or of a link.
+    ConnStanding,
+    LinkStanding,
 }
 
 impl Kind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Backend,
         Self::Accept,
         Self::ListenerClose,
@@ -48,6 +51,8 @@ impl Kind {
         Self::LinkTimer,
         Self::AcceptTimer,
         Self::WaitTimer,
+        Self::ConnStanding,
+        Self::LinkStanding,
     ];
 }
 

@@ -64,6 +64,8 @@ pub fn completion(core: &mut Core, io: &mut impl Io, completion: Completion) {
         Kind::ListenerClose
         | Kind::Mailbox
         | Kind::Backend
+        | Kind::ConnStanding
+        | Kind::LinkStanding
         | Kind::ConnTimer
         | Kind::LinkTimer
         | Kind::AcceptTimer

@@ -35,6 +35,8 @@ pub enum Fault {
     NoPipe,
     /// A message to another shard fails.
     PostFails,
+    /// Bytes are received ahead of being asked for, where more of the kind are expected.
+    ReadAhead,
     /// A splice says EAGAIN although a poll said that it could go.
     SpliceAgain,
     /// A splice, in or out, finds no memory (ENOMEM): bytes are copied.
@@ -64,7 +66,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ShortRead,
         Self::ShortWrite,
         Self::LateCompletion,
@@ -78,6 +80,7 @@ impl Fault {
         Self::Stall,
         Self::NoPipe,
         Self::PostFails,
+        Self::ReadAhead,
         Self::SpliceAgain,
         Self::SpliceNoMemory,
         Self::Reset,
@@ -103,6 +106,7 @@ impl Fault {
         match self {
             Self::ShortRead | Self::ShortWrite | Self::LateCompletion | Self::Segments => ALWAYS / 2,
             Self::QueueFull | Self::Latency | Self::CancelLate | Self::ResetDiscards => ALWAYS / 2,
+            Self::ReadAhead => ALWAYS / 2,
             // Eight source addresses are tried before it counts.
             Self::PortsExhausted => ALWAYS / 2,
             Self::SmallWindow | Self::AcceptEnds | Self::NoPipe | Self::PostFails => ALWAYS / 4,

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::ahead::Ahead;
 use super::completions::Ready;
 use super::faults::{Fault, FaultPlan};
 use super::net::{ListenerId, Net, Notice, Owner, SocketId};
@@ -86,6 +87,8 @@ pub struct SimIo<W: World = ()> {
     pub(super) ready: BTreeMap<(Mono, u64), Ready>,
     pub(super) sequence: u64,
     pub(super) starving: BTreeSet<Fd>,
+    /// What is received ahead, by the token of the stream's receives.
+    pub(super) ahead: BTreeMap<Token, Ahead>,
     /// Cancels that come late, and when.
     pub(super) late_cancels: Vec<(Mono, Token)>,
     /// For the stale-completion sabotage: slots whose generation ended with a receive outstanding in spirit.
@@ -122,6 +125,7 @@ impl<W: World> SimIo<W> {
             ready: BTreeMap::new(),
             sequence: 0,
             starving: BTreeSet::new(),
+            ahead: BTreeMap::new(),
             late_cancels: Vec::new(),
             former: BTreeMap::new(),
             missed: Vec::new(),
@@ -263,6 +267,7 @@ impl<W: World> Io for SimIo<W> {
         for submission in std::mem::take(&mut self.submissions) {
             self.start(submission, pool);
         }
+        self.end_loose(pool);
         let stall =
             if self.net.faults.hit(Fault::Stall) { self.net.faults.random().below(20_000_000) } else { 0 };
         // Nothing happens while the thread is away; then all of it at once, in order.
@@ -297,8 +302,8 @@ impl<W: World> Io for SimIo<W> {
     fn accept(&mut self, listener: Fd, token: Token) {
         self.submissions.push(Submission::Accept(listener, token));
     }
-    fn recv(&mut self, fd: Fd, class: Class, _: Expect, token: Token) {
-        self.submissions.push(Submission::Recv(fd, class, token));
+    fn recv(&mut self, fd: Fd, class: Class, expect: Expect, token: Token) {
+        self.submissions.push(Submission::Recv(fd, class, expect == Expect::Often, token));
     }
     fn send(&mut self, fd: Fd, chain: &Chain, pool: &Pool, token: Token) {
         let sights: Vec<_> = chain.iter().map(|lease| pool.sight(lease)).collect();
@@ -401,7 +406,8 @@ impl<W: World> Io for SimIo<W> {
     }
     fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
         let id = self.socket_at(fd)?;
-        Ok(u32::try_from(self.net.readable(id)).unwrap_or(u32::MAX))
+        let there = self.net.readable(id) + self.ahead_on(fd).unwrap_or(0);
+        Ok(u32::try_from(there).unwrap_or(u32::MAX))
     }
     fn take_pipe(&mut self) -> Option<Pipe> {
         self.pipe()
@@ -416,7 +422,10 @@ impl<W: World> Io for SimIo<W> {
         self.held_by(pipe)
     }
     fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
-        let result = self.fill_pipe(from, pipe, most);
+        let result = match self.ahead_on(from) {
+            Some(_) => Err(Errno(libc::EAGAIN)),
+            None => self.fill_pipe(from, pipe, most),
+        };
         self.did("splice_in", from, result)
     }
     fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
@@ -441,6 +450,21 @@ impl<W: World> Io for SimIo<W> {
         if let Ok(Descriptor { thing: Thing::Event(set), .. }) = self.descriptor_mut(fd) {
             *set = false;
         }
+    }
+
+    fn stands(&self, recv: Token) -> bool {
+        self.stands_now(recv)
+    }
+    fn ahead(&self, recv: Token) -> usize {
+        Self::ahead(self, recv)
+    }
+    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some(lease) = self.take_kept(recv) {
+            bytes.extend_from_slice(pool.bytes(&lease));
+            pool.give_back(lease);
+        }
+        bytes
     }
 
     fn starved(&self) -> usize {

@@ -12,6 +12,7 @@
     reason = "test equipment: its numbers are small, it may print, and a broken expectation must end the run"
 )]
 
+mod ahead;
 mod churn;
 mod completions;
 mod conditions;

@@ -54,6 +54,7 @@ pub(super) struct Descriptor {
 struct Recv {
     token: Token,
     class: Class,
+    often: bool,
     /// No buffer before this.
     starved_until: Mono,
     /// Was starved on purpose already.
@@ -71,7 +72,8 @@ struct Send {
 #[derive(Debug)]
 pub(super) enum Submission {
     Accept(Fd, Token),
-    Recv(Fd, Class, Token),
+    /// Whether more of the kind is expected.
+    Recv(Fd, Class, bool, Token),
     Send(Fd, Vec<Sight>, Token),
     Connect(Fd, SocketAddress, Token),
     Poll(Fd, Interest, Token),
@@ -85,7 +87,7 @@ impl Submission {
     pub(super) fn token(&self) -> Option<Token> {
         match self {
             Self::Accept(_, token)
-            | Self::Recv(_, _, token)
+            | Self::Recv(_, _, _, token)
             | Self::Send(_, _, token)
             | Self::Connect(_, _, token)
             | Self::Poll(_, _, token)
@@ -145,9 +147,15 @@ impl<W: World> SimIo<W> {
                     self.serve_accept(fd);
                 }
             }
-            Submission::Recv(fd, class, token) => {
+            Submission::Recv(fd, class, often, token) => {
                 if self.launch(fd, Verb::Recv, token, "recv", class as i64) {
-                    let recv = Recv { token, class, starved_until: Mono(0), starved: false };
+                    if !often {
+                        self.stand_no_more(token, pool);
+                    }
+                    if let Some(lease) = self.take_kept(token) {
+                        return self.complete(fd, Verb::Recv, token, Outcome::Received(lease));
+                    }
+                    let recv = Recv { token, class, often, starved_until: Mono(0), starved: false };
                     self.descriptors[fd.0 as usize].as_mut().unwrap().recv = Some(recv);
                     self.honour_stale(fd, token);
                     self.try_recv(fd, pool);
@@ -165,6 +173,10 @@ impl<W: World> SimIo<W> {
             Submission::Connect(fd, to, token) => self.start_connect(fd, to, token),
             Submission::Poll(fd, Interest::Readable, token) => {
                 if self.launch(fd, Verb::Poll, token, "poll", 0) {
+                    self.stand_no_more(token, pool);
+                    if let Some(lease) = self.take_kept(token) {
+                        return self.complete(fd, Verb::Poll, token, Outcome::Received(lease));
+                    }
                     self.descriptors[fd.0 as usize].as_mut().unwrap().poll = Some(token);
                     self.try_poll(fd);
                 }
@@ -175,7 +187,10 @@ impl<W: World> SimIo<W> {
                     self.try_poll_out(fd);
                 }
             }
-            Submission::Close(fd, token) => self.start_close(fd, token),
+            Submission::Close(fd, token) => {
+                self.drop_ahead(token, pool);
+                self.start_close(fd, token);
+            }
             Submission::Post(shard, message, token) => self.start_post(shard, message, token),
             Submission::Cancel(token) => {
                 self.note("cancel", token, Fd(-1), 0);
@@ -301,7 +316,11 @@ impl<W: World> SimIo<W> {
         };
         self.starving.remove(&fd);
         self.descriptors[fd.0 as usize].as_mut().unwrap().recv = None;
+        let stands = recv.often && matches!(outcome, Outcome::Received(_));
         self.complete(fd, Verb::Recv, recv.token, outcome);
+        if stands {
+            self.stand(fd, recv.token, pool);
+        }
     }
     /// What a recv comes to now; `None` while it must wait.
     fn receive(&mut self, fd: Fd, id: SocketId, recv: Recv, pool: &mut Pool) -> Option<Outcome> {

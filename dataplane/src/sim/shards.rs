@@ -3,6 +3,7 @@
 //! A turn never waits then. Whoever drives the shards asks [`SimIo::next_shard`] whose turn it is: one of those that have
 //! something to see or a deadline to keep, drawn by the seed; when nobody has, the clock moves on.
 
+use super::ahead::Ahead;
 use super::completions::Ready;
 use super::faults::Fault;
 use super::io::{SimIo, World};
@@ -19,6 +20,7 @@ pub(super) struct Side {
     live: BTreeMap<Token, (Fd, Verb)>,
     ready: BTreeMap<(Mono, u64), Ready>,
     starving: BTreeSet<Fd>,
+    ahead: BTreeMap<Token, Ahead>,
     late_cancels: Vec<(Mono, Token)>,
     former: BTreeMap<(u8, u32), u32>,
     missed: Vec<Notice>,
@@ -75,6 +77,7 @@ impl<W: World> SimIo<W> {
         swap(&mut self.live, &mut side.live);
         swap(&mut self.ready, &mut side.ready);
         swap(&mut self.starving, &mut side.starving);
+        swap(&mut self.ahead, &mut side.ahead);
         swap(&mut self.late_cancels, &mut side.late_cancels);
         swap(&mut self.former, &mut side.former);
         swap(&mut self.missed, &mut side.missed);

@@ -44,6 +44,9 @@ impl Ring {
         if let Some(message) = Message::decode(token, cqe.result()) {
             return out.push(Completion { token, outcome: Outcome::Message(message), more: false });
         }
+        if matches!(token.kind(), Kind::ConnStanding | Kind::LinkStanding) {
+            return self.stood(token, cqe, pool, out);
+        }
         let Some(operation) = self.operations.remove(token) else {
             self.counters.strays += 1;
             debug_assert!(false, "a completion of nothing in flight: {token:?}");
@@ -52,7 +55,7 @@ impl Ring {
         let next = match operation.verb {
             Verb::Recv(class) => self.received(class, &operation, cqe, pool),
             Verb::Accept => accepted(&operation, cqe),
-            Verb::Send | Verb::Connect | Verb::Poll(_) | Verb::Close | Verb::Post => {
+            Verb::Send | Verb::Connect | Verb::Poll(_) | Verb::Close | Verb::Post | Verb::Stand => {
                 finished(&operation, cqe.result())
             }
         };
@@ -110,7 +113,7 @@ impl Ring {
         }
     }
 
-    fn starve(&mut self, class: Class, token: Token) {
+    pub(super) fn starve(&mut self, class: Class, token: Token) {
         let index = group_of(class);
         self.counters.starvations += 1;
         self.groups[index].grow();
@@ -126,7 +129,9 @@ impl Ring {
             Verb::Recv(class) => sqe::recv(fd, self.groups[group_of(class)].id(), 0, true, token),
             Verb::Send => sqe::send(fd, operation.first, operation.first_len, token),
             Verb::Poll(interest) => sqe::poll(fd, interest, token),
-            Verb::Connect | Verb::Close | Verb::Post => unreachable!("none of these is ever asked for again"),
+            Verb::Connect | Verb::Close | Verb::Post | Verb::Stand => {
+                unreachable!("none of these is ever asked for again")
+            }
         };
         self.push(entry);
     }

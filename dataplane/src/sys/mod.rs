@@ -11,6 +11,7 @@
     reason = "system calls and memory shared with the kernel; each block says why it is sound"
 )]
 
+mod abandon;
 pub mod affinity;
 mod buf_ring;
 pub mod clock;
@@ -29,6 +30,7 @@ pub mod rlimit;
 mod scratch;
 pub mod socket;
 mod sqe;
+mod standing;
 mod starved;
 pub mod steer;
 pub mod unix;

@@ -17,6 +17,8 @@ pub(super) enum Verb {
     Close,
     /// To the ring of this descriptor.
     Post,
+    /// A receive that goes on by itself, into small buffers.
+    Stand,
 }
 
 /// One operation in flight.
@@ -83,6 +85,7 @@ impl State {
             Verb::Poll(Interest::Writable) => 8,
             Verb::Close => 9,
             Verb::Post => 10,
+            Verb::Stand => 11,
         };
         Self(NonZeroU8::MIN.saturating_add(verb - 1))
     }
@@ -97,7 +100,8 @@ impl State {
             7 => Verb::Poll(Interest::Readable),
             8 => Verb::Poll(Interest::Writable),
             9 => Verb::Close,
-            _ => Verb::Post,
+            10 => Verb::Post,
+            _ => Verb::Stand,
         }
     }
     fn with(self, flag: u8, on: bool) -> Self {
@@ -196,6 +200,13 @@ impl Operations {
         operation
     }
 
+    /// Whether what a token asked for is in flight.
+    pub(super) fn has(&self, token: Token) -> bool {
+        let slot = token.slot() as usize;
+        let chunk = self.kinds[token.kind() as usize].get(slot / CHUNK).and_then(Option::as_ref);
+        chunk.and_then(|chunk| chunk[slot % CHUNK]).is_some_and(|cell| cell.is_of(token))
+    }
+
     /// What a token asked for, if it is in flight.
     pub(super) fn get(&mut self, token: Token) -> Option<Operation> {
         let cell = *self.cell(token)?;
@@ -259,9 +270,9 @@ mod tests {
         let mut operations = Operations::default();
         let classes = Class::ALL.map(Verb::Recv);
         let polls = [Interest::Readable, Interest::Writable].map(Verb::Poll);
-        let others = [Verb::Accept, Verb::Send, Verb::Connect, polls[0], polls[1], Verb::Close, Verb::Post];
+        let others = [Verb::Accept, Verb::Send, Verb::Connect, Verb::Close, Verb::Post, Verb::Stand];
         let bytes = [7u8; 3];
-        for (slot, verb) in (0..).zip(classes.into_iter().chain(others)) {
+        for (slot, verb) in (0..).zip(classes.into_iter().chain(others).chain(polls)) {
             let token = Token::new(Kind::ConnSend, slot, Token::GENERATION_MASK);
             let mut operation = Operation::new(verb, 40 + slot.cast_signed());
             (operation.first, operation.first_len) = (bytes.as_ptr(), 3);
@@ -288,7 +299,7 @@ mod tests {
             operations.remove(token);
             operations.insert(token, Operation::new(Verb::Send, 44));
         }
-        assert_eq!((operations.sends.len(), operations.count()), (1, 10));
+        assert_eq!((operations.sends.len(), operations.count()), (1, 11));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::operations::{Operation, Operations, Verb};
 use super::pipe::Pipes;
 use super::probe::{Features, Unusable};
 use super::scratch::Scratch;
+use super::standing::Standing;
 use super::starved::Starved;
 use super::{clock, socket, sqe};
 use crate::buf::{Chain, Class, Pool};
@@ -16,7 +17,7 @@ use crate::io::{
     Shutdown, SocketAddress, SocketOption, Token,
 };
 use crate::limits;
-use io_uring::{IoUring, cqueue, squeue, types};
+use io_uring::{IoUring, squeue};
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::AsRawFd;
@@ -48,12 +49,13 @@ pub(super) struct Counters {
 /// [`Io::in_flight`] is 0 (invariant 15): until then the kernel may write to it.
 pub struct Ring {
     pub(super) uring: IoUring,
-    entry: RingEntry,
+    pub(super) entry: RingEntry,
     pub(super) operations: Operations,
     /// Small and large.
     pub(super) groups: [BufRing; 2],
     pub(super) starved: [Starved; 2],
     pub(super) later: Later,
+    pub(super) standing: Standing,
     /// Entries that found the submission queue full even after it was submitted.
     parked: VecDeque<squeue::Entry>,
     scratch: Scratch,
@@ -97,6 +99,7 @@ impl Ring {
             groups,
             starved: [Starved::default(), Starved::default()],
             later: Later::default(),
+            standing: Standing::default(),
             parked: VecDeque::new(),
             scratch: Scratch::new(),
             pipes: Pipes::default(),
@@ -190,7 +193,7 @@ impl Ring {
     }
 
     /// Submits what is queued, without waiting, because the queue or the scratch is full in the middle of a turn.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let pending = self.pending();
         // A failure leaves the entries queued; the turn meets it again and reports it.
         let _ = self.call(pending, Wait::No);
@@ -201,7 +204,7 @@ impl Ring {
     }
 
     /// One io_uring_enter; afterwards parked entries move up and the scratch is free again if nothing is queued.
-    fn call(&mut self, pending: u32, wait: Wait) -> Result<u32, Errno> {
+    pub(super) fn call(&mut self, pending: u32, wait: Wait) -> Result<u32, Errno> {
         self.counters.enters += 1;
         let result = self.entry.enter(pending, wait);
         if self.parked.is_empty() && self.pending() == 0 {
@@ -259,14 +262,18 @@ impl Ring {
     }
 
     /// Books an operation, unless the completion queue could not hold its answer (invariant 3).
-    fn admit(&mut self, verb: Verb, fd: Fd, token: Token) -> bool {
+    pub(super) fn admit(&mut self, verb: Verb, fd: Fd, token: Token) -> bool {
         self.admit_with(Operation::new(verb, fd.0), token)
     }
 
-    fn admit_with(&mut self, operation: Operation, token: Token) -> bool {
+    /// Whether the completion queue could hold the answers of so many operations more.
+    pub(super) fn has_room(&self, more: usize) -> bool {
         let starved: usize = self.starved.iter().map(Starved::count).sum();
-        let limit = self.uring.params().cq_entries() as usize;
-        if self.operations.count() - starved < limit {
+        self.operations.count() - starved + more <= self.uring.params().cq_entries() as usize
+    }
+
+    fn admit_with(&mut self, operation: Operation, token: Token) -> bool {
+        if self.has_room(1) {
             self.operations.insert(token, operation);
             return true;
         }
@@ -283,6 +290,7 @@ impl Ring {
 impl Io for Ring {
     fn turn(&mut self, pool: &mut Pool, until: Mono, out: &mut Vec<Completion>) -> Result<Clock, Errno> {
         let before = out.len();
+        self.end_loose(pool);
         loop {
             self.feed(pool);
             self.ask_later(self.clock.mono);
@@ -304,6 +312,9 @@ impl Io for Ring {
     fn recv(&mut self, fd: Fd, class: Class, expect: Expect, token: Token) {
         let index = group_of(class);
         self.groups[index].wanted();
+        if self.serve(fd, class, expect, token) {
+            return;
+        }
         if self.admit(Verb::Recv(class), fd, token) {
             let group = self.groups[index].id();
             let most = if expect == Expect::Head { limits::HEAD_ALONE } else { 0 };
@@ -339,11 +350,17 @@ impl Io for Ring {
         }
     }
     fn poll(&mut self, fd: Fd, interest: Interest, token: Token) {
+        if interest == Interest::Readable && self.poll_beside(fd, Verb::Poll(interest), token) {
+            return;
+        }
         if self.admit(Verb::Poll(interest), fd, token) {
             self.push(sqe::poll(fd.0, interest, token));
         }
     }
     fn close(&mut self, fd: Fd, token: Token) {
+        if self.close_beside(fd, token) {
+            return;
+        }
         if self.operations.count() < self.uring.params().cq_entries() as usize {
             self.operations.insert(token, Operation::new(Verb::Close, fd.0));
             self.push(sqe::close(fd.0, token));
@@ -363,7 +380,7 @@ impl Io for Ring {
     }
     fn cancel(&mut self, target: Token) {
         let Some(operation) = self.operations.get(target) else { return };
-        if operation.cancelling {
+        if operation.cancelling || self.cancel_beside(target) {
             return;
         }
         self.operations.set_cancelling(target);
@@ -407,7 +424,8 @@ impl Io for Ring {
         socket::unacknowledged(fd)
     }
     fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
-        socket::unread(fd)
+        let ahead = u32::try_from(self.kept_of_fd(fd)).unwrap_or(u32::MAX);
+        Ok(socket::unread(fd)?.saturating_add(ahead))
     }
     fn take_pipe(&mut self) -> Option<Pipe> {
         self.pipes.take()
@@ -422,6 +440,9 @@ impl Io for Ring {
         self.pipes.held(pipe)
     }
     fn splice_in(&mut self, from: Fd, pipe: &Pipe, most: usize) -> Result<usize, Errno> {
+        if self.is_ahead_on(from) {
+            return Err(Errno(libc::EAGAIN));
+        }
         self.pipes.splice_in(from, pipe, most)
     }
     fn splice_out(&mut self, pipe: &Pipe, to: Fd) -> Result<usize, Errno> {
@@ -443,58 +464,25 @@ impl Io for Ring {
         socket::clear_event(fd);
     }
 
+    fn stands(&self, recv: Token) -> bool {
+        self.stands_for(recv)
+    }
+    fn ahead(&self, recv: Token) -> usize {
+        self.kept_of(recv)
+    }
+    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8> {
+        self.take_all_kept(recv, pool)
+    }
+
     fn starved(&self) -> usize {
         self.starved.iter().map(Starved::count).sum()
     }
     fn in_flight(&self) -> usize {
-        self.operations.count() + self.local.len()
+        self.operations.count() + self.local.len() + self.standing.leases()
     }
 }
 
-impl Ring {
-    /// The last resort of a ring dropped with operations in flight (a panic): cancels them and waits, at most about a
-    /// second, for the kernel to let go of the buffers.
-    fn abandon(&mut self) {
-        const TURNS: u32 = 100;
-        const TURN_NANOS: u64 = 10_000_000;
-        self.flush();
-        let timeout = types::Timespec::new().nsec(100_000_000);
-        let _ = self.uring.submitter().register_sync_cancel(Some(timeout), types::CancelBuilder::any());
-        for _ in 0..TURNS {
-            while let Some(cqe) = self.uring.completion().next() {
-                let token = Token(cqe.user_data());
-                let verb = self.operations.get(token).map(|o| o.verb);
-                if let Some(Message::Conn { fd, .. }) = Message::decode(token, cqe.result()) {
-                    socket::close(fd);
-                }
-                if verb == Some(Verb::Accept) && cqe.result() >= 0 {
-                    socket::close(Fd(cqe.result()));
-                }
-                if !cqueue::more(cqe.flags()) {
-                    self.operations.remove(token);
-                }
-            }
-            if self.operations.count() <= self.starved() + self.later.count()
-                || self.call(0, Wait::For(TURN_NANOS)).is_err_and(fatal)
-            {
-                break;
-            }
-        }
-    }
-}
-
-fn fatal(errno: Errno) -> bool {
+/// What no turn can go on after.
+pub(super) fn fatal(errno: Errno) -> bool {
     !matches!(errno.0, libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        if self.operations.count() > self.starved() + self.later.count() {
-            self.abandon();
-        }
-        self.entry.unregister();
-        for group in &self.groups {
-            group.unregister(&self.uring.submitter());
-        }
-    }
 }

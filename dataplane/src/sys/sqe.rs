@@ -24,6 +24,27 @@ pub(super) fn recv(fd: i32, group: u16, most: u32, poll_first: bool, token: Toke
         .user_data(token.0)
 }
 
+/// Receives into buffers of `group` one after another, until so many bytes have come in all (Linux 6.17; before, it ends at once
+/// with EINVAL), it fails or is cancelled.
+pub(super) fn recv_standing(fd: i32, group: u16, limit: u32, token: Token) -> Entry {
+    /// IORING_RECV_MULTISHOT.
+    const MULTISHOT: u16 = 2;
+    /// Of `optlen` in struct io_uring_sqe, which the crate does not fill for a receive.
+    const LIMIT_AT: usize = 44;
+    const { assert!(size_of::<Entry>() == 64) };
+    let mut entry = opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
+        .ioprio(POLL_FIRST | MULTISHOT)
+        .buf_group(group)
+        .build()
+        .flags(Flags::BUFFER_SELECT)
+        .user_data(token.0);
+    // SAFETY: an entry is a struct io_uring_sqe (io_uring.h): 64 plain bytes, of which 44 to 48 are a u32.
+    let at = unsafe { (&raw mut entry).byte_add(LIMIT_AT) }.cast::<u32>();
+    // SAFETY: it is within the entry, which is aligned to 8.
+    unsafe { at.write(limit) };
+    entry
+}
+
 /// One stretch of bytes, perhaps in part.
 pub(super) fn send(fd: i32, bytes: *const u8, len: u32, token: Token) -> Entry {
     opcode::Send::new(types::Fd(fd), bytes, len).flags(libc::MSG_NOSIGNAL).build().user_data(token.0)

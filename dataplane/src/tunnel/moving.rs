@@ -128,11 +128,13 @@ pub fn begin(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) {
     let Core { tunnels, conns, links, .. } = core;
     let Some(tunnel) = tunnels.get_mut(id) else { return };
     tunnel.bulk.iter_mut().for_each(Bulk::stop);
-    let (Some(conn), Some(lid)) = (conns.get(tunnel.conn), tunnel.link) else { return };
+    let (Some(conn), Some(lid)) = (conns.get_mut(tunnel.conn), tunnel.link) else { return };
     let of_conn = [Kind::ConnRecv, Kind::ConnSend].map(|kind| tunnel.conn.token(kind));
+    conn.stream.take_back(io, of_conn[0]);
     conn.stream.cancel(io, of_conn[0], of_conn[1], of_conn[0]);
     let of_link = [Kind::LinkRecv, Kind::LinkSend].map(|kind| lid.token(kind));
-    if let Some(link) = links.get(lid) {
+    if let Some(link) = links.get_mut(lid) {
+        link.stream.take_back(io, of_link[0]);
         link.stream.cancel(io, of_link[0], of_link[1], of_link[0]);
     }
 }
@@ -161,8 +163,13 @@ pub fn leave(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Option<MovedT
         pipe,
     };
     let [of_conn, of_link] = pipes;
-    let sides =
+    let mut sides =
         [side(&mut conn.stream, &mut core.pool, of_conn), side(&mut link.stream, &mut core.pool, of_link)];
+    // What came from one side and nobody asked for is for the other.
+    let recvs = [at.token(Kind::LinkRecv), tunnel.conn.token(Kind::ConnRecv)];
+    for (side, recv) in sides.iter_mut().zip(recvs) {
+        side.queued.append(&mut io.take_ahead(recv, &mut core.pool));
+    }
     let preface = conn.preface.as_mut();
     let (name, head_us) = preface.map(|p| (std::mem::take(&mut p.name), p.took_us)).unwrap_or_default();
     let reach = tunnel.reach.as_ref();

@@ -4,6 +4,7 @@ use super::{Fate, Half, Tunnel, lost};
 use crate::buf::Pool;
 use crate::bulk::{Filled, Poured};
 use crate::io::{Expect, Io, Mono, Outcome};
+use crate::limits::QUEUE_HIGH;
 
 /// Moves what can be moved now, and waits for whichever side is behind. The direction is promoted, or was and still holds
 /// bytes in a pipe.
@@ -66,7 +67,7 @@ fn pour(
         return None;
     }
     half.time_sink(now);
-    if !bulk.is_holding() && !bulk.is_readable() {
+    if !bulk.is_holding() && !bulk.is_readable() && half.sink.queued() < QUEUE_HIGH {
         // What was queued is still going out: the wait for more begins already.
         half.source.await_readable(io, half.recv);
     }

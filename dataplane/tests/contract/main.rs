@@ -9,4 +9,5 @@ mod post;
 mod ring;
 mod scenarios;
 mod sim;
+mod standing;
 mod stress;

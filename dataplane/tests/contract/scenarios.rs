@@ -1,6 +1,7 @@
 //! The scenarios. Nothing here knows which backend it runs on.
 
 use crate::harness::{A_WHILE, Harness, World, assert_failed};
+pub use crate::standing::*;
 use dataplane::buf::{Class, PoolSize};
 use dataplane::io::{
     Address, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, PortRange, Shutdown,
@@ -54,6 +55,12 @@ macro_rules! each_scenario {
         $test!(accept_many);
         $test!(accept_without_descriptors);
         $test!(pipes_without_descriptors);
+        $test!(often_brings_all_in_order);
+        $test!(often_unasked_bytes_wait);
+        $test!(often_then_poll);
+        $test!(often_taken_back);
+        $test!(often_then_close);
+        $test!(often_and_the_end);
     };
 }
 pub(crate) use each_scenario;

@@ -27,8 +27,14 @@ impl Harness for OnSim {
 }
 
 /// What may happen to a scenario that expects short texts whole and an accept that goes on.
-const ALLOWED: [Fault; 5] =
-    [Fault::LateCompletion, Fault::QueueFull, Fault::Latency, Fault::Stall, Fault::CancelLate];
+const ALLOWED: [Fault; 6] = [
+    Fault::LateCompletion,
+    Fault::QueueFull,
+    Fault::Latency,
+    Fault::Stall,
+    Fault::CancelLate,
+    Fault::ReadAhead,
+];
 
 macro_rules! on_sim {
     ($scenario:ident) => {

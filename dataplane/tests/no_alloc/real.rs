@@ -144,6 +144,15 @@ impl Io for Counted {
     fn clear_event(&mut self, fd: Fd) {
         self.call().clear_event(fd);
     }
+    fn stands(&self, recv: Token) -> bool {
+        self.ring.stands(recv)
+    }
+    fn ahead(&self, recv: Token) -> usize {
+        self.ring.ahead(recv)
+    }
+    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8> {
+        self.ring.take_ahead(recv, pool)
+    }
     fn starved(&self) -> usize {
         self.ring.starved()
     }

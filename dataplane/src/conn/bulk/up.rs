@@ -9,6 +9,7 @@ use crate::conn::{Conn, close, deadline, http1, lost, relay, upstream};
 use crate::core::Core;
 use crate::exchange::{Exchange, Up, attempt};
 use crate::io::{Expect, Io, Kind, Outcome};
+use crate::limits::QUEUE_HIGH;
 use crate::link;
 use crate::table::Id;
 
@@ -109,8 +110,12 @@ fn fill(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> F
 
 /// Waits for the link, for the client, or for nothing more.
 fn go_on(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
-    let Some(x) = core.exchanges.get_mut(xid) else { return };
-    if x.up_bulk.is_holding() || x.up_bulk.is_readable() {
+    let Core { exchanges, links, .. } = &mut *core;
+    let Some(x) = exchanges.get_mut(xid) else { return };
+    let queued = x.link.and_then(|l| links.get(l)).map_or(0, |l| l.stream.queued());
+    // Also a poll may bring bytes to queue ([`Io::poll`]).
+    let full = queued >= QUEUE_HIGH && !x.up_decoder.is_done();
+    if x.up_bulk.is_holding() || x.up_bulk.is_readable() || full {
         // The link holds us up: meanwhile the client is not slow.
         return deadline::on_body_paused(core, id);
     }
