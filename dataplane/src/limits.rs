@@ -64,8 +64,10 @@ pub const QUEUE_HIGH: usize = 2;
 /// Buffers of each size that the kernel may hold at once for receiving.
 pub const RING_SMALL_BUFFERS: u16 = 512;
 pub const RING_LARGE_BUFFERS: u16 = 64;
-/// What a standing receive brings at most, and so what may come unasked from one connection.
-pub const STANDING_BYTES: u32 = 16 * 1024;
+/// What a standing receive brings at most, but for one buffer more: a bound of what may come unasked from one connection.
+pub const STANDING_BYTES: u32 = 8 * 1024;
+/// One that has brought nothing for so long makes room for a receive by itself.
+pub const STANDING_PATIENCE: Duration = Duration::from_secs(1);
 /// Buffers of a size that the kernel is lent first; doubled each time it ran out, up to the bounds above.
 pub const RING_BUFFERS_FIRST: u16 = 8;
 

@@ -173,8 +173,9 @@ impl Stream {
 
     /// Has bytes be taken from the socket only by a recv that is in flight, before all is cancelled: the socket is to go elsewhere.
     pub fn take_back(&mut self, io: &mut impl Io, token: Token) {
-        if io.stands(token) {
-            self.arm_recv_of(io, Class::Small, Expect::Later, token);
+        if io.stands(token) && self.bits & (RECV | EOF | CLOSE) == 0 {
+            self.begin(RECV);
+            io.recv(self.fd, Class::Small, Expect::Later, token);
         }
     }
 

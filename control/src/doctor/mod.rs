@@ -92,9 +92,10 @@ fn io_uring(probed: Result<Features, Unusable>) -> Finding {
                 if there { format!("; {name}") } else { format!("; no {name} (Linux {since})") }
             };
             let what = format!(
-                "Linux {major}.{minor}, allowed, with all operations that are needed{}{}",
+                "Linux {major}.{minor}, allowed, with all operations that are needed{}{}{}",
                 has(features.no_sqarray, "IORING_SETUP_NO_SQARRAY", "6.6"),
                 has(features.no_iowait, "IORING_ENTER_NO_IOWAIT", "6.15"),
+                has(features.standing, "receives that stand", "6.18, with a68ed2df7213"),
             );
             Finding::new(State::Good, KERNEL, "io_uring", what)
         }

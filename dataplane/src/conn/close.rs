@@ -210,8 +210,10 @@ pub fn evict(core: &mut Core, io: &mut impl Io) {
             let beside = x.beside.and_then(|at| besides.get(at));
             is_big(&x.link_rx) || is_big(&x.held) || beside.is_some_and(|beside| is_big(&beside.rx))
         });
-        let going_up = link_of(c).and_then(|l| links.get(l)).is_some_and(|l| l.stream.queued() > 0);
-        c.phase() != Phase::Closing && (is_big(&c.rx) || c.stream.queued() > 0 || received || going_up)
+        let link = link_of(c).and_then(|l| links.get(l));
+        let going_up = link.is_some_and(|l| l.stream.queued() > 0 || io.ahead(l.stream.fd) > 0);
+        c.phase() != Phase::Closing
+            && (is_big(&c.rx) || c.stream.queued() > 0 || io.ahead(c.stream.fd) > 0 || received || going_up)
     };
     let victim = conns
         .iter()

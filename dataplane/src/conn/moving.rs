@@ -232,7 +232,7 @@ fn go(core: &mut Core, io: &mut impl Io, id: Id<Conn>, tunnel: Option<Box<MovedT
     let mut bytes = rx.as_ref().map(|lease| pool.bytes(lease).to_vec()).unwrap_or_default();
     rx.into_iter().for_each(|lease| pool.give_back(lease));
     if tunnel.is_none() {
-        bytes.append(&mut io.take_ahead(id.token(Kind::ConnRecv), pool));
+        bytes.append(&mut io.take_ahead(conn.stream.fd, pool));
     }
     let moved = Moved {
         socket: conn.stream.fd,

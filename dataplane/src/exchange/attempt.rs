@@ -6,7 +6,7 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::{PickError, Tried};
 use crate::core::Core;
 use crate::fault::Refusal;
-use crate::io::{Expect, Io, Kind, Mono};
+use crate::io::{Expect, Io, Mono};
 use crate::limits;
 use crate::link::{self, Link, Owner};
 use crate::spec::{ClusterId, EndpointId};
@@ -280,7 +280,7 @@ pub fn give_back(core: &mut Core, io: &mut impl Io, id: Id<Exchange>) {
     let answered = Outcome::Answered(x.response.status);
     let Some(link) = detach(core, id, answered) else { return };
     // What came behind the response without being asked for must not meet the next request (invariant 19, threat F22).
-    let reusable = reusable && io.ahead(link.token(Kind::LinkRecv)) == 0;
+    let reusable = reusable && core.links.get(link).is_some_and(|link| io.ahead(link.stream.fd) == 0);
     drop_upload(core, io, id);
     let sent = core.links.get(link).is_some_and(|l| l.stream.is_drained() && !l.stream.is_eof());
     if reusable && sent {

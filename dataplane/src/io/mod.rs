@@ -280,9 +280,9 @@ pub trait Io {
     /// To make an end of it, receive once more, and cancel that.
     fn stands(&self, recv: Token) -> bool;
     /// Bytes that were received on a stream and that nobody asked for yet: its next recv brings them.
-    fn ahead(&self, recv: Token) -> usize;
+    fn ahead(&self, fd: Fd) -> usize;
     /// Takes all of them, where the stream goes elsewhere.
-    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8>;
+    fn take_ahead(&mut self, fd: Fd, pool: &mut Pool) -> Vec<u8>;
 
     /// Receives that wait for a free lease.
     fn starved(&self) -> usize;

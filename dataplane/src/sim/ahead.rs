@@ -31,7 +31,7 @@ impl<W: World> SimIo<W> {
     /// Takes some of what is there. False if it took nothing.
     fn swallow(&mut self, token: Token, pool: &mut Pool) -> bool {
         let Some(ahead) = self.ahead.get(&token) else { return false };
-        let (fd, kept) = (ahead.fd, self.ahead(token));
+        let (fd, kept) = (ahead.fd, self.ahead_of(token));
         let Ok(id) = self.socket_at(fd) else { return false };
         let there = self.net.readable(id).min((STANDING_BYTES as usize).saturating_sub(kept));
         if there == 0 {
@@ -91,11 +91,11 @@ impl<W: World> SimIo<W> {
         self.ahead.get(&token).is_some_and(|ahead| ahead.stands)
     }
     /// Bytes that are kept for the recv of a token.
-    pub(super) fn ahead(&self, token: Token) -> usize {
+    pub(super) fn ahead_of(&self, token: Token) -> usize {
         self.ahead.get(&token).map_or(0, |ahead| ahead.kept.iter().map(Lease::len).sum())
     }
-    pub(super) fn ahead_on(&self, fd: Fd) -> Option<usize> {
-        let (token, _) = self.ahead.iter().find(|(_, ahead)| ahead.fd == fd)?;
-        Some(self.ahead(*token))
+    /// The token of the receives of a stream of which something is, or may be, ahead.
+    pub(super) fn ahead_on(&self, fd: Fd) -> Option<Token> {
+        self.ahead.iter().find(|(_, ahead)| ahead.fd == fd).map(|(token, _)| *token)
     }
 }

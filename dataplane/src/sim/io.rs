@@ -406,7 +406,7 @@ impl<W: World> Io for SimIo<W> {
     }
     fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
         let id = self.socket_at(fd)?;
-        let there = self.net.readable(id) + self.ahead_on(fd).unwrap_or(0);
+        let there = self.net.readable(id) + Io::ahead(self, fd);
         Ok(u32::try_from(there).unwrap_or(u32::MAX))
     }
     fn take_pipe(&mut self) -> Option<Pipe> {
@@ -455,12 +455,12 @@ impl<W: World> Io for SimIo<W> {
     fn stands(&self, recv: Token) -> bool {
         self.stands_now(recv)
     }
-    fn ahead(&self, recv: Token) -> usize {
-        Self::ahead(self, recv)
+    fn ahead(&self, fd: Fd) -> usize {
+        self.ahead_on(fd).map_or(0, |recv| self.ahead_of(recv))
     }
-    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8> {
+    fn take_ahead(&mut self, fd: Fd, pool: &mut Pool) -> Vec<u8> {
         let mut bytes = Vec::new();
-        while let Some(lease) = self.take_kept(recv) {
+        while let Some(lease) = self.ahead_on(fd).and_then(|recv| self.take_kept(recv)) {
             bytes.extend_from_slice(pool.bytes(&lease));
             pool.give_back(lease);
         }

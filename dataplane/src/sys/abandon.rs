@@ -4,7 +4,8 @@ use super::enter::Wait;
 use super::operations::Verb;
 use super::ring::{Ring, fatal};
 use super::socket;
-use crate::io::{Fd, Io as _, Message, Token};
+use super::standing::served;
+use crate::io::{Fd, Io as _, Kind, Message, Token};
 use io_uring::{cqueue, types};
 
 impl Ring {
@@ -28,6 +29,12 @@ impl Ring {
                 }
                 if !cqueue::more(cqe.flags()) {
                     self.operations.remove(token);
+                    if matches!(token.kind(), Kind::ConnStanding | Kind::LinkStanding) {
+                        // What waited for its end was never with the kernel.
+                        for waiting in served(token) {
+                            self.operations.remove(waiting);
+                        }
+                    }
                 }
             }
             if self.operations.count() <= self.starved() + self.later.count()

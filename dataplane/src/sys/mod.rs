@@ -29,6 +29,7 @@ pub mod ring;
 pub mod rlimit;
 mod scratch;
 pub mod socket;
+mod sound;
 mod sqe;
 mod standing;
 mod starved;

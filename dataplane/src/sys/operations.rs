@@ -219,6 +219,20 @@ impl Operations {
             cell.life |= u32::from(CANCELLING);
         }
     }
+    /// A standing receive brought bytes. It is never starved, so it has that bit for this.
+    pub(super) fn set_lively(&mut self, token: Token) {
+        if let Some(cell) = self.cell(token) {
+            cell.life |= u32::from(STARVED);
+        }
+    }
+    /// Whether it did since this was asked last.
+    pub(super) fn take_lively(&mut self, token: Token) -> bool {
+        let Some(cell) = self.cell(token) else { return false };
+        let state = cell.state();
+        *cell =
+            Cell::new(cell.value, token, State::new(state.verb()).with(CANCELLING, state.has(CANCELLING)));
+        state.has(STARVED)
+    }
     /// A starved receive is asked for again, into a buffer of this class.
     pub(super) fn set_fed(&mut self, token: Token, class: Class) {
         if let Some(cell) = self.cell(token) {

@@ -1,7 +1,7 @@
 //! Whether this kernel and this container let us use io_uring; and if not, why, and what to change.
 
 use super::buf_ring::BufRing;
-use super::{fit, rlimit};
+use super::{fit, rlimit, sound};
 use crate::buf::Class;
 use crate::io::Errno;
 use io_uring::{IoUring, Probe, opcode};
@@ -19,6 +19,8 @@ pub struct Features {
     pub no_sqarray: bool,
     /// IORING_ENTER_NO_IOWAIT, from 6.15: a waiting ring is not counted as waiting for a disk.
     pub no_iowait: bool,
+    /// Receives may stand: they have a limit, from 6.17, and do not lose the end of a stream.
+    pub standing: bool,
 }
 
 /// Why io_uring cannot be used here. Its `Display` is one paragraph that says what to change.
@@ -124,7 +126,7 @@ pub fn probe() -> Result<Features, Unusable> {
 
 /// What a small ring shows of a kernel of this version.
 fn probe_ring(kernel: (u32, u32)) -> Result<Features, Unusable> {
-    let mut features = Features { kernel, no_sqarray: true, no_iowait: false };
+    let mut features = Features { kernel, no_sqarray: true, no_iowait: false, standing: false };
     let ring = match build(&features, 8, 16) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             features.no_sqarray = false;
@@ -138,6 +140,7 @@ fn probe_ring(kernel: (u32, u32)) -> Result<Features, Unusable> {
     let group = BufRing::new(Class::Large);
     group.register(&ring.submitter()).map_err(|errno| refused_errno("io_uring_register", errno))?;
     group.unregister(&ring.submitter());
+    features.standing = sound::stands_soundly(features);
     Ok(features)
 }
 

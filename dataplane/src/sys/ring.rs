@@ -92,6 +92,8 @@ impl Ring {
         // Nothing here needs the kernel's worker threads; if something does, one is enough to show it.
         let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
         let entry = RingEntry::new(&uring, features.no_iowait);
+        // A standing receive is one operation, and may complete as often in one turn as there are buffers.
+        let many = uring.params().cq_entries() >= 2 * u32::from(limits::RING_SMALL_BUFFERS);
         Ok(Self {
             uring,
             entry,
@@ -99,7 +101,7 @@ impl Ring {
             groups,
             starved: [Starved::default(), Starved::default()],
             later: Later::default(),
-            standing: Standing::default(),
+            standing: Standing::new(features.standing && many),
             parked: VecDeque::new(),
             scratch: Scratch::new(),
             pipes: Pipes::default(),
@@ -294,7 +296,8 @@ impl Io for Ring {
         loop {
             self.feed(pool);
             self.ask_later(self.clock.mono);
-            self.submit_and_wait(until.min(self.later.due()))?;
+            self.end_idle();
+            self.submit_and_wait(until.min(self.later.due()).min(self.standing.due()))?;
             self.reap(pool, out);
             out.append(&mut self.local);
             self.clock = clock::now();
@@ -424,7 +427,7 @@ impl Io for Ring {
         socket::unacknowledged(fd)
     }
     fn unread(&mut self, fd: Fd) -> Result<u32, Errno> {
-        let ahead = u32::try_from(self.kept_of_fd(fd)).unwrap_or(u32::MAX);
+        let ahead = u32::try_from(self.kept_of(fd)).unwrap_or(u32::MAX);
         Ok(socket::unread(fd)?.saturating_add(ahead))
     }
     fn take_pipe(&mut self) -> Option<Pipe> {
@@ -467,11 +470,11 @@ impl Io for Ring {
     fn stands(&self, recv: Token) -> bool {
         self.stands_for(recv)
     }
-    fn ahead(&self, recv: Token) -> usize {
-        self.kept_of(recv)
+    fn ahead(&self, fd: Fd) -> usize {
+        self.kept_of(fd)
     }
-    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8> {
-        self.take_all_kept(recv, pool)
+    fn take_ahead(&mut self, fd: Fd, pool: &mut Pool) -> Vec<u8> {
+        self.take_all_kept(fd, pool)
     }
 
     fn starved(&self) -> usize {

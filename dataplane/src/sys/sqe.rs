@@ -25,7 +25,8 @@ pub(super) fn recv(fd: i32, group: u16, most: u32, poll_first: bool, token: Toke
 }
 
 /// Receives into buffers of `group` one after another, until so many bytes have come in all (Linux 6.17; before, it ends at once
-/// with EINVAL), it fails or is cancelled.
+/// with EINVAL), it fails or is cancelled. Tried at once: armed over bytes and an end that are both there, it would bring the
+/// bytes alone.
 pub(super) fn recv_standing(fd: i32, group: u16, limit: u32, token: Token) -> Entry {
     /// IORING_RECV_MULTISHOT.
     const MULTISHOT: u16 = 2;
@@ -33,7 +34,7 @@ pub(super) fn recv_standing(fd: i32, group: u16, limit: u32, token: Token) -> En
     const LIMIT_AT: usize = 44;
     const { assert!(size_of::<Entry>() == 64) };
     let mut entry = opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
-        .ioprio(POLL_FIRST | MULTISHOT)
+        .ioprio(MULTISHOT)
         .buf_group(group)
         .build()
         .flags(Flags::BUFFER_SELECT)

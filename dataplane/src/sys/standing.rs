@@ -3,36 +3,39 @@
 //!
 //! The shard sees nothing of it: a recv that it asks for is *served* by the standing one of its slot, and ends in what that
 //! brings. What comes while no recv is asked for is kept, in order, and a standing receive that nobody waits on when a turn
-//! begins is ended: so little is ever kept, because the kernel ends each by itself after [`STANDING_BYTES`]. Whatever must
-//! not run beside it, a poll, a close, another receive, waits until it has ended.
+//! begins is ended. Little is ever kept: the kernel ends each by itself once [`STANDING_BYTES`] have come. Whatever must not run
+//! beside it, a poll, a close, another receive, waits until it has ended.
 
 use super::operations::{Operation, Verb};
 use super::ring::{Ring, group_of};
 use super::sqe;
 use crate::buf::{Class, Lease, Pool};
-use crate::io::{Completion, Errno, Expect, Fd, Kind, Outcome, Token};
-use crate::limits::STANDING_BYTES;
+use crate::io::{Completion, Errno, Expect, Fd, Kind, Mono, Outcome, Token};
+use crate::limits::{STANDING_BYTES, STANDING_PATIENCE};
 use io_uring::cqueue;
 use std::collections::VecDeque;
 
 /// What the standing receives of a ring need beside their operations.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// The kernel knows no limit for them (before Linux 6.17): there are none.
-    unknown: bool,
+    /// There may be any ([`Features::standing`](super::Features)), and the completion queue is not a small one.
+    allowed: bool,
     /// Those on which perhaps nobody waits, with their descriptors.
     loose: Vec<(Fd, Token)>,
-    /// Almost always empty.
-    kept: Vec<Kept>,
+    /// What came unasked, ordered by descriptor. Almost always empty.
+    kept: Vec<(Fd, Kept)>,
+    /// Queues of what was kept, empty, to be used again.
+    spare: Vec<VecDeque<Lease>>,
     /// Of closed descriptors; the pool gets them at the next turn.
     dropped: Vec<Lease>,
+    /// All of them, some more than once, and when they are looked at; not at all while there are none.
+    all: Vec<Token>,
+    look_at: Option<Mono>,
 }
 
-/// What came for `token`, a recv that was not asked for.
-#[derive(Debug)]
+/// What came for a recv that was not asked for.
+#[derive(Debug, Default)]
 struct Kept {
-    token: Token,
-    fd: Fd,
     leases: VecDeque<Lease>,
     /// It ended so, behind the bytes: an error is told to one receive only.
     failed: Option<Errno>,
@@ -47,49 +50,69 @@ enum Said {
 }
 
 impl Standing {
-    fn kept(&mut self, token: Token, fd: Fd) -> &mut Kept {
-        let at = self.kept.iter().position(|kept| kept.token == token).unwrap_or_else(|| {
-            self.kept.push(Kept { token, fd, leases: VecDeque::new(), failed: None });
-            self.kept.len() - 1
-        });
-        &mut self.kept[at]
+    /// `allowed`: whether there may be any.
+    pub(super) fn new(allowed: bool) -> Self {
+        Self { allowed, ..Self::default() }
     }
-    /// Keeps bytes behind those that are kept, in the same buffer where they fit.
-    fn keep(&mut self, token: Token, fd: Fd, lease: Lease, pool: &mut Pool) {
-        let leases = &mut self.kept(token, fd).leases;
-        if let Some(last) = leases.back_mut()
-            && last.spare() >= lease.len()
-        {
+    /// The place of what is kept of a stream, or where it would be.
+    fn find(&self, fd: Fd) -> Result<usize, usize> {
+        self.kept.binary_search_by_key(&fd, |(of, _)| *of)
+    }
+    fn kept(&mut self, fd: Fd) -> &mut Kept {
+        let at = self.find(fd).unwrap_or_else(|at| {
+            let leases = self.spare.pop().unwrap_or_default();
+            self.kept.insert(at, (fd, Kept { leases, failed: None }));
+            at
+        });
+        &mut self.kept[at].1
+    }
+    /// Keeps bytes behind those that are kept, in the same buffer where they fit, in the smallest where they are few.
+    fn keep(&mut self, fd: Fd, lease: Lease, pool: &mut Pool) {
+        let leases = &mut self.kept(fd).leases;
+        if let Some(last) = leases.back_mut().filter(|last| last.spare() >= lease.len()) {
             pool.append_lease(last, &lease);
             return pool.give_back(lease);
         }
-        leases.push_back(lease);
+        let fits = Class::for_bytes(lease.len()).is_some_and(|class| class < lease.class());
+        match fits.then(|| pool.copy(&lease)).flatten() {
+            Some(small) => {
+                leases.push_back(small);
+                pool.give_back(lease);
+            }
+            None => leases.push_back(lease),
+        }
     }
     /// The next of what was kept.
-    fn take(&mut self, token: Token) -> Option<Outcome> {
-        let at = self.kept.iter().position(|kept| kept.token == token)?;
-        let kept = &mut self.kept[at];
+    fn take(&mut self, fd: Fd) -> Option<Outcome> {
+        let at = self.find(fd).ok()?;
+        let (_, kept) = &mut self.kept[at];
         let outcome = match kept.leases.pop_front() {
             Some(lease) => Some(Outcome::Received(lease)),
             None => kept.failed.take().map(Outcome::Failed),
         };
         if kept.leases.is_empty() && kept.failed.is_none() {
-            self.kept.swap_remove(at);
+            self.forget(fd);
         }
         outcome
     }
     /// Bytes that are kept of a stream.
-    fn bytes(&self, is_it: impl Fn(&Kept) -> bool) -> usize {
-        self.kept.iter().filter(|kept| is_it(kept)).flat_map(|kept| &kept.leases).map(Lease::len).sum()
+    fn bytes(&self, fd: Fd) -> usize {
+        self.find(fd).map_or(0, |at| self.kept[at].1.leases.iter().map(Lease::len).sum())
     }
-    fn drop_kept(&mut self, token: Token) {
-        if let Some(at) = self.kept.iter().position(|kept| kept.token == token) {
-            self.dropped.extend(self.kept.swap_remove(at).leases);
+    fn forget(&mut self, fd: Fd) {
+        if let Ok(at) = self.find(fd) {
+            let (_, mut kept) = self.kept.remove(at);
+            self.dropped.extend(kept.leases.drain(..));
+            self.spare.push(kept.leases);
         }
     }
     /// Buffers that are nobody's operation.
     pub(super) fn leases(&self) -> usize {
-        self.dropped.len() + self.kept.iter().map(|kept| kept.leases.len()).sum::<usize>()
+        self.dropped.len() + self.kept.iter().map(|(_, kept)| kept.leases.len()).sum::<usize>()
+    }
+    /// When those that bring nothing are to be looked for.
+    pub(super) fn due(&self) -> Mono {
+        self.look_at.unwrap_or(Mono::MAX)
     }
 }
 
@@ -104,7 +127,7 @@ fn beside(token: Token) -> Option<Token> {
 }
 
 /// The recv and the close of a standing receive's slot.
-fn served(standing: Token) -> [Token; 2] {
+pub(super) fn served(standing: Token) -> [Token; 2] {
     let kinds = match standing.kind() {
         Kind::ConnStanding => [Kind::ConnRecv, Kind::ConnClose],
         _ => [Kind::LinkRecv, Kind::LinkClose],
@@ -131,7 +154,7 @@ impl Ring {
             }
             return true;
         }
-        if let Some(outcome) = self.take_kept(token) {
+        if let Some(outcome) = self.take_kept(fd) {
             self.local.push(Completion { token, outcome, more: false });
             return true;
         }
@@ -139,11 +162,13 @@ impl Ring {
         else {
             return false;
         };
-        if self.standing.unknown || !self.has_room(2) {
+        if !self.standing.allowed || !self.has_room(2) {
             return false;
         }
         self.operations.insert(token, Operation::new(Verb::Recv(class), fd.0));
         self.operations.insert(standing, Operation::new(Verb::Stand, fd.0));
+        self.operations.set_lively(standing);
+        self.enlist(standing);
         self.push(sqe::recv_standing(fd.0, self.groups[group_of(class)].id(), STANDING_BYTES, standing));
         true
     }
@@ -157,7 +182,7 @@ impl Ring {
             }
             return true;
         }
-        let kept = self.take_kept(token);
+        let kept = self.take_kept(fd);
         let found = kept.is_some();
         self.local.extend(kept.map(|outcome| Completion { token, outcome, more: false }));
         found
@@ -166,7 +191,7 @@ impl Ring {
     /// Has the close of a descriptor wait for the end of what stands there. False where it is to be submitted.
     pub(super) fn close_beside(&mut self, fd: Fd, token: Token) -> bool {
         let Some(standing) = beside(token) else { return false };
-        self.standing.drop_kept(served(standing)[0]);
+        self.standing.forget(fd);
         let Some(operation) = self.operations.get(standing) else { return false };
         self.operations.insert(token, Operation::new(Verb::Close, fd.0));
         self.end_standing(standing, operation);
@@ -181,6 +206,21 @@ impl Ring {
         true
     }
 
+    /// Has it looked at. The list grows with how many there are, not with how often one was begun anew.
+    fn enlist(&mut self, standing: Token) {
+        let Self { standing: Standing { all, look_at, .. }, operations, clock, .. } = self;
+        if all.len() == all.capacity() {
+            all.sort_unstable();
+            all.dedup();
+            all.retain(|standing| operations.has(*standing));
+            if all.len() * 2 >= all.capacity() {
+                all.reserve(all.len().max(64));
+            }
+        }
+        all.push(standing);
+        look_at.get_or_insert_with(|| clock.mono.after(STANDING_PATIENCE));
+    }
+
     fn end_standing(&mut self, standing: Token, operation: Operation) {
         if !operation.cancelling {
             self.operations.set_cancelling(standing);
@@ -188,14 +228,14 @@ impl Ring {
         }
     }
 
-    fn take_kept(&mut self, token: Token) -> Option<Outcome> {
-        if self.standing.kept.is_empty() { None } else { self.standing.take(token) }
+    fn take_kept(&mut self, fd: Fd) -> Option<Outcome> {
+        if self.standing.kept.is_empty() { None } else { self.standing.take(fd) }
     }
 
     /// What was received on a stream ahead of being asked for, once nothing stands there any more.
-    pub(super) fn take_all_kept(&mut self, token: Token, pool: &mut Pool) -> Vec<u8> {
+    pub(super) fn take_all_kept(&mut self, fd: Fd, pool: &mut Pool) -> Vec<u8> {
         let mut bytes = Vec::new();
-        while let Some(outcome) = self.take_kept(token) {
+        while let Some(outcome) = self.take_kept(fd) {
             if let Outcome::Received(lease) = outcome {
                 bytes.extend_from_slice(pool.bytes(&lease));
                 pool.give_back(lease);
@@ -203,15 +243,34 @@ impl Ring {
         }
         bytes
     }
-    pub(super) fn kept_of(&self, token: Token) -> usize {
-        self.standing.bytes(|kept| kept.token == token)
+    pub(super) fn kept_of(&self, fd: Fd) -> usize {
+        if self.standing.kept.is_empty() { 0 } else { self.standing.bytes(fd) }
     }
-    pub(super) fn kept_of_fd(&self, fd: Fd) -> usize {
-        self.standing.bytes(|kept| kept.fd == fd)
-    }
-    /// Bytes may be taken from this socket, or were, that its owner has not seen.
+    /// Bytes may be taken from this socket, or something was, that its owner has not seen.
     pub(super) fn is_ahead_on(&self, fd: Fd) -> bool {
-        self.standing.loose.iter().any(|(of, _)| *of == fd) || self.kept_of_fd(fd) > 0
+        self.standing.loose.iter().any(|(of, _)| *of == fd) || self.standing.find(fd).is_ok()
+    }
+
+    /// Ends those that have brought nothing since the last look: a receive by itself waits in their place. The kernel may lose
+    /// the end of a stream that came with its last bytes (io_uring/poll.c before a68ed2df7213 of Linux 7.0; [`is_sound`] finds
+    /// that out, but for what fits between two of its instructions): so it is lost for two looks at most.
+    pub(super) fn end_idle(&mut self) {
+        if self.clock.mono < self.standing.due() {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.standing.all);
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|standing| {
+            let Some(operation) = self.operations.get(*standing) else { return false };
+            let lively = self.operations.take_lively(*standing);
+            if !lively {
+                self.end_standing(*standing, operation);
+            }
+            lively
+        });
+        self.standing.look_at = (!all.is_empty()).then(|| self.clock.mono.after(STANDING_PATIENCE));
+        self.standing.all = all;
     }
 
     /// Ends what stands though nobody waits for it, and gives back what nobody will take.
@@ -221,9 +280,9 @@ impl Ring {
         }
         for at in (0..self.standing.loose.len()).rev() {
             let (_, standing) = self.standing.loose[at];
-            let operation =
-                self.operations.get(standing).filter(|_| !self.operations.has(served(standing)[0]));
-            match operation {
+            let waited_for = self.operations.has(served(standing)[0]);
+            let alone = if waited_for { None } else { self.operations.get(standing) };
+            match alone {
                 Some(operation) => self.end_standing(standing, operation),
                 None => drop(self.standing.loose.swap_remove(at)),
             }
@@ -256,6 +315,7 @@ impl Ring {
             Said::Bytes(lease) if awaited && !operation.cancelling => {
                 self.operations.remove(recv);
                 if !ends {
+                    self.operations.set_lively(standing);
                     self.standing.loose.push((fd, standing));
                 }
                 return out.push(Completion { token: recv, outcome: Outcome::Received(lease), more: false });
@@ -264,7 +324,7 @@ impl Ring {
                 if self.operations.has(close) {
                     pool.give_back(lease);
                 } else {
-                    self.standing.keep(recv, fd, lease, pool);
+                    self.standing.keep(fd, lease, pool);
                 }
                 // More comes than is asked for.
                 self.end_standing(
@@ -294,11 +354,8 @@ impl Ring {
 
     /// It ended: whatever waited for that goes on.
     fn stands_no_more(&mut self, recv: Token, close: Token, fd: Fd, said: &Said, out: &mut Vec<Completion>) {
-        if let Said::Failed(libc::EINVAL) = said {
-            self.standing.unknown = true;
-        }
         if self.operations.has(close) {
-            self.standing.drop_kept(recv);
+            self.standing.forget(fd);
             return self.push(sqe::close(fd.0, close));
         }
         let failed = match said {
@@ -307,11 +364,11 @@ impl Ring {
         };
         let Some(waiting) = self.operations.get(recv) else {
             if failed.is_some() {
-                self.standing.kept(recv, fd).failed = failed;
+                self.standing.kept(fd).failed = failed;
             }
             return;
         };
-        let outcome = self.take_kept(recv).or_else(|| match (said, waiting.verb) {
+        let outcome = self.take_kept(fd).or_else(|| match (said, waiting.verb) {
             (Said::Eof, Verb::Recv(_)) => Some(Outcome::Eof),
             _ if failed.is_some() => failed.map(Outcome::Failed),
             _ if waiting.cancelling => Some(Outcome::Failed(Errno(libc::ECANCELED))),
@@ -321,7 +378,7 @@ impl Ring {
             (Some(outcome), _) => {
                 self.operations.remove(recv);
                 if let (Outcome::Received(_), Some(_)) = (&outcome, failed) {
-                    self.standing.kept(recv, fd).failed = failed;
+                    self.standing.kept(fd).failed = failed;
                 }
                 out.push(Completion { token: recv, outcome, more: false });
             }

@@ -166,9 +166,10 @@ pub fn leave(core: &mut Core, io: &mut impl Io, id: Id<Tunnel>) -> Option<MovedT
     let mut sides =
         [side(&mut conn.stream, &mut core.pool, of_conn), side(&mut link.stream, &mut core.pool, of_link)];
     // What came from one side and nobody asked for is for the other.
-    let recvs = [at.token(Kind::LinkRecv), tunnel.conn.token(Kind::ConnRecv)];
-    for (side, recv) in sides.iter_mut().zip(recvs) {
-        side.queued.append(&mut io.take_ahead(recv, &mut core.pool));
+    for (from, fd) in [(Side::Conn, conn.stream.fd), (Side::Link, link.stream.fd)] {
+        let mut ahead = io.take_ahead(fd, &mut core.pool);
+        tunnel.count(from, ahead.len());
+        sides[from.other() as usize].queued.append(&mut ahead);
     }
     let preface = conn.preface.as_mut();
     let (name, head_us) = preface.map(|p| (std::mem::take(&mut p.name), p.took_us)).unwrap_or_default();

@@ -114,7 +114,7 @@ pub fn often_then_poll<H: Harness>(h: &mut H) {
         };
         // A poll that said no more than that leaves all bytes where a splice finds them.
         if got.is_empty() {
-            assert_eq!((w.io.unread(hot.fd), w.io.ahead(hot.recv)), (Ok(4), 0));
+            assert_eq!((w.io.unread(hot.fd), w.io.ahead(hot.fd)), (Ok(4), 0));
             assert_eq!(w.io.splice_in(hot.fd, &pipe, 1 << 16), Ok(4));
         } else {
             let rest = hot.read(&mut w, 4 - got.len());
@@ -137,7 +137,7 @@ pub fn often_taken_back<H: Harness>(h: &mut H) {
             w.write(near, b"two");
         }
         let mut got = Vec::new();
-        if w.io.stands(hot.recv) || w.io.ahead(hot.recv) > 0 {
+        if w.io.stands(hot.recv) || w.io.ahead(hot.fd) > 0 {
             w.io.recv(hot.fd, Class::Small, Expect::Later, hot.recv);
             w.io.cancel(hot.recv);
             match w.outcome(hot.recv) {
@@ -149,8 +149,8 @@ pub fn often_taken_back<H: Harness>(h: &mut H) {
             }
         }
         assert!(!w.io.stands(hot.recv));
-        got.extend(w.io.take_ahead(hot.recv, &mut w.pool));
-        assert_eq!(w.io.ahead(hot.recv), 0);
+        got.extend(w.io.take_ahead(hot.fd, &mut w.pool));
+        assert_eq!(w.io.ahead(hot.fd), 0);
         w.write(near, b"last");
         let left = if ahead { 10 } else { 4 } - got.len();
         assert!(w.io.unread(hot.fd).unwrap() as usize <= left);
@@ -218,6 +218,32 @@ pub fn often_and_the_end<H: Harness>(h: &mut H) {
             hot.ask(&mut w);
         }
         assert_failed(&w.outcome(hot.recv), &[libc::ECONNRESET]);
+        hot.close(&mut w);
+    }
+    // Bytes with the end behind them, both there before anybody asks: first the bytes, then the end as it was, at once.
+    for reset in [false, true] {
+        let (near, hot) = hot(&mut w);
+        w.write(near, b"last");
+        if reset {
+            w.io.set_option(near, SocketOption::ResetOnClose).unwrap();
+        }
+        w.close(near);
+        w.pass(std::time::Duration::from_millis(2));
+        let began = w.now();
+        hot.ask(&mut w);
+        // A reset may destroy what was not read yet.
+        let mut outcome = w.outcome(hot.recv);
+        if let Outcome::Received(lease) = outcome {
+            assert_eq!(w.pool.bytes(&lease), b"last");
+            w.pool.give_back(lease);
+            hot.ask(&mut w);
+            outcome = w.outcome(hot.recv);
+        }
+        match reset {
+            true => assert_failed(&outcome, &[libc::ECONNRESET]),
+            false => assert!(matches!(outcome, Outcome::Eof), "{outcome:?}"),
+        }
+        assert!(w.now().since(began) < 900_000_000, "only the look at idle ones found the end");
         hot.close(&mut w);
     }
     // Our own shutdown wakes it.

@@ -147,11 +147,11 @@ impl Io for Counted {
     fn stands(&self, recv: Token) -> bool {
         self.ring.stands(recv)
     }
-    fn ahead(&self, recv: Token) -> usize {
-        self.ring.ahead(recv)
+    fn ahead(&self, fd: Fd) -> usize {
+        self.ring.ahead(fd)
     }
-    fn take_ahead(&mut self, recv: Token, pool: &mut Pool) -> Vec<u8> {
-        self.ring.take_ahead(recv, pool)
+    fn take_ahead(&mut self, fd: Fd, pool: &mut Pool) -> Vec<u8> {
+        self.ring.take_ahead(fd, pool)
     }
     fn starved(&self) -> usize {
         self.ring.starved()

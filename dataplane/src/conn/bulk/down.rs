@@ -51,14 +51,14 @@ pub fn on_readable(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exch
 pub fn drive(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
     match pour(core, io, id, xid) {
         Poured::All(_) => {}
-        Poured::Waits(_) => return hold(core, io, xid),
+        Poured::Waits(_) => return hold(core, io, id, xid),
         Poured::Failed(_) => return,
     }
     if core.exchanges.get(xid).is_some_and(|x| x.down_bulk.is_readable() && x.down() == Down::Body) {
         match fill(core, io, id, xid) {
             Filled::Bytes(_) => match pour(core, io, id, xid) {
                 Poured::All(_) => {}
-                Poured::Waits(_) => return hold(core, io, xid),
+                Poured::Waits(_) => return hold(core, io, id, xid),
                 Poured::Failed(_) => return,
             },
             Filled::Again | Filled::Refused => {}
@@ -117,10 +117,12 @@ fn fill(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) -> F
 
 /// The client holds us up: meanwhile the origin is not slow. Unless the head is still going out: then the wait for the
 /// link begins already.
-fn hold(core: &mut Core, io: &mut impl Io, xid: Id<Exchange>) {
-    let Core { exchanges, links, .. } = &mut *core;
+fn hold(core: &mut Core, io: &mut impl Io, id: Id<Conn>, xid: Id<Exchange>) {
+    let Core { conns, exchanges, links, .. } = &mut *core;
     let Some(x) = exchanges.get_mut(xid) else { return };
-    if !x.down_bulk.is_holding() && !x.down_bulk.is_readable() {
+    // Also a poll may bring bytes to queue ([`Io::poll`]).
+    let full = conns.get(id).is_some_and(|conn| conn.stream.queued() >= limits::QUEUE_HIGH);
+    if !x.down_bulk.is_holding() && !x.down_bulk.is_readable() && !full {
         let link = x.link.and_then(|l| links.get(l));
         if !link.is_some_and(|l| !l.stream.is_receiving() && io.unread(l.stream.fd).is_ok_and(|n| n > 0)) {
             return await_link(core, io, xid);
