@@ -252,7 +252,7 @@ impl Ring {
     }
 
     /// Ends those that have brought nothing since the last look: a receive by itself waits in their place. The kernel may lose
-    /// the end of a stream that came with its last bytes (io_uring/poll.c before a68ed2df7213 of Linux 7.0; [`is_sound`] finds
+    /// the end of a stream that came with its last bytes (io_uring/poll.c before a68ed2df7213 of Linux 7.0; [`super::sound`] finds
     /// that out, but for what fits between two of its instructions): so it is lost for two looks at most.
     pub(super) fn end_idle(&mut self) {
         if self.clock.mono < self.standing.due() {
