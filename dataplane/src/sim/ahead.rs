@@ -3,10 +3,9 @@
 
 use super::faults::Fault;
 use super::io::{SimIo, World};
-use super::net::Read;
 use super::operations::Verb;
 use crate::buf::{Class, Lease, Pool};
-use crate::io::{Fd, Kind, Token};
+use crate::io::{Fd, Token};
 use crate::limits::STANDING_BYTES;
 use std::collections::VecDeque;
 
@@ -39,9 +38,7 @@ impl<W: World> SimIo<W> {
         }
         let Some(loan) = pool.lend(Class::Small) else { return false };
         let n = self.net.faults.random().between(1, there.min(loan.len as usize) as u64) as usize;
-        let mut lease = pool.received(loan.class, loan.index, n as u32);
-        let read = self.net.read(id, pool.bytes_mut(&mut lease));
-        debug_assert!(read == Ok(Read::Bytes(n)), "the bytes were there");
+        let lease = self.read_into(&loan, id, n, pool);
         self.note("ahead", token, fd, n as i64);
         self.ahead.get_mut(&token).expect("found before").kept.push_back(lease);
         true
@@ -81,9 +78,8 @@ impl<W: World> SimIo<W> {
         loose.into_iter().for_each(|token| self.stand_no_more(token, pool));
     }
     /// The descriptor is closed: nobody will ask.
-    pub(super) fn drop_ahead(&mut self, close: Token, pool: &mut Pool) {
-        let kind = if close.kind() == Kind::ConnClose { Kind::ConnRecv } else { Kind::LinkRecv };
-        if let Some(ahead) = self.ahead.remove(&Token::new(kind, close.slot(), close.generation())) {
+    pub(super) fn drop_ahead(&mut self, fd: Fd, pool: &mut Pool) {
+        if let Some(ahead) = self.ahead_on(fd).and_then(|token| self.ahead.remove(&token)) {
             ahead.kept.into_iter().for_each(|lease| pool.give_back(lease));
         }
     }

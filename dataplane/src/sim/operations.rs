@@ -4,7 +4,7 @@ use super::completions::sum;
 use super::faults::Fault;
 use super::io::{SimIo, World};
 use super::net::{ListenerId, Owner, Read, SocketId};
-use crate::buf::{Class, Pool, Sight};
+use crate::buf::{Class, Lease, Loan, Pool, Sight};
 use crate::io::{Completion, Errno, Fd, Interest, Kind, Message, Mono, Outcome, SocketAddress, Token};
 
 /// The kinds of operation of which a descriptor may have one in flight.
@@ -188,7 +188,7 @@ impl<W: World> SimIo<W> {
                 }
             }
             Submission::Close(fd, token) => {
-                self.drop_ahead(token, pool);
+                self.drop_ahead(fd, pool);
                 self.start_close(fd, token);
             }
             Submission::Post(shard, message, token) => self.start_post(shard, message, token),
@@ -352,10 +352,14 @@ impl<W: World> SimIo<W> {
         if n > 1 && self.net.faults.hit(Fault::ShortRead) {
             n = self.net.faults.random().between(1, n as u64) as usize;
         }
+        Some(Outcome::Received(self.read_into(&loan, id, n, pool)))
+    }
+    /// Reads `n` bytes that are there into a buffer on loan.
+    pub(super) fn read_into(&mut self, loan: &Loan, id: SocketId, n: usize, pool: &mut Pool) -> Lease {
         let mut lease = pool.received(loan.class, loan.index, n as u32);
         let read = self.net.read(id, pool.bytes_mut(&mut lease));
         debug_assert!(read == Ok(Read::Bytes(n)), "the bytes were there");
-        Some(Outcome::Received(lease))
+        lease
     }
     fn starve(&mut self, fd: Fd, until: Mono) {
         self.starving.insert(fd);

@@ -1,6 +1,6 @@
 //! What a scenario needs of a backend, and the little world it plays in: a backend, a pool, and what completed.
 
-use dataplane::buf::{Chain, Class, Pool, PoolSize};
+use dataplane::buf::{Chain, Class, Lease, Pool, PoolSize};
 use dataplane::io::{
     Clock, Completion, Errno, Expect, Family, Fd, Interest, Io, Kind, Mono, Outcome, SocketAddress, Token,
 };
@@ -210,14 +210,17 @@ impl<'h, H: Harness> World<'h, H> {
     /// The bytes of a receive; its lease goes back.
     pub fn bytes(&mut self, token: Token) -> Vec<u8> {
         match self.outcome(token) {
-            Outcome::Received(lease) => {
-                let bytes = self.pool.bytes(&lease).to_vec();
-                assert!(!bytes.is_empty(), "a receive of nothing");
-                self.pool.give_back(lease);
-                bytes
-            }
+            Outcome::Received(lease) => self.read_out(lease),
             other => panic!("{other:?} where bytes were due"),
         }
+    }
+
+    /// The bytes of a received lease, which goes back.
+    pub fn read_out(&mut self, lease: Lease) -> Vec<u8> {
+        let bytes = self.pool.bytes(&lease).to_vec();
+        assert!(!bytes.is_empty(), "a receive of nothing");
+        self.pool.give_back(lease);
+        bytes
     }
 
     /// Receives into small buffers until `count` bytes are there.

@@ -104,11 +104,7 @@ pub fn often_then_poll<H: Harness>(h: &mut H) {
             w.write(near, b"rest");
         }
         let got = match w.outcome(hot.recv) {
-            Outcome::Received(lease) => {
-                let bytes = w.pool.bytes(&lease).to_vec();
-                w.pool.give_back(lease);
-                bytes
-            }
+            Outcome::Received(lease) => w.read_out(lease),
             Outcome::Ready => Vec::new(),
             other => panic!("{other:?}"),
         };
@@ -141,10 +137,7 @@ pub fn often_taken_back<H: Harness>(h: &mut H) {
             w.io.recv(hot.fd, Class::Small, Expect::Later, hot.recv);
             w.io.cancel(hot.recv);
             match w.outcome(hot.recv) {
-                Outcome::Received(lease) => {
-                    got.extend_from_slice(w.pool.bytes(&lease));
-                    w.pool.give_back(lease);
-                }
+                Outcome::Received(lease) => got.extend(w.read_out(lease)),
                 outcome => assert_failed(&outcome, &[libc::ECANCELED]),
             }
         }
@@ -234,8 +227,7 @@ pub fn often_and_the_end<H: Harness>(h: &mut H) {
         // A reset may destroy what was not read yet.
         let mut outcome = w.outcome(hot.recv);
         if let Outcome::Received(lease) = outcome {
-            assert_eq!(w.pool.bytes(&lease), b"last");
-            w.pool.give_back(lease);
+            assert_eq!(w.read_out(lease), b"last");
             hot.ask(&mut w);
             outcome = w.outcome(hot.recv);
         }
